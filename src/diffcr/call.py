@@ -1,0 +1,63 @@
+"""Hooks on the transformer that open and close the context of one call."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffcr.compressor import Compressor
+from diffcr.families import family_of
+from diffcr.step import CheckpointInContext
+
+_CHECKPOINT = "_gradient_checkpointing_func"
+
+
+def begin_call(transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Forward pre-hook: read the timestep, plan the layers, let recomputation find the plan."""
+    compressor = transformer.diffcr
+    assert isinstance(compressor, Compressor)
+    if not compressor.enabled:
+        return
+    levels = None
+    if compressor.reads_timesteps:
+        family = family_of(transformer)
+        levels = family.noise_levels(_argument(transformer, family.timestep, args, kwargs))
+    context = compressor.build_context(levels)
+    compressor.begin_call(context)
+    if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
+        checkpoint = CheckpointInContext(getattr(transformer, _CHECKPOINT), compressor, context)
+        setattr(transformer, _CHECKPOINT, checkpoint)
+
+
+def end_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """Forward hook, also after an error: nothing about the call stays."""
+    compressor = transformer.diffcr
+    assert isinstance(compressor, Compressor)
+    compressor.end_call()
+    checkpoint = getattr(transformer, _CHECKPOINT, None)
+    if isinstance(checkpoint, CheckpointInContext):
+        setattr(transformer, _CHECKPOINT, checkpoint.checkpoint)
+
+
+def remove_call_hooks(transformer: nn.Module) -> None:
+    """Take both hooks off, from a deep copy too: its handles would point at the original."""
+    for key, hook in list(transformer._forward_pre_hooks.items()):
+        if hook is begin_call:
+            del transformer._forward_pre_hooks[key]
+            transformer._forward_pre_hooks_with_kwargs.pop(key, None)
+    for key, hook in list(transformer._forward_hooks.items()):
+        if hook is end_call:
+            del transformer._forward_hooks[key]
+            transformer._forward_hooks_always_called.pop(key, None)
+
+
+def _argument(
+    transformer: nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if name in kwargs:
+        return kwargs[name]
+    position = list(inspect.signature(type(transformer).forward).parameters).index(name) - 1
+    return args[position] if position < len(args) else None

@@ -1,0 +1,41 @@
+"""torch.compile for an attached model: a graph per number of kept tokens, not per layer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from diffcr.attach import find_transformer, get_compressor
+from diffcr.methods.diffcr import run_branch
+
+_RECOMPILE_LIMIT = 64
+
+Granularity = Literal["block", "model"]
+
+
+def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **options: Any) -> None:
+    """Compile an attached model in place.
+
+    Args:
+        pipe_or_transformer: An attached pipeline or transformer.
+        granularity: "block" compiles one block and shares its graphs among layers: at most one per
+            number of kept tokens and two more; for training and inference. "model" compiles the
+            whole forward: at most one graph per timestep region and one more; for inference.
+        options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
+
+    Raises:
+        DiffCRError: DiffCR is not attached.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    compressor = get_compressor(transformer)
+    # One graph per number of kept tokens is intended, the default limit of 8 is soon reached.
+    torch._dynamo.config.recompile_limit = max(
+        torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT
+    )
+    options = {"dynamic": False, **options, "fullgraph": True}
+    if granularity == "block":
+        compressor.run_branch = torch.compile(run_branch, **options)
+    else:
+        # The hooks that read the timestep stay outside of the graph.
+        vars(transformer)["forward"] = torch.compile(transformer.forward, **options)

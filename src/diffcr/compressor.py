@@ -1,0 +1,292 @@
+"""The module that owns a transformer's routers and ratios and the context of its current call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+
+from diffcr.core import ratios as ratio_core
+from diffcr.core.select import router_logits
+from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.step import (
+    RegionPlan,
+    StepContext,
+    group_by_region,
+    inference_plans,
+    training_plans,
+)
+
+if TYPE_CHECKING:
+    from diffcr.config import DiffCRConfig
+    from diffcr.fingerprint import Fingerprint
+
+_FULL_PRECISION = (torch.float32, torch.float64)
+
+
+class Compressor(nn.Module):
+    """Routers and compression ratios of a transformer, registered on it as `transformer.diffcr`.
+
+    Attributes:
+        config: The method's configuration.
+        routers: Per block group one Parameter [layers of the group, D]; starts at 0.
+        ratios: Parameter [layers, regions], the learned ratios; starts at 0. Never below float32,
+            whatever `.to(dtype)` says: a bfloat16 ratio does not move at a step of 5e-4.
+        enabled: False lets every block compute all tokens as the bare model does.
+        base_fingerprint: What identifies the weights that the model was attached with.
+    """
+
+    def __init__(
+        self,
+        config: DiffCRConfig,
+        layers_per_group: Mapping[str, int],
+        width: int,
+        device: torch.device,
+        base_fingerprint: Fingerprint | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.base_fingerprint = base_fingerprint
+        self.enabled = True
+        self.routers = nn.ParameterDict(
+            {name: torch.zeros(n, width, device=device) for name, n in layers_per_group.items()}
+        )
+        layers = sum(layers_per_group.values())
+        self.ratios = nn.Parameter(torch.zeros(layers, config.timestep_regions, device=device))
+        self.run_branch: Callable[..., Tensor] | None = None
+        self._context: StepContext | None = None
+        self._given_region: int | None = None
+        self._held_rankings: Mapping[int, Tensor] = {}
+        self._branch_seed: int | None = None
+        self._snapped: tuple[int, list[list[int]]] | None = None
+        self._has_warned = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Compressor:
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype in _FULL_PRECISION else tensor.to(moved.device)
+
+        self._snapped = None
+        applied: Compressor = super()._apply(keep_precision, recurse)
+        return applied
+
+    @property
+    def bounded_ratios(self) -> Tensor:
+        """The ratios that loss, bins and reports use: [L, R] in [0, max], with gradient."""
+        return ratio_core.bounded(self.ratios, self.config.max_compression_ratio)
+
+    @property
+    def learned_compression_ratios(self) -> Tensor:
+        """The continuous ratios, [layers, regions] in [0, max], float32, detached."""
+        return self.bounded_ratios.detach()
+
+    @property
+    def compression_ratios(self) -> Tensor:
+        """The ratios as used at inference, [layers, regions], multiples of 0.1, on the CPU."""
+        return torch.tensor(self.inference_bins()) / ratio_core.BINS
+
+    @property
+    def mean_compression_ratio(self) -> float:
+        """Mean of the learned ratios."""
+        return float(self.learned_compression_ratios.mean())
+
+    @property
+    def realised_mean_compression_ratio(self) -> float:
+        """Mean of the ratios as used at inference."""
+        return float(self.compression_ratios.mean())
+
+    def inference_bins(self) -> list[list[int]]:
+        """Bin of every layer and region at inference, [L][R]; read from the device once per change."""
+        if self.ratios.is_inference():
+            return self._snap()
+        version = self.ratios._version
+        if self._snapped is None or self._snapped[0] != version:
+            self._snapped = (version, self._snap())
+        return self._snapped[1]
+
+    def _snap(self) -> list[list[int]]:
+        return ratio_core.snap_bins(self.learned_compression_ratios.tolist(), self.config.max_bin)
+
+    def kept_tokens(self, sequence_length: int) -> list[list[int]]:
+        """Tokens that each layer computes at inference, [L][R], of `sequence_length` ones."""
+        return [
+            [ratio_core.kept_tokens(sequence_length, bin_index) for bin_index in row]
+            for row in self.inference_bins()
+        ]
+
+    def set_compression_ratios(self, compression_ratio: float | Tensor) -> None:
+        """Set the learned ratios.
+
+        Args:
+            compression_ratio: A number for all layers and regions, or a tensor [layers, regions];
+                multiples of 0.1 in [0, `max_compression_ratio`].
+
+        Raises:
+            DiffCRError: A value is outside the range or between bins, or the shape is another.
+        """
+        if isinstance(compression_ratio, Real):
+            values = torch.full_like(self.ratios.detach(), float(compression_ratio))
+        else:
+            values = torch.as_tensor(compression_ratio).to(self.ratios)
+        if values.shape != self.ratios.shape:
+            raise DiffCRError(
+                f"compression ratios of shape {list(values.shape)} do not fit: "
+                f"give a number or [layers, regions] = {list(self.ratios.shape)}"
+            )
+        maximum = self.config.max_compression_ratio
+        for value in values.flatten().tolist():
+            if not -1e-6 <= value <= maximum + 1e-6:
+                raise DiffCRError(
+                    f"compression ratio {value:g} is outside [0, {maximum:g}]: "
+                    f"lower it or raise max_compression_ratio"
+                )
+            if abs(value * 10 - round(value * 10)) > 1e-5:
+                raise DiffCRError(f"compression ratio {value:g} is not a multiple of 0.1")
+        with torch.no_grad():
+            self.ratios.copy_(values.clamp(0, maximum))
+
+    def ratio_loss(self, weight: float = 1.0) -> Tensor:
+        """`weight * (mean(c) - target)^2` over all layers and regions (Sec. 3.3), a scalar."""
+        target = self.config.target_compression_ratio
+        return weight * ratio_core.ratio_loss(self.bounded_ratios, target)
+
+    @torch.no_grad()
+    def project_ratios(self) -> None:
+        """Clamp the ratios into [0, max] in place; call it after each optimizer step."""
+        self.ratios.clamp_(0, self.config.max_compression_ratio)
+
+    @torch.no_grad()
+    def block_outward_gradients(self) -> None:
+        """Zero the ratios' gradient where it points out of [0, max] at a bound.
+
+        Call it between backward and the optimizer step: it looks at the sum of all losses, while
+        the gradient that backward computes is the true one-sided derivative at a bound.
+        """
+        gradient = self.ratios.grad
+        if gradient is None:
+            return
+        maximum = self.config.max_compression_ratio
+        outward = ((self.ratios <= 0) & (gradient > 0)) | ((self.ratios >= maximum) & (gradient < 0))
+        gradient.masked_fill_(outward, 0)
+
+    def seed_branches(self, seed: int | None) -> None:
+        """Seed of the branch draws of the following forwards; None draws from torch's own CPU state."""
+        self._branch_seed = seed
+
+    @contextmanager
+    def in_region(self, region: int) -> Iterator[None]:
+        """Within the context every sample is in timestep region `region` and no timestep is read.
+
+        Raises:
+            DiffCRError: There is no such region.
+        """
+        if not 0 <= region < self.config.timestep_regions:
+            raise DiffCRError(
+                f"timestep region {region} does not exist: "
+                f"give 0 to {self.config.timestep_regions - 1}"
+            )
+        previous, self._given_region = self._given_region, region
+        try:
+            yield
+        finally:
+            self._given_region = previous
+
+    @contextmanager
+    def holding_rankings(self, rankings: Mapping[int, Tensor]) -> Iterator[None]:
+        """Within the context the given layers keep the first tokens of these rankings [B, N]."""
+        previous, self._held_rankings = self._held_rankings, dict(rankings)
+        try:
+            yield
+        finally:
+            self._held_rankings = previous
+
+    def router_logits(self, layer: int, hidden_states: Tensor) -> Tensor:
+        """Scores [B, N], float32, that a layer's router gives to its input [B, N, D]."""
+        routers = torch.cat([*self.routers.values()])
+        return router_logits(hidden_states, routers[layer])
+
+    @property
+    def context(self) -> StepContext:
+        """The current call's context."""
+        assert self._context is not None, (
+            "a routed block was called outside of its transformer's forward"
+        )
+        return self._context
+
+    @contextmanager
+    def entering(self, context: StepContext) -> Iterator[None]:
+        """Within the context, `context` is the current call's."""
+        previous, self._context = self._context, context
+        try:
+            yield
+        finally:
+            self._context = previous
+
+    def begin_call(self, context: StepContext) -> None:
+        """Make `context` current until `end_call`."""
+        self._context = context
+
+    def end_call(self) -> None:
+        """Forget the current call."""
+        self._context = None
+
+    def build_context(self, noise_levels: list[float] | None) -> StepContext:
+        """The plan of one call.
+
+        Args:
+            noise_levels: In [0, 1], one per sample or one for all; None reads no timestep, which
+                needs one region or `in_region`.
+        """
+        if self._given_region is not None or noise_levels is None:
+            regions = [self._given_region or 0]
+        else:
+            count = self.config.timestep_regions
+            regions = [ratio_core.region_of(level, count) for level in noise_levels]
+        groups = group_by_region(regions, self.ratios.device)
+        if self.training:
+            plans = self._training_regions([group.region for group in groups])
+        else:
+            self._warn_if_idle()
+            bins = self.inference_bins()
+            plans = [inference_plans(bins, group.region) for group in groups]
+        return StepContext(
+            tuple(RegionPlan(g.samples, p) for g, p in zip(groups, plans, strict=True)),
+            self._held_rankings,
+        )
+
+    @property
+    def reads_timesteps(self) -> bool:
+        """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
+        return self.config.timestep_regions > 1 and self._given_region is None
+
+    def _training_regions(self, regions: list[int]) -> list[Any]:
+        bounded = self.bounded_ratios
+        table = bounded.detach().tolist()
+        draws: list[Any] = [None] * len(regions)
+        if self.config.branching == "sampled":
+            generator = None
+            if self._branch_seed is not None:
+                generator = torch.Generator().manual_seed(self._branch_seed)
+            draws = torch.rand(len(regions), len(table), 2, generator=generator).tolist()
+        return [
+            training_plans(
+                bounded, table, region, self.config.max_bin, draw, self.config.mixing_probability
+            )
+            for region, draw in zip(regions, draws, strict=True)
+        ]
+
+    def _warn_if_idle(self) -> None:
+        if self._has_warned or any(b for row in self.inference_bins() for b in row):
+            return
+        self._has_warned = True
+        warn(
+            "DiffCR is attached and every compression ratio is 0: nothing is saved; fine-tune, "
+            "load a checkpoint, or call compressor.set_compression_ratios(...)",
+            DiffCRWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,121 @@
+"""One frozen dataclass per method: validated when made, JSON in, JSON out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal, get_args
+
+from diffcr.errors import DiffCRError
+
+Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
+Branching = Literal["sampled", "both"]
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """The bare model, through the same calls as every other method: the oracle of comparisons."""
+
+    method: ClassVar[str] = "dense"
+
+
+@dataclass(frozen=True)
+class DiffCRConfig:
+    """Learned token compression (DiffCR, Sec. 3.2 to 3.4).
+
+    Attributes:
+        target_compression_ratio: Mean share of tokens that bypass a layer, over all layers and
+            timestep regions, which training aims at; in [0, `max_compression_ratio`].
+        timestep_regions: Equal parts of the noise range that own a ratio each, at least 1.
+            1 is DiffCR-L (one ratio per layer), more is DiffCR-LT.
+        max_compression_ratio: Upper bound of every ratio, a multiple of 0.1 in [0.1, 1].
+            1 lets training skip a layer for every token.
+        gate: How the router's score scales the update of the kept tokens. "identity" is
+            2 * sigmoid, 1 for a zero-initialised router, so that attaching changes no output;
+            "sigmoid" is the paper's text, "sigmoid-mlp" its pseudo-code (the MLP branch alone).
+        branching: How training interpolates between the two bins around a ratio: "both" runs both
+            (Sec. 3.3), "sampled" runs both with `mixing_probability` and else one of them, drawn by
+            proximity, at about the cost of a dense step.
+        mixing_probability: Probability in (0, 1] that "sampled" runs both bins.
+
+    Raises:
+        DiffCRError: A value is outside its range.
+    """
+
+    method: ClassVar[str] = "diffcr"
+
+    target_compression_ratio: float = 0.2
+    timestep_regions: int = 4
+    max_compression_ratio: float = 0.9
+    gate: Gate = "identity"
+    branching: Branching = "sampled"
+    mixing_probability: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        for name in ("target_compression_ratio", "max_compression_ratio", "mixing_probability"):
+            _require_number(name, getattr(self, name))
+        if isinstance(self.timestep_regions, bool) or not isinstance(self.timestep_regions, int):
+            raise DiffCRError(f"timestep_regions is {self.timestep_regions!r}: give an integer")
+        if self.timestep_regions < 1:
+            raise DiffCRError(f"timestep_regions is {self.timestep_regions}: give 1 or more")
+        bound = self.max_compression_ratio
+        if not 0.1 <= bound <= 1 or abs(bound * 10 - round(bound * 10)) > 1e-6:
+            raise DiffCRError(
+                f"max_compression_ratio is {bound}: give a multiple of 0.1 from 0.1 to 1.0"
+            )
+        if not 0 <= self.target_compression_ratio <= bound:
+            raise DiffCRError(
+                f"target_compression_ratio is {self.target_compression_ratio}: "
+                f"give a value from 0 to max_compression_ratio ({bound})"
+            )
+        if not 0 < self.mixing_probability <= 1:
+            raise DiffCRError(
+                f"mixing_probability is {self.mixing_probability}: give a value in (0, 1]"
+            )
+        _require_choice("gate", self.gate, get_args(Gate))
+        _require_choice("branching", self.branching, get_args(Branching))
+
+    @property
+    def max_bin(self) -> int:
+        """`max_compression_ratio` in tenths, 1 to 10."""
+        return round(self.max_compression_ratio * 10)
+
+
+MethodConfig = DenseConfig | DiffCRConfig
+_CONFIGS: dict[str, type[DenseConfig] | type[DiffCRConfig]] = {
+    config.method: config for config in (DenseConfig, DiffCRConfig)
+}
+
+
+def config_to_json_dict(config: MethodConfig) -> dict[str, Any]:
+    """The configuration as a JSON object whose key `method` names its class."""
+    return {"method": config.method, **asdict(config)}
+
+
+def config_from_json_dict(values: dict[str, Any]) -> MethodConfig:
+    """Inverse of `config_to_json_dict`.
+
+    Raises:
+        DiffCRError: The method or a key is not known, or a value is outside its range.
+    """
+    values = dict(values)
+    method = values.pop("method", None)
+    if method not in _CONFIGS:
+        raise DiffCRError(f"method is {method!r}: known are {', '.join(sorted(_CONFIGS))}")
+    known = [field.name for field in fields(_CONFIGS[method])]
+    for key in values:
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1, cutoff=0)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise DiffCRError(f"unknown key {key!r} for method {method!r}{hint}")
+    return _CONFIGS[method](**values)
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DiffCRError(f"{name} is {value!r}: give a number")
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise DiffCRError(f"{name} is {value!r}: choose from {', '.join(choices)}")

@@ -1,0 +1,81 @@
+"""Which weights a checkpoint was trained on: a configuration hash and sampled weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SAMPLES = 1024
+TOLERANCE = 1e-2
+_UNRELATED_CONFIG = ("_name_or_path", "_class_name", "_diffusers_version", "_use_default_values")
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """Identity of a base model.
+
+    Attributes:
+        model_id: Name or path that the model was loaded from, empty where unknown.
+        config_hash: SHA-256 of the transformer's configuration.
+        weights: Sampled weights, [1024] float32 on the CPU.
+    """
+
+    model_id: str
+    config_hash: str
+    weights: Tensor
+
+    def matches(self, other: Fingerprint) -> bool:
+        """Equal configurations, and weights within 1e-2 of each other (relative norm): float16 and
+        bfloat16 loads of the same weights pass."""
+        if self.config_hash != other.config_hash:
+            return False
+        gap = (self.weights - other.weights).norm()
+        return bool(gap <= TOLERANCE * self.weights.norm())
+
+    def describe(self) -> str:
+        """For messages: the model's name and a short hash of what identifies it."""
+        rounded = self.weights.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+        digest = hashlib.sha256(self.config_hash.encode() + rounded).hexdigest()[:12]
+        return f"{self.model_id or 'a model without a name'} [{digest}]"
+
+
+def host_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The host's own parameters by their names without adapters and compressor."""
+    for name, parameter in transformer.named_parameters():
+        if not name.startswith("diffcr.") and ".lora_" not in name:
+            yield name.replace(".base_layer.", "."), parameter
+
+
+def take_fingerprint(transformer: nn.Module) -> Fingerprint | None:
+    """Fingerprint of the weights as they are; None for a model without data (meta device).
+
+    1024 positions drawn over all parameters by size, the same for the same configuration.
+    """
+    parameters = sorted(host_parameters(transformer), key=lambda item: item[0])
+    if any(parameter.is_meta for _, parameter in parameters):
+        return None
+    draw = random.Random(0)
+    sizes = [parameter.numel() for _, parameter in parameters]
+    picks = sorted(draw.choices(range(len(parameters)), weights=sizes, k=SAMPLES))
+    sampled = []
+    for index in sorted(set(picks)):
+        parameter = parameters[index][1]
+        places = [draw.randrange(sizes[index]) for _ in range(picks.count(index))]
+        flat = parameter.detach().reshape(-1)
+        sampled.append(flat[torch.tensor(places, device=flat.device)].float().cpu())
+    config: Any = getattr(transformer, "config", {})
+    return Fingerprint(
+        str(config.get("_name_or_path") or ""), _hash_config(config), torch.cat(sampled)
+    )
+
+
+def _hash_config(config: Any) -> str:
+    relevant = {key: value for key, value in config.items() if key not in _UNRELATED_CONFIG}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,273 @@
+"""save and load: a directory of JSON and safetensors, nothing that has to be unpickled.
+
+    diffcr_config.json     method, configuration, base model, ratios for people, versions
+    diffcr.safetensors     routers, learned ratios, sampled weights of the base model
+    adapter/               the LoRA in peft's format, where there is one
+    transformer.safetensors  the host's weights, where training changed them
+    README.md              model card
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffcr import lora
+from diffcr.attach import attach, find_transformer, get_compressor, is_attached
+from diffcr.compressor import Compressor
+from diffcr.config import DiffCRConfig, config_from_json_dict, config_to_json_dict
+from diffcr.errors import DiffCRError
+from diffcr.families import family_of
+from diffcr.fingerprint import Fingerprint, host_parameters, take_fingerprint
+from diffcr.model_card import model_card
+
+CONFIG_FILE = "diffcr_config.json"
+STATE_FILE = "diffcr.safetensors"
+WEIGHTS_FILE = "transformer.safetensors"
+ADAPTER_DIRECTORY = "adapter"
+_ADAPTER_CONFIG = f"{ADAPTER_DIRECTORY}/adapter_config.json"
+_ADAPTER_WEIGHTS = f"{ADAPTER_DIRECTORY}/adapter_model.safetensors"
+_FORMAT = 1
+_LIBRARIES = ("diffcr", "torch", "diffusers", "transformers", "peft", "safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint directory, read and checked, not yet in a model."""
+
+    directory: Path
+    config: DiffCRConfig
+    base: Fingerprint
+    state: dict[str, Tensor]
+    adapter_config: Any | None
+    adapter: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+
+def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None = None) -> Path:
+    """Write what was trained: routers, ratios, the LoRA and, where they changed, host weights.
+
+    The directory appears complete or not at all; an existing checkpoint there is replaced.
+
+    Args:
+        pipe_or_transformer: An attached pipeline or transformer.
+        directory: Where to.
+        weights: Whether to store the host's own weights; by default, when they differ from those
+            that the model was attached with.
+
+    Raises:
+        DiffCRError: DiffCR is not attached, or the directory holds something else.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    compressor = get_compressor(transformer)
+    target = Path(directory)
+    if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
+        raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        written = Path(temporary) / "checkpoint"
+        written.mkdir()
+        _write(written, transformer, compressor, weights)
+        _replace(written, target, Path(temporary) / "previous")
+    return target
+
+
+def _write(
+    directory: Path, transformer: nn.Module, compressor: Compressor, weights: bool | None
+) -> None:
+    from safetensors.torch import save_file
+
+    base = compressor.base_fingerprint
+    if base is None:
+        raise DiffCRError("the model was attached without weights (meta device): nothing to save")
+    state = {k: v.detach().cpu().contiguous() for k, v in compressor.state_dict().items()}
+    save_file({**state, "base_weights": base.weights}, directory / STATE_FILE)
+    if lora.has_lora(transformer):
+        (directory / ADAPTER_DIRECTORY).mkdir()
+        adapter = {k: v.cpu() for k, v in lora.lora_state_dict(transformer).items()}
+        save_file(adapter, directory / _ADAPTER_WEIGHTS)
+        lora.lora_config(transformer).save_pretrained(str(directory / ADAPTER_DIRECTORY))
+    if weights is None:
+        present = take_fingerprint(transformer)
+        weights = present is None or not torch.equal(present.weights, base.weights)
+    if weights:
+        host = {k: v.detach().cpu().contiguous() for k, v in host_parameters(transformer)}
+        save_file(host, directory / WEIGHTS_FILE)
+    description = {
+        "format": _FORMAT,
+        "config": config_to_json_dict(compressor.config),
+        "family": family_of(transformer).name,
+        "transformer_class": type(transformer).__name__,
+        "base_model": {"id": base.model_id, "config_hash": base.config_hash},
+        "compression_ratios": [[b / 10 for b in row] for row in compressor.inference_bins()],
+        "mean_compression_ratio": {
+            "learned": compressor.mean_compression_ratio,
+            "realised": compressor.realised_mean_compression_ratio,
+        },
+        "versions": library_versions(),
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+    (directory / "README.md").write_text(model_card(description))
+
+
+def _replace(written: Path, target: Path, previous: Path) -> None:
+    if target.exists():
+        os.replace(target, previous)
+    try:
+        os.replace(written, target)
+    except OSError:
+        if previous.exists():
+            os.replace(previous, target)
+        raise
+
+
+def load(
+    pipe_or_transformer: Any, directory_or_hub_id: str | Path, revision: str | None = None
+) -> Compressor:
+    """Attach a saved checkpoint to the base model that it was trained on.
+
+    Everything is read and checked before the model is touched.
+
+    Args:
+        pipe_or_transformer: The bare pipeline or transformer, or one with the same configuration
+            attached.
+        directory_or_hub_id: A directory that `save` wrote, or a Hub repository of such files.
+        revision: Of the Hub repository.
+
+    Raises:
+        DiffCRError: There is no checkpoint, it is damaged, or it belongs to another base model.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    family_of(transformer)
+    checkpoint = read_checkpoint(resolve_checkpoint(directory_or_hub_id, revision))
+    attached = is_attached(transformer)
+    present = (
+        get_compressor(transformer).base_fingerprint if attached else take_fingerprint(transformer)
+    )
+    if present is not None and not checkpoint.base.matches(present):
+        raise DiffCRError(
+            f"{checkpoint.directory} was trained on {checkpoint.base.describe()}, "
+            f"this model is {present.describe()}: load its own base model first"
+        )
+    if checkpoint.adapter_config is not None and lora.has_lora(transformer):
+        lora.remove_lora(transformer)
+    compressor = attach(transformer, checkpoint.config)
+    _fill(transformer, compressor, checkpoint)
+    return compressor
+
+
+def _fill(transformer: nn.Module, compressor: Compressor, checkpoint: Checkpoint) -> None:
+    try:
+        compressor.load_state_dict(checkpoint.state)
+        host = dict(host_parameters(transformer))
+        with torch.no_grad():
+            for name, tensor in checkpoint.weights.items():
+                host[name].copy_(tensor)
+    except (RuntimeError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[-1].strip()
+        raise DiffCRError(
+            f"{checkpoint.directory} does not fit {type(transformer).__name__}: {first_line}"
+        ) from error
+    if checkpoint.adapter_config is not None:
+        lora.load_lora(transformer, checkpoint.adapter, checkpoint.adapter_config)
+    compressor.base_fingerprint = checkpoint.base
+
+
+def resolve_checkpoint(directory_or_hub_id: str | Path, revision: str | None = None) -> Path:
+    """A local directory as it is, a Hub id through `huggingface_hub`'s cache.
+
+    Raises:
+        DiffCRError: It is neither.
+    """
+    path = Path(directory_or_hub_id)
+    if path.is_dir():
+        return path
+    name = str(directory_or_hub_id)
+    if isinstance(directory_or_hub_id, Path) or name.count("/") != 1 or name[0] in "./~":
+        raise DiffCRError(f"{name} is not a directory: give a checkpoint directory or a Hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "README.md"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise DiffCRError(
+            f"{name} is not a directory and could not be had from the Hub: {first_line}"
+        ) from error
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    """Read a checkpoint directory whole.
+
+    Raises:
+        DiffCRError: A file is missing or damaged, or was written by a later format.
+    """
+    description = _read_json(directory / CONFIG_FILE)
+    if description.get("format") != _FORMAT:
+        raise DiffCRError(
+            f"{directory / CONFIG_FILE} has format {description.get('format')!r}, this version of "
+            f"diffcr reads {_FORMAT}: use the version of diffcr that wrote it"
+        )
+    try:
+        config = config_from_json_dict(description["config"])
+        base = description["base_model"]
+        state = _read_tensors(directory / STATE_FILE)
+        fingerprint = Fingerprint(base["id"], base["config_hash"], state.pop("base_weights"))
+    except (KeyError, TypeError) as error:
+        raise DiffCRError(f"{directory} is not a complete checkpoint: {error} is missing") from error
+    assert isinstance(config, DiffCRConfig)
+    adapter_config, adapter = None, {}
+    if (directory / ADAPTER_DIRECTORY).is_dir():
+        from peft import LoraConfig
+
+        adapter = _read_tensors(directory / _ADAPTER_WEIGHTS)
+        _read_json(directory / _ADAPTER_CONFIG)
+        adapter_config = LoraConfig.from_pretrained(str(directory / ADAPTER_DIRECTORY))
+    weights_file = directory / WEIGHTS_FILE
+    weights = _read_tensors(weights_file) if weights_file.exists() else {}
+    return Checkpoint(directory, config, fingerprint, state, adapter_config, adapter, weights)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DiffCRError(f"{path} is missing: {path.parent} is not a checkpoint") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DiffCRError(f"{path} is damaged ({error}): copy the checkpoint again") from error
+    if not isinstance(values, dict):
+        raise DiffCRError(f"{path} is damaged (no JSON object): copy the checkpoint again")
+    return values
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        raise DiffCRError(f"{path} is missing: {path.parent} is not a complete checkpoint")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DiffCRError(f"{path} is damaged ({error}): copy the checkpoint again") from error
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that a checkpoint depends on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

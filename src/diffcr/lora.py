@@ -1,0 +1,136 @@
+"""Low-rank adapters through peft's own injection: PixArt and DiT have no adapter mixin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffcr.errors import DiffCRError
+from diffcr.families import family_of
+
+ADAPTER = "diffcr"
+
+
+def add_lora(
+    transformer: nn.Module,
+    rank: int = 32,
+    alpha: float | None = None,
+    targets: tuple[str, ...] | None = None,
+) -> None:
+    """Add a LoRA to the linear layers of the transformer's blocks and freeze everything else but
+    routers and ratios.
+
+    Args:
+        transformer: The transformer, attached or not.
+        rank: Of the update, at least 1 (the paper's is 32).
+        alpha: Scale numerator, `rank` by default.
+        targets: Names of linear layers; the family's by default.
+
+    Raises:
+        DiffCRError: There is one already, or the rank is not positive.
+    """
+    from peft import LoraConfig
+
+    if rank < 1:
+        raise DiffCRError(f"LoRA rank is {rank}: give 1 or more")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank if alpha is None else alpha,
+        target_modules=list(targets or family_of(transformer).lora_targets),
+    )
+    inject_lora(transformer, config)
+
+
+def inject_lora(transformer: nn.Module, config: Any) -> None:
+    """Add the adapter that a `peft.LoraConfig` describes.
+
+    Raises:
+        DiffCRError: There is one already.
+    """
+    from peft import inject_adapter_in_model
+
+    if has_lora(transformer):
+        raise DiffCRError("the model has a DiffCR LoRA already: remove it first")
+    inject_adapter_in_model(config, transformer, adapter_name=ADAPTER)
+    # peft freezes everything that is not its own.
+    for name, parameter in transformer.named_parameters():
+        if name.startswith("diffcr."):
+            parameter.requires_grad_(True)
+
+
+def has_lora(transformer: nn.Module) -> bool:
+    """Whether the transformer holds DiffCR's adapter."""
+    return ADAPTER in getattr(transformer, "peft_config", {})
+
+
+def remove_lora(transformer: nn.Module) -> None:
+    """Take DiffCR's adapter out; layers without another adapter are the host's own again."""
+    for name, layer in list(_adapted_layers(transformer)):
+        if ADAPTER in layer.r:
+            layer.delete_adapter(ADAPTER)
+        if not layer.r:
+            parent, _, attribute = name.rpartition(".")
+            setattr(transformer.get_submodule(parent), attribute, layer.base_layer)
+    configs: dict[str, Any] = getattr(transformer, "peft_config", {})
+    configs.pop(ADAPTER, None)
+    if not configs and "peft_config" in vars(transformer):
+        del transformer.peft_config
+    for name, parameter in transformer.named_parameters():
+        if not name.startswith("diffcr.") and ".lora_" not in name:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def adapters_off(transformer: nn.Module) -> Iterator[None]:
+    """Within the context no adapter, DiffCR's or another, changes a layer's output."""
+    switched = [layer for _, layer in _adapted_layers(transformer) if not layer.disable_adapters]
+    # The attribute behind `enable_adapters`, which would also change requires_grad.
+    for layer in switched:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in switched:
+            layer._disable_adapters = False
+
+
+def lora_config(transformer: nn.Module) -> Any:
+    """The `peft.LoraConfig` of DiffCR's adapter."""
+    configs: Any = transformer.peft_config
+    return configs[ADAPTER]
+
+
+def lora_state_dict(transformer: nn.Module) -> dict[str, Tensor]:
+    """The adapter's weights under peft's names."""
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, Tensor] = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def load_lora(transformer: nn.Module, state: dict[str, Tensor], config: Any) -> None:
+    """Add an adapter and its weights.
+
+    Raises:
+        DiffCRError: The weights do not belong to the configuration.
+    """
+    from peft import set_peft_model_state_dict
+
+    inject_lora(transformer, config)
+    if set(lora_state_dict(transformer)) != set(state):
+        remove_lora(transformer)
+        raise DiffCRError("the LoRA's weights do not fit its adapter_config.json")
+    set_peft_model_state_dict(transformer, state, adapter_name=ADAPTER)
+
+
+def _adapted_layers(transformer: nn.Module) -> Iterator[tuple[str, Any]]:
+    if not getattr(transformer, "peft_config", None):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in transformer.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module

@@ -1,0 +1,1 @@
+"""One file per method: how a bound block computes."""

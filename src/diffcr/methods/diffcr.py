@@ -1,0 +1,134 @@
+"""DiffCR: the router's tokens pass through the host's block, the others bypass it (Sec. 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffcr.core.ratios import kept_tokens
+from diffcr.core.select import kept_indices, put_back, rank_tokens, router_logits, scale_update
+from diffcr.seam import BoundBlock, bound_block, bound_mlp
+from diffcr.step import LayerPlan, RegionPlan
+
+
+def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Takes the place of a block's forward; same arguments, same return value."""
+    bound = bound_block(block)
+    arguments = bound.name_arguments(args, kwargs)
+    if not bound.compressor.enabled:
+        return bound.host_forward(block, **arguments)
+    context = bound.compressor.context
+    ranking = context.rankings.get(bound.layer)
+    if len(context.regions) == 1:
+        return _run_region(block, bound, arguments, context.regions[0], ranking)
+    return _run_mixed_regions(block, bound, arguments, context.regions, ranking)
+
+
+def _run_mixed_regions(
+    block: nn.Module,
+    bound: BoundBlock,
+    arguments: dict[str, Any],
+    regions: tuple[RegionPlan, ...],
+    ranking: Tensor | None,
+) -> Tensor:
+    parts = []
+    for region in regions:
+        assert region.samples is not None
+        part_ranking = None if ranking is None else ranking.index_select(0, region.samples)
+        part = bound.layout.select_samples(arguments, region.samples)
+        parts.append(_run_region(block, bound, part, region, part_ranking))
+    dtype = parts[0].dtype
+    for part in parts[1:]:
+        dtype = torch.promote_types(dtype, part.dtype)
+    order = torch.cat([region.samples for region in regions if region.samples is not None])
+    return torch.cat([part.to(dtype) for part in parts])[torch.argsort(order)]
+
+
+def _run_region(
+    block: nn.Module,
+    bound: BoundBlock,
+    arguments: dict[str, Any],
+    region: RegionPlan,
+    ranking: Tensor | None,
+) -> Tensor:
+    plan = region.layers[bound.layer]
+    hidden_states: Tensor = arguments[bound.layout.hidden_states]
+    logits = router_logits(hidden_states, bound.router)
+    if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
+        ranking = rank_tokens(logits)
+    run = bound.compressor.run_branch or run_branch
+    gate = bound.compressor.config.gate
+    output = run(block, arguments, logits, ranking, plan.lower, gate)
+    if plan.upper is not None:
+        assert plan.weight is not None
+        upper = run(block, arguments, logits, ranking, plan.upper, gate).to(output.dtype)
+        return output + plan.weight.to(output.dtype) * (upper - output)
+    return output if plan.weight is None else output + plan.weight.to(output.dtype)
+
+
+def _drops_tokens(plan: LayerPlan, tokens: int) -> bool:
+    most = plan.lower if plan.upper is None else plan.upper
+    return 0 < kept_tokens(tokens, most) < tokens or 0 < kept_tokens(tokens, plan.lower) < tokens
+
+
+def run_branch(
+    block: nn.Module,
+    arguments: dict[str, Any],
+    logits: Tensor,
+    ranking: Tensor | None,
+    bin_index: int,
+    gate: str,
+) -> Tensor:
+    """A block on the tokens that it keeps at one bin. This is the unit that is compiled.
+
+    Args:
+        block: The host's block.
+        arguments: All arguments of its forward by name.
+        logits: [B, N] router scores.
+        ranking: [B, N] token indices from the best to the worst; None where none is dropped.
+        bin_index: 0 to 10.
+        gate: Name of the gate.
+
+    Returns:
+        [B, N, D] in the dtype that the bare block returns.
+    """
+    layout = bound_block(block).layout
+    hidden_states: Tensor = arguments[layout.hidden_states]
+    tokens = hidden_states.shape[1]
+    kept = kept_tokens(tokens, bin_index)
+    if kept == 0:
+        return hidden_states
+    if kept == tokens:
+        return _gated(block, arguments, hidden_states, logits, gate)
+    assert ranking is not None
+    indices = kept_indices(ranking, kept)
+    selected = layout.select_tokens(arguments, indices)
+    before = selected[layout.hidden_states]
+    after = _gated(block, selected, before, logits.gather(1, indices), gate)
+    return put_back(hidden_states, indices, after)
+
+
+def _gated(
+    block: nn.Module, arguments: dict[str, Any], before: Tensor, logits: Tensor, gate: str
+) -> Tensor:
+    bound = bound_block(block)
+    if gate == "sigmoid-mlp":
+        bound.mlp_scale = torch.sigmoid(logits)
+        output = bound.host_forward(block, **arguments)
+        bound.mlp_scale = None
+        return output
+    importance = torch.sigmoid(logits)
+    scale = 2 * importance if gate == "identity" else importance
+    return scale_update(before, bound.host_forward(block, **arguments), scale)
+
+
+def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Takes the place of a feed-forward's forward under the gate "sigmoid-mlp"."""
+    bound = bound_mlp(mlp)
+    output = bound.host_forward(mlp, *args, **kwargs)
+    scale = bound.owner.mlp_scale
+    return output if scale is None else output * scale.to(output.dtype).unsqueeze(-1)
+
+

@@ -1,0 +1,56 @@
+"""The model card that is written beside a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TEMPLATE = """---
+library_name: diffcr
+tags:
+- diffcr
+- token-compression
+base_model: {base_model}
+---
+
+# DiffCR checkpoint
+
+Learned token compression for `{transformer_class}`: routers and compression ratios that let
+tokens bypass layers.
+
+- Base model: {base_model}
+- Method: `{config}`
+- Mean compression ratio: {realised:.1%} at inference ({learned:.1%} learned)
+
+```python
+import diffcr
+
+diffcr.load(pipe, "THIS_DIRECTORY_OR_HUB_ID")
+image = pipe("a prompt").images[0]
+```
+
+Compression per layer (rows) and timestep region (columns, clean to noisy), per cent:
+
+{table}
+"""
+
+
+def model_card(description: dict[str, Any]) -> str:
+    """Markdown with the Hub's metadata header.
+
+    Args:
+        description: Contents of `diffcr_config.json`.
+    """
+    ratios = description["compression_ratios"]
+    header = "| layer | " + " | ".join(f"region {r}" for r in range(len(ratios[0]))) + " |"
+    rule = "|" + "---|" * (len(ratios[0]) + 1)
+    rows = [
+        f"| {layer} | " + " | ".join(f"{100 * c:.0f}" for c in row) + " |"
+        for layer, row in enumerate(ratios)
+    ]
+    return _TEMPLATE.format(
+        base_model=description["base_model"]["id"] or "unknown",
+        transformer_class=description["transformer_class"],
+        config=description["config"],
+        table="\n".join([header, rule, *rows]),
+        **description["mean_compression_ratio"],
+    )

@@ -1,0 +1,149 @@
+"""What one call of the transformer needs to know: regions of its samples, bins of its layers.
+
+Built once per call, before the first block; nothing about a call outlives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from diffcr.core.ratios import BINS, bracket
+
+if TYPE_CHECKING:
+    from diffcr.compressor import Compressor
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What one layer does for the samples of one region.
+
+    Attributes:
+        lower: Bin that is run, 0 to 10.
+        upper: Second bin that is run and mixed in, None for one alone.
+        weight: Scalar tensor. With `upper`, its share of the mixture. Without, in training, a
+            value that is 0 and keeps the ratio in the graph, which DDP requires of every parameter.
+    """
+
+    lower: int
+    upper: int | None = None
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """The layers' plans for the samples of one timestep region.
+
+    Attributes:
+        samples: Their places in the batch, [B'] int64; None for the whole batch.
+        layers: One plan per layer.
+    """
+
+    samples: Tensor | None
+    layers: tuple[LayerPlan, ...]
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """One call of the transformer.
+
+    Attributes:
+        regions: One plan per region that occurs in the batch.
+        rankings: Token rankings [B, N] by layer that take the place of the routers', for
+            comparisons with selections held.
+    """
+
+    regions: tuple[RegionPlan, ...]
+    rankings: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegionSamples:
+    """A region and the samples of the batch that lie in it (None: all)."""
+
+    region: int
+    samples: Tensor | None
+
+
+def group_by_region(regions: Sequence[int], device: torch.device) -> list[RegionSamples]:
+    """Samples of a batch by region, in ascending order of regions."""
+    distinct = sorted(set(regions))
+    if len(distinct) == 1:
+        return [RegionSamples(distinct[0], None)]
+    return [
+        RegionSamples(
+            region,
+            torch.tensor([i for i, r in enumerate(regions) if r == region], device=device),
+        )
+        for region in distinct
+    ]
+
+
+def inference_plans(bins: Sequence[Sequence[int]], region: int) -> tuple[LayerPlan, ...]:
+    """The nearest bin of every layer, none mixed."""
+    return tuple(LayerPlan(layer[region]) for layer in bins)
+
+
+def training_plans(
+    ratios: Tensor,
+    table: Sequence[Sequence[float]],
+    region: int,
+    max_bin: int,
+    mixing_draws: Sequence[Sequence[float]] | None,
+    mixing_probability: float,
+) -> tuple[LayerPlan, ...]:
+    """The two bins around every layer's ratio, or a draw of them.
+
+    Args:
+        ratios: [L, R], bounded, with gradient.
+        table: The values of `ratios`, read once.
+        region: Column of the table.
+        max_bin: Largest bin.
+        mixing_draws: [L][2] uniform in [0, 1): whether both bins are run, and if not, which one.
+            None runs both everywhere (the paper's branches).
+        mixing_probability: p of sampled branches. The mixture's gradient is scaled by 1 / p, so
+            that its expectation is the gradient of the full mixture.
+    """
+    plans = []
+    for layer, row in enumerate(table):
+        around = bracket(row[region], max_bin)
+        weight = ratios[layer, region] * BINS - around.lower
+        if mixing_draws is None:
+            plans.append(LayerPlan(around.lower, around.upper, weight))
+            continue
+        mixes, picks = mixing_draws[layer]
+        if mixes < mixing_probability:
+            held = weight.detach()
+            plans.append(
+                LayerPlan(around.lower, around.upper, held + (weight - held) / mixing_probability)
+            )
+        else:
+            chosen = around.upper if picks < around.position else around.lower
+            plans.append(LayerPlan(chosen, None, 0 * weight))
+    return tuple(plans)
+
+
+class CheckpointInContext:
+    """A gradient-checkpointing function whose recomputation runs in the context of its own call.
+
+    Backward may run when another call's context, or none, is current: with two forwards before one
+    backward a block would else be recomputed for the wrong region.
+    """
+
+    def __init__(
+        self, checkpoint: Callable[..., Any], compressor: Compressor, context: StepContext
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.compressor = compressor
+        self.context = context
+
+    def __call__(self, block: Callable[..., Any], *args: Any) -> Any:
+        def run(*inputs: Any) -> Any:
+            with self.compressor.entering(self.context):
+                return block(*inputs)
+
+        return self.checkpoint(run, *args)

@@ -1,0 +1,194 @@
+"""Attaching leaves the host what it is."""
+
+from __future__ import annotations
+
+import copy
+import types
+
+import pytest
+import torch
+from torch import nn
+
+import diffcr
+from diffcr.attach import attach, detach, disabled, find_transformer, get_compressor
+from diffcr.config import DiffCRConfig
+from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.lora import add_lora
+from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("branching", ["both", "sampled"])
+def test_freshly_attached_changes_no_bit(training: bool, branching: str) -> None:
+    transformer = pixart().train(training)
+    bare = denoise(transformer, inputs())
+    attach(transformer, DiffCRConfig(branching=branching))  # type: ignore[arg-type]
+    assert torch.equal(denoise(transformer, inputs()), bare)
+
+
+def test_freshly_attached_in_bfloat16_changes_no_bit() -> None:
+    transformer = pixart().to(torch.bfloat16)
+    given = inputs().to(torch.bfloat16)
+    bare = denoise(transformer, given)
+    attach(transformer)
+    assert torch.equal(denoise(transformer, given), bare)
+
+
+def test_detach_restores_the_model_and_its_keys() -> None:
+    transformer = pixart()
+    bare, keys = denoise(transformer, inputs()), list(transformer.state_dict())
+    modules = [name for name, _ in transformer.named_modules()]
+    scramble(attach(transformer))
+    assert [k for k in transformer.state_dict() if not k.startswith("diffcr.")] == keys
+    assert not torch.equal(denoise(transformer, inputs()), bare)
+    detach(transformer)
+    assert torch.equal(denoise(transformer, inputs()), bare)
+    assert list(transformer.state_dict()) == keys
+    assert [name for name, _ in transformer.named_modules()] == modules
+    assert all("forward" not in vars(module) for module in transformer.modules())
+
+
+def test_a_deep_copy_computes_with_its_own_weights() -> None:
+    transformer = trained_pixart()
+    expected = denoise(transformer, inputs())
+    other = copy.deepcopy(transformer)
+    assert torch.equal(denoise(other, inputs()), expected)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            if "transformer_blocks" in name or name.startswith("diffcr."):
+                parameter.zero_()
+    assert torch.equal(denoise(transformer, inputs()), expected)
+    assert not torch.equal(denoise(other, inputs()), expected)
+    detach(other)
+    assert get_compressor(transformer) is transformer.diffcr
+
+
+def test_the_same_configuration_again_is_a_no_op_and_another_an_error() -> None:
+    transformer = pixart()
+    compressor = attach(transformer, DiffCRConfig())
+    assert attach(transformer, DiffCRConfig()) is compressor
+    with pytest.raises(DiffCRError, match="another configuration"):
+        attach(transformer, DiffCRConfig(timestep_regions=2))
+
+
+def test_a_patched_block_is_refused_and_named() -> None:
+    transformer = pixart()
+    block = transformer.transformer_blocks[1]
+    block.forward = types.MethodType(type(block).forward, block)
+    with pytest.raises(DiffCRError, match=r"transformer_blocks\.1"):
+        attach(transformer)
+    assert not hasattr(transformer, "diffcr")
+    assert "forward" not in vars(transformer.transformer_blocks[0])
+
+
+def test_detach_refuses_a_block_that_was_patched_since() -> None:
+    transformer = trained_pixart()
+    block = transformer.transformer_blocks[2]
+    ours = block.forward
+    block.forward = lambda *args, **kwargs: ours(*args, **kwargs)
+    with pytest.raises(DiffCRError, match=r"transformer_blocks\.2"):
+        detach(transformer)
+    block.forward = ours
+    detach(transformer)
+
+
+def test_an_unsupported_class_is_refused_with_the_supported_ones() -> None:
+    with pytest.raises(DiffCRError, match="Linear is not.*PixArtTransformer2DModel"):
+        attach(nn.Linear(2, 2))
+    with pytest.raises(DiffCRError, match="no transformer"):
+        attach(object())
+
+
+def test_save_pretrained_is_refused_while_attached(tmp_path: object) -> None:
+    transformer = trained_pixart()
+    with pytest.raises(DiffCRError, match=r"diffcr\.save"):
+        transformer.save_pretrained(str(tmp_path))
+    detach(transformer)
+    transformer.save_pretrained(str(tmp_path))
+
+
+def test_disabled_is_the_dense_model_without_adapters() -> None:
+    transformer = trained_pixart()
+    dense = denoise(pixart(), inputs())
+    add_lora(transformer, rank=2)
+    for name, parameter in transformer.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    compressed = denoise(transformer, inputs())
+    with disabled(transformer):
+        assert torch.equal(denoise(transformer, inputs()), dense)
+    assert torch.equal(denoise(transformer, inputs()), compressed)
+    assert not torch.allclose(compressed, dense)
+
+
+def test_detach_keeps_a_lora_and_says_so_or_removes_it() -> None:
+    transformer = trained_pixart()
+    keys = list(pixart().state_dict())
+    add_lora(transformer, rank=2)
+    with pytest.warns(DiffCRWarning, match="restore=True"):
+        detach(transformer)
+    assert any("lora_" in key for key in transformer.state_dict())
+    attach(transformer)
+    detach(transformer, restore=True)
+    assert list(transformer.state_dict()) == keys
+    assert torch.equal(denoise(transformer, inputs()), denoise(pixart(), inputs()))
+
+
+def test_an_idle_model_is_warned_of_once() -> None:
+    transformer = pixart()
+    attach(transformer)
+    with pytest.warns(DiffCRWarning, match="every compression ratio is 0") as caught:
+        denoise(transformer, inputs())
+        denoise(transformer, inputs())
+    assert len(caught) == 1
+
+
+def test_an_error_in_the_host_leaves_nothing_of_the_call() -> None:
+    transformer = trained_pixart()
+    with pytest.raises(RuntimeError):
+        denoise(transformer, inputs().at(torch.tensor([600, 600, 600])))
+    with pytest.raises(AssertionError, match="outside of its transformer"):
+        transformer.transformer_blocks[0](torch.zeros(1, 16, 32))
+
+
+def test_a_wrapped_transformer_is_found() -> None:
+    transformer = pixart()
+    assert find_transformer(nn.DataParallel(transformer)) is transformer
+    assert "PixArtTransformer2DModel" in diffcr.supported_models()
+
+
+def test_precision_of_routers_and_ratios_survives_a_cast() -> None:
+    transformer = trained_pixart()
+    before = transformer.diffcr.ratios.clone()
+    transformer.to(torch.bfloat16)
+    assert transformer.diffcr.ratios.dtype == torch.float32
+    assert torch.equal(transformer.diffcr.ratios, before)
+    assert transformer.double().diffcr.ratios.dtype == torch.float64
+
+
+def test_bfloat16_autocast_keeps_the_bare_dtypes() -> None:
+    transformer = pixart()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        bare = denoise(transformer, inputs())
+        scramble(attach(transformer))
+        routed = denoise(transformer, inputs())
+    assert routed.dtype == bare.dtype
+    assert torch.isfinite(routed).all()
+
+
+def test_summary_names_what_is_attached() -> None:
+    transformer = trained_pixart()
+    text = diffcr.summary(transformer)
+    assert "timestep_regions=4" in text
+    assert len([line for line in text.splitlines() if line.startswith("    ")]) == 3
+
+
+def test_parameter_groups_decay_neither_routers_nor_ratios() -> None:
+    transformer = trained_pixart()
+    groups = diffcr.parameter_groups(transformer, lr=1e-4, router_lr=1e-3, weight_decay=0.1)
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays[id(transformer.diffcr.ratios)] == 0
+    assert all(decays[id(p)] == 0 for p in transformer.diffcr.routers.values())
+    assert len(decays) == sum(1 for _ in transformer.parameters())
