@@ -10,10 +10,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +23,16 @@ from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig, config_from_json_dict, config_to_json_dict
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
+from diffcr.files import read_json, read_tensors, replacing_directory
 from diffcr.fingerprint import Fingerprint, host_parameters, take_fingerprint
+from diffcr.hardware import library_versions
 from diffcr.model_card import model_card
 
 CONFIG_FILE = "diffcr_config.json"
 STATE_FILE = "diffcr.safetensors"
 WEIGHTS_FILE = "transformer.safetensors"
 ADAPTER_DIRECTORY = "adapter"
-_ADAPTER_CONFIG = f"{ADAPTER_DIRECTORY}/adapter_config.json"
-_ADAPTER_WEIGHTS = f"{ADAPTER_DIRECTORY}/adapter_model.safetensors"
 _FORMAT = 1
-_LIBRARIES = ("diffcr", "torch", "diffusers", "transformers", "peft", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,7 @@ class Checkpoint:
     config: DiffCRConfig
     base: Fingerprint
     state: dict[str, Tensor]
-    adapter_config: Any | None
-    adapter: dict[str, Tensor]
+    adapter: lora.Adapter | None
     weights: dict[str, Tensor]
 
 
@@ -71,12 +66,8 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
     target = Path(directory)
     if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
         raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-        written = Path(temporary) / "checkpoint"
-        written.mkdir()
+    with replacing_directory(target) as written:
         _write(written, transformer, compressor, weights)
-        _replace(written, target, Path(temporary) / "previous")
     return target
 
 
@@ -91,10 +82,7 @@ def _write(
     state = {k: v.detach().cpu().contiguous() for k, v in compressor.state_dict().items()}
     save_file({**state, "base_weights": base.weights}, directory / STATE_FILE)
     if lora.has_lora(transformer):
-        (directory / ADAPTER_DIRECTORY).mkdir()
-        adapter = {k: v.cpu() for k, v in lora.lora_state_dict(transformer).items()}
-        save_file(adapter, directory / _ADAPTER_WEIGHTS)
-        lora.lora_config(transformer).save_pretrained(str(directory / ADAPTER_DIRECTORY))
+        lora.save_lora(transformer, directory / ADAPTER_DIRECTORY)
     if weights is None:
         present = take_fingerprint(transformer)
         weights = present is None or not torch.equal(present.weights, base.weights)
@@ -116,17 +104,6 @@ def _write(
     }
     (directory / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
     (directory / "README.md").write_text(model_card(description))
-
-
-def _replace(written: Path, target: Path, previous: Path) -> None:
-    if target.exists():
-        os.replace(target, previous)
-    try:
-        os.replace(written, target)
-    except OSError:
-        if previous.exists():
-            os.replace(previous, target)
-        raise
 
 
 def load(
@@ -157,7 +134,7 @@ def load(
             f"{checkpoint.directory} was trained on {checkpoint.base.describe()}, "
             f"this model is {present.describe()}: load its own base model first"
         )
-    if checkpoint.adapter_config is not None and lora.has_lora(transformer):
+    if checkpoint.adapter is not None and lora.has_lora(transformer):
         lora.remove_lora(transformer)
     compressor = attach(transformer, checkpoint.config)
     _fill(transformer, compressor, checkpoint)
@@ -176,8 +153,8 @@ def _fill(transformer: nn.Module, compressor: Compressor, checkpoint: Checkpoint
         raise DiffCRError(
             f"{checkpoint.directory} does not fit {type(transformer).__name__}: {first_line}"
         ) from error
-    if checkpoint.adapter_config is not None:
-        lora.load_lora(transformer, checkpoint.adapter, checkpoint.adapter_config)
+    if checkpoint.adapter is not None:
+        lora.load_lora(transformer, checkpoint.adapter)
     compressor.base_fingerprint = checkpoint.base
 
 
@@ -212,7 +189,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     Raises:
         DiffCRError: A file is missing or damaged, or was written by a later format.
     """
-    description = _read_json(directory / CONFIG_FILE)
+    description = read_json(directory / CONFIG_FILE)
     if description.get("format") != _FORMAT:
         raise DiffCRError(
             f"{directory / CONFIG_FILE} has format {description.get('format')!r}, this version of "
@@ -221,53 +198,14 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     try:
         config = config_from_json_dict(description["config"])
         base = description["base_model"]
-        state = _read_tensors(directory / STATE_FILE)
+        state = read_tensors(directory / STATE_FILE)
         fingerprint = Fingerprint(base["id"], base["config_hash"], state.pop("base_weights"))
     except (KeyError, TypeError) as error:
         raise DiffCRError(f"{directory} is not a complete checkpoint: {error} is missing") from error
     assert isinstance(config, DiffCRConfig)
-    adapter_config, adapter = None, {}
+    adapter = None
     if (directory / ADAPTER_DIRECTORY).is_dir():
-        from peft import LoraConfig
-
-        adapter = _read_tensors(directory / _ADAPTER_WEIGHTS)
-        _read_json(directory / _ADAPTER_CONFIG)
-        adapter_config = LoraConfig.from_pretrained(str(directory / ADAPTER_DIRECTORY))
+        adapter = lora.read_lora(directory / ADAPTER_DIRECTORY)
     weights_file = directory / WEIGHTS_FILE
-    weights = _read_tensors(weights_file) if weights_file.exists() else {}
-    return Checkpoint(directory, config, fingerprint, state, adapter_config, adapter, weights)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DiffCRError(f"{path} is missing: {path.parent} is not a checkpoint") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DiffCRError(f"{path} is damaged ({error}): copy the checkpoint again") from error
-    if not isinstance(values, dict):
-        raise DiffCRError(f"{path} is damaged (no JSON object): copy the checkpoint again")
-    return values
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.exists():
-        raise DiffCRError(f"{path} is missing: {path.parent} is not a complete checkpoint")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise DiffCRError(f"{path} is damaged ({error}): copy the checkpoint again") from error
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that a checkpoint depends on."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    weights = read_tensors(weights_file) if weights_file.exists() else {}
+    return Checkpoint(directory, config, fingerprint, state, adapter, weights)

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
+from diffcr.files import read_json, read_tensors
 
 ADAPTER = "diffcr"
+_CONFIG_FILE = "adapter_config.json"
+_WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA outside of a model: its `peft.LoraConfig` and its weights under peft's names."""
+
+    config: Any
+    weights: dict[str, Tensor]
 
 
 def add_lora(
@@ -111,19 +124,43 @@ def lora_state_dict(transformer: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def load_lora(transformer: nn.Module, state: dict[str, Tensor], config: Any) -> None:
+def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
     """Add an adapter and its weights.
 
     Raises:
-        DiffCRError: The weights do not belong to the configuration.
+        DiffCRError: The weights do not belong to the configuration or the model.
     """
     from peft import set_peft_model_state_dict
 
-    inject_lora(transformer, config)
-    if set(lora_state_dict(transformer)) != set(state):
+    inject_lora(transformer, adapter.config)
+    expected = {name: tensor.shape for name, tensor in lora_state_dict(transformer).items()}
+    if expected != {name: tensor.shape for name, tensor in adapter.weights.items()}:
         remove_lora(transformer)
-        raise DiffCRError("the LoRA's weights do not fit its adapter_config.json")
-    set_peft_model_state_dict(transformer, state, adapter_name=ADAPTER)
+        raise DiffCRError("the LoRA's weights do not fit its adapter_config.json and this model")
+    set_peft_model_state_dict(transformer, adapter.weights, adapter_name=ADAPTER)
+
+
+def save_lora(transformer: nn.Module, directory: Path) -> None:
+    """Write the adapter in peft's format: adapter_config.json, adapter_model.safetensors."""
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.cpu() for name, tensor in lora_state_dict(transformer).items()}
+    save_file(weights, directory / _WEIGHTS_FILE)
+    lora_config(transformer).save_pretrained(str(directory))
+
+
+def read_lora(directory: Path) -> Adapter:
+    """Read what `save_lora` wrote.
+
+    Raises:
+        DiffCRError: A file is missing or damaged.
+    """
+    from peft import LoraConfig
+
+    read_json(directory / _CONFIG_FILE)
+    weights = read_tensors(directory / _WEIGHTS_FILE)
+    return Adapter(LoraConfig.from_pretrained(str(directory)), weights)
 
 
 def _adapted_layers(transformer: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -68,9 +68,9 @@ def test_ratios_on_bins_stay(bins: list[list[int]]) -> None:
 
 def test_a_tie_goes_to_the_lower_bin_and_the_flip_to_the_nearest_tie() -> None:
     assert snap_bins([[0.25]], 9) == [[2]]
-    # 1.6 tenths each round up to 2: 8 tenths too much for 20 entries, 1 tenth may remain.
+    # The sum rounds up by 8.09 tenths, of which 20 entries may keep 1: eight are flipped.
     ratios = [[0.16] * 19 + [0.151]]
-    assert snap_bins(ratios, 9)[0].count(1) == 7
+    assert snap_bins(ratios, 9)[0].count(1) == 8
     assert snap_bins(ratios, 9)[0][-1] == 1
 
 

@@ -55,6 +55,9 @@ def _run_region(
 ) -> Tensor:
     plan = region.layers[bound.layer]
     hidden_states: Tensor = arguments[bound.layout.hidden_states]
+    if bound.compressor.run_branch is not None:
+        # Strides are guarded: a first layer with another layout would add graphs of its own.
+        hidden_states = arguments[bound.layout.hidden_states] = hidden_states.contiguous()
     logits = router_logits(hidden_states, bound.router)
     if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
         ranking = rank_tokens(logits)

@@ -1,0 +1,1 @@
+"""Measuring a pipeline: images, quality, latency, operations; everything ends in one record."""

@@ -1,0 +1,96 @@
+"""Reading with one clear error, writing whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffcr.errors import DiffCRError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def replacing_directory(target: Path) -> Iterator[Path]:
+    """A directory to write into that takes the place of `target` when the context ends well.
+
+    Files are on the disk before the rename, so that a kill or a power cut leaves the previous
+    directory or the complete one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        written = workplace / "written"
+        written.mkdir()
+        yield written
+        for path in written.rglob("*"):
+            if path.is_file():
+                _flush(path)
+        if target.exists():
+            os.replace(target, workplace / "previous")
+        os.replace(written, target)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: under a temporary name beside it, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    _flush(temporary)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file whole."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        DiffCRError: The file is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DiffCRError(f"{path} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DiffCRError(f"{path} is damaged ({error}): copy it again") from error
+    if not isinstance(values, dict):
+        raise DiffCRError(f"{path} is damaged (no JSON object): copy it again")
+    return values
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        DiffCRError: The file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise DiffCRError(f"{path} is missing: its directory is not complete")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DiffCRError(f"{path} is damaged ({error}): copy it again") from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

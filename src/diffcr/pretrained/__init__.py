@@ -1,0 +1,53 @@
+"""The embedded default: a small text-to-image pipeline, its compressed form, and the judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffcr.errors import DiffCRError
+
+if TYPE_CHECKING:
+    from diffcr.evaluation.judge import SceneJudge
+
+_HERE = Path(__file__).parent
+RESOLUTION = 96
+
+
+def default_pipeline_path() -> Path:
+    """Directory of the embedded `PixArtSigmaPipeline`, for `from_pretrained`.
+
+    Raises:
+        DiffCRError: The weights are not in this installation.
+    """
+    return _directory("scenes")
+
+
+def default_checkpoint_path() -> Path:
+    """Directory of the embedded DiffCR checkpoint, for `diffcr.load`.
+
+    Raises:
+        DiffCRError: The weights are not in this installation.
+    """
+    return _directory("scenes-diffcr")
+
+
+def load_default_pipeline(device: str | None = None) -> Any:
+    """The embedded pipeline, on a GPU where there is one."""
+    from diffcr.pipelines import load_pipeline
+
+    return load_pipeline(default_pipeline_path(), device)
+
+
+def load_judge() -> SceneJudge:
+    """The embedded judge, on the CPU."""
+    from diffcr.evaluation.judge import load_judge as read_judge
+
+    return read_judge(_directory("judge"))
+
+
+def _directory(name: str) -> Path:
+    path = _HERE / name
+    if not path.is_dir():
+        raise DiffCRError(f"{path} is missing: install a released diffcr or run `make pretrain`")
+    return path

@@ -1,0 +1,75 @@
+"""The embedded pipeline's untrained transformer and the pipeline around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
+
+
+def make_transformer(
+    seed: int, layers: int = 8, width: int = 128, caption_channels: int = 128
+) -> PixArtTransformer2DModel:
+    """A PixArt transformer for 24 x 24 latents (144 tokens) with learned sigma."""
+    from diffusers import PixArtTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=width // 32,
+        attention_head_dim=32,
+        in_channels=4,
+        out_channels=8,
+        num_layers=layers,
+        cross_attention_dim=width,
+        sample_size=24,
+        patch_size=2,
+        interpolation_scale=1,
+        caption_channels=caption_channels,
+        norm_type="ada_norm_single",
+        use_additional_conditions=False,
+    )
+    initialise_transformer(transformer)
+    return transformer
+
+
+@torch.no_grad()
+def initialise_transformer(transformer: PixArtTransformer2DModel) -> None:
+    """DiT's initialisation: each block starts near the identity, the output at 0
+    (Peebles & Xie 2023; PixArt-alpha, Chen et al. 2023)."""
+    for module in transformer.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(transformer.pos_embed.proj.weight.flatten(1))
+    for linear in (
+        transformer.adaln_single.emb.timestep_embedder.linear_1,
+        transformer.adaln_single.emb.timestep_embedder.linear_2,
+        transformer.adaln_single.linear,
+        transformer.caption_projection.linear_1,
+        transformer.caption_projection.linear_2,
+    ):
+        nn.init.normal_(linear.weight, std=0.02)
+    for block in transformer.transformer_blocks:
+        nn.init.zeros_(block.attn2.to_out[0].weight)
+    nn.init.zeros_(transformer.proj_out.weight)
+
+
+def assemble_pipeline(vae: Any, text_encoder: Any, tokenizer: Any, seed: int) -> PixArtSigmaPipeline:
+    """A `PixArtSigmaPipeline` with an untrained transformer."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline
+
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=1e-4, beta_end=0.02, beta_schedule="linear", num_train_timesteps=1000
+    )
+    return PixArtSigmaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        transformer=make_transformer(seed),
+        scheduler=scheduler,
+    )

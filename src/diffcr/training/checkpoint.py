@@ -1,0 +1,122 @@
+"""Resumable checkpoints: complete or absent, safetensors and JSON alone."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+
+from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.files import read_json, read_tensors, replacing_directory, write_json
+
+_STATE_FILE = "progress.json"
+_TENSORS_FILE = "state.safetensors"
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, apart from tensors.
+
+    Attributes:
+        step: Optimiser steps done.
+        ratio_loss_weight: lambda.
+        by_products: Multiples of `by_product_step` that the mean ratio has passed.
+        average_updates: Updates of the weights' average.
+        seconds: Spent training.
+        scaler: State of the loss scaler in float16, empty otherwise.
+    """
+
+    step: int = 0
+    ratio_loss_weight: float = 0.0
+    by_products: int = 0
+    average_updates: int = 0
+    seconds: float = 0.0
+    scaler: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class TrainedState:
+    """The tensors of a run: views of what is being trained.
+
+    Attributes:
+        parameters: Trained parameters by name.
+        averages: Their moving averages by name; empty without averaging.
+        optimizer: The optimizer, whose state is kept per parameter.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    averages: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+
+    def flatten(self) -> dict[str, Tensor]:
+        """All tensors under unique names, on the CPU."""
+        tensors = {f"parameter/{name}": p.detach() for name, p in self.parameters.items()}
+        tensors |= {f"average/{name}": value for name, value in self.averages.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def fill(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `flatten`.
+
+        Raises:
+            KeyError: A tensor of a parameter is missing.
+        """
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"parameter/{name}"])
+        for name, value in self.averages.items():
+            value.copy_(tensors[f"average/{name}"])
+        for path, tensor in tensors.items():
+            kind, _, rest = path.partition("/")
+            if kind == "optimizer":
+                key, _, name = rest.partition("/")
+                # torch keeps the step counter of AdamW on the CPU, everything else beside the weight.
+                device = "cpu" if key == "step" else self.parameters[name].device
+                self.optimizer.state[self.parameters[name]][key] = tensor.to(device)
+
+
+def save_checkpoint(directory: Path, state: TrainedState, progress: Progress) -> None:
+    """Write `directory/step-N` and delete all but the last two."""
+    from safetensors.torch import save_file
+
+    with replacing_directory(directory / f"step-{progress.step:07d}") as written:
+        save_file(state.flatten(), written / _TENSORS_FILE)
+        write_json(written / _STATE_FILE, asdict(progress))
+    for old in _checkpoints(directory)[:-_KEPT]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(directory: Path, state: TrainedState) -> Progress | None:
+    """Fill `state` from the last readable checkpoint; None where there is none.
+
+    A damaged one is passed over with a warning.
+
+    Raises:
+        DiffCRError: There are checkpoints, and none can be read.
+    """
+    found = _checkpoints(directory)
+    for path in reversed(found):
+        try:
+            progress = Progress(**read_json(path / _STATE_FILE))
+            state.fill(read_tensors(path / _TENSORS_FILE))
+        except (DiffCRError, KeyError, TypeError, RuntimeError) as error:
+            warn(f"checkpoint {path} is passed over: {error}", DiffCRWarning, stacklevel=2)
+        else:
+            return progress
+    if found:
+        raise DiffCRError(
+            f"no checkpoint in {directory} can be read: delete it to start from the beginning"
+        )
+    return None
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step-*")) if directory.is_dir() else []

@@ -1,0 +1,102 @@
+"""Every random draw of a training step, as a function of the seed and the step alone.
+
+Nothing has to be stored to resume, and processes that take slices of one global micro-batch train
+to the weights of a single process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffcr.core.ratios import region_of
+
+TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one micro-batch is made of; B samples over all processes.
+
+    Attributes:
+        indices: [B] int64, items of the data set.
+        region: Timestep region of all samples.
+        timesteps: [B] int64, 0 to 999.
+        noise: [B, C, h, w] float32.
+        drop_caption: [B] bool.
+        branch_seed: For the compressor's branch draws.
+    """
+
+    indices: Tensor
+    region: int
+    timesteps: Tensor
+    noise: Tensor
+    drop_caption: Tensor
+    branch_seed: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A run's draws.
+
+    Attributes:
+        seed: Of the run.
+        items: Size of the data set.
+        latent_shape: (C, h, w).
+        micro_batch_size: B.
+        gradient_accumulation: Micro-batches per step.
+        regions: Timestep regions; a micro-batch falls in one, drawn uniformly, and its timesteps
+            uniformly inside it: over many steps the uniform distribution.
+        caption_dropout: Probability.
+    """
+
+    seed: int
+    items: int
+    latent_shape: tuple[int, int, int]
+    micro_batch_size: int
+    gradient_accumulation: int
+    regions: int
+    caption_dropout: float
+
+    def micro_batch(self, step: int, micro: int) -> MicroBatch:
+        """Draws of micro-batch `micro` of step `step`, both from 0."""
+        state = np.random.SeedSequence([self.seed, step, micro]).generate_state(2, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        size = self.micro_batch_size
+        region = int(torch.randint(self.regions, (), generator=generator))
+        first, beyond = region_timesteps(region, self.regions)
+        return MicroBatch(
+            indices=self._indices((step * self.gradient_accumulation + micro) * size, size),
+            region=region,
+            timesteps=torch.randint(first, beyond, (size,), generator=generator),
+            noise=torch.randn(size, *self.latent_shape, generator=generator),
+            drop_caption=torch.rand(size, generator=generator) < self.caption_dropout,
+            branch_seed=int(state[1] >> np.uint64(1)),
+        )
+
+    def _indices(self, position: int, count: int) -> Tensor:
+        places = range(position, position + count)
+        return torch.tensor(
+            [int(_epoch_order(self.seed, p // self.items, self.items)[p % self.items]) for p in places]
+        )
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, items: int) -> Tensor:
+    state = np.random.SeedSequence([seed, epoch, items, 1]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    return torch.randperm(items, generator=generator)
+
+
+def region_timesteps(region: int, regions: int) -> tuple[int, int]:
+    """First timestep of a region and the first beyond it."""
+    first = ceil(region * TIMESTEPS / regions)
+    beyond = ceil((region + 1) * TIMESTEPS / regions)
+    assert region_of(first / TIMESTEPS, regions) == region
+    assert region_of((beyond - 1) / TIMESTEPS, regions) == region
+    return first, beyond

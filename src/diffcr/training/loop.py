@@ -1,0 +1,316 @@
+"""The training loop, on accelerate."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from diffcr.attach import find_transformer
+from diffcr.compressor import Compressor
+from diffcr.config import DiffCRConfig
+from diffcr.errors import DiffCRError
+from diffcr.files import write_json
+from diffcr.hardware import hardware, library_versions
+from diffcr.training.average import WeightAverage
+from diffcr.training.checkpoint import Progress, TrainedState, load_checkpoint, save_checkpoint
+from diffcr.training.data import EncodedDataset
+from diffcr.training.draws import Draws, MicroBatch
+from diffcr.training.objective import NoiseSchedule
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.run import (
+    History,
+    forward_losses,
+    learning_rate_factor,
+    make_optimizer,
+    next_ratio_loss_weight,
+    prepare_model,
+    save_result,
+)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run gave.
+
+    Attributes:
+        directory: Of the run; `final/` in it holds the trained weights.
+        steps: Done.
+        mean_compression_ratio: Learned, None for the dense model.
+        seconds: Spent in steps, over all resumptions.
+    """
+
+    directory: Path
+    steps: int
+    mean_compression_ratio: float | None
+    seconds: float
+
+
+def train(
+    recipe: TrainingRecipe,
+    pipe: Any,
+    dataset: EncodedDataset,
+    output_directory: str | Path,
+    resume: bool = True,
+) -> TrainingResult:
+    """Train a pipeline's transformer in place.
+
+    Args:
+        recipe: What to do.
+        pipe: A diffusers pipeline; its scheduler gives the noise schedule.
+        dataset: Encoded with the same pipeline.
+        output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
+            `training_record.json`.
+        resume: Go on from the last checkpoint there; without, a directory with one is an error.
+
+    Raises:
+        DiffCRError: The recipe does not fit the model, the processes or the directory.
+    """
+    return _Trainer(recipe, pipe, dataset, Path(output_directory), resume).run()
+
+
+class _Trainer:
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        pipe: Any,
+        dataset: EncodedDataset,
+        directory: Path,
+        resume: bool,
+    ) -> None:
+        self.recipe, self.data, self.directory = recipe, dataset, directory
+        self.accelerator = _make_accelerator(recipe, directory)
+        self.schedule = NoiseSchedule.of(pipe.scheduler)
+        self.transformer = find_transformer(pipe)
+        self.compressor: Compressor | None = prepare_model(self.transformer, recipe)
+        self.transformer.to(self.accelerator.device).train()
+        optimizer = make_optimizer(self.transformer, recipe)
+        trained = {n: p for n, p in self.transformer.named_parameters() if p.requires_grad}
+        self.average = WeightAverage(trained, recipe.ema_decay)
+        self.state = TrainedState(trained, self.average.values, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(self.transformer, optimizer)
+        self.draws = _make_draws(recipe, dataset, self.accelerator.num_processes)
+        self.progress = self._resume(resume)
+        self.history = History(directory / "history.jsonl", self.progress.step)
+
+    def _resume(self, resume: bool) -> Progress:
+        checkpoints = self.directory / "checkpoints"
+        if not resume and checkpoints.exists():
+            raise DiffCRError(
+                f"{self.directory} holds another run: resume it or give another directory"
+            )
+        found = load_checkpoint(checkpoints, self.state)
+        if found is None:
+            return Progress(ratio_loss_weight=self.recipe.ratio_loss.weight)
+        self.average.updates = found.average_updates
+        if self.accelerator.scaler is not None and found.scaler:
+            self.accelerator.scaler.load_state_dict(found.scaler)
+        return found
+
+    def run(self) -> TrainingResult:
+        bar = tqdm(
+            total=self.recipe.steps,
+            initial=self.progress.step,
+            desc=self.recipe.name,
+            disable=not self.accelerator.is_main_process,
+            mininterval=1,
+        )
+        for step in range(self.progress.step, self.recipe.steps):
+            values = self._step(step)
+            self._after_step(step + 1, values)
+            bar.set_postfix({k: f"{v:.3g}" for k, v in values.items() if k in ("loss", "ratio")})
+            bar.update()
+        bar.close()
+        self.accelerator.wait_for_everyone()
+        result = TrainingResult(
+            self.directory, self.recipe.steps, self._mean_ratio(), self.progress.seconds
+        )
+        if self.accelerator.is_main_process:
+            self._finish(result)
+        self.accelerator.end_training()
+        self._hand_back()
+        return result
+
+    def _step(self, step: int) -> dict[str, float]:
+        started = time.perf_counter()
+        factor = learning_rate_factor(self.recipe.optimizer, step, self.recipe.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        losses = []
+        for micro in range(self.recipe.gradient_accumulation):
+            draw = self.draws.micro_batch(step, micro)
+            with self.accelerator.accumulate(self.model):
+                losses.append(self._backward(draw))
+                if self.accelerator.sync_gradients:
+                    self._clip()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        if self.compressor is not None:
+            self.compressor.project_ratios()
+        self.average.update()
+        values = {"loss": float(torch.stack(losses).mean()), "region": float(draw.region)}
+        if (mean := self._mean_ratio()) is not None:
+            values["ratio"] = mean
+        self.progress = replace(
+            self.progress,
+            step=step + 1,
+            average_updates=self.average.updates,
+            seconds=self.progress.seconds + time.perf_counter() - started,
+        )
+        return values
+
+    def _backward(self, draw: MicroBatch) -> torch.Tensor:
+        if self.compressor is not None:
+            self.compressor.seed_branches(draw.branch_seed)
+        part = _part_of(draw, self.accelerator.process_index, self.accelerator.num_processes)
+        losses = forward_losses(
+            self.model,
+            self.transformer,
+            self.schedule,
+            self.data,
+            part,
+            self.recipe,
+            self.accelerator.device,
+        )
+        total = losses.total
+        if self.compressor is not None:
+            total = total + self.compressor.ratio_loss(self.progress.ratio_loss_weight)
+        self.accelerator.backward(total)
+        return losses.diffusion
+
+    def _clip(self) -> None:
+        if self.recipe.optimizer.gradient_clip > 0:
+            self.accelerator.clip_grad_norm_(
+                list(self.state.parameters.values()), self.recipe.optimizer.gradient_clip
+            )
+        if self.compressor is not None:
+            self.compressor.block_outward_gradients()
+
+    def _after_step(self, step: int, values: dict[str, float]) -> None:
+        passed = self.progress.by_products
+        if self.compressor is not None and isinstance(self.recipe.method, DiffCRConfig):
+            mean = values["ratio"]
+            weight = next_ratio_loss_weight(
+                self.recipe.ratio_loss,
+                self.progress.ratio_loss_weight,
+                mean,
+                self.recipe.method.target_compression_ratio,
+                step,
+                self.recipe.steps,
+            )
+            passed = max(passed, int(mean / self.recipe.by_product_step + 1e-6))
+            self.progress = replace(self.progress, ratio_loss_weight=weight)
+        if not self.accelerator.is_main_process:
+            self.progress = replace(self.progress, by_products=passed)
+            return
+        if step % self.recipe.log_every == 0 or step == self.recipe.steps:
+            self._log(step, values)
+        if passed > self.progress.by_products:
+            percent = round(100 * passed * self.recipe.by_product_step)
+            self._save_average(self.directory / "by-products" / f"ratio-{percent:02d}")
+        self.progress = replace(self.progress, by_products=passed)
+        if step % self.recipe.checkpoint_every == 0 or step == self.recipe.steps:
+            scaler = self.accelerator.scaler
+            self.progress = replace(
+                self.progress, scaler=scaler.state_dict() if scaler is not None else None
+            )
+            save_checkpoint(self.directory / "checkpoints", self.state, self.progress)
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        line: dict[str, Any] = {"step": step, **values, "seconds": self.progress.seconds}
+        if self.compressor is not None:
+            line["ratio_loss_weight"] = self.progress.ratio_loss_weight
+            table = self.compressor.learned_compression_ratios.cpu()
+            line["table"] = [[round(c, 4) for c in row] for row in table.tolist()]
+        self.history.append(line)
+        if self.recipe.tracker != "none":
+            numbers = {k: v for k, v in line.items() if isinstance(v, float)}
+            self.accelerator.log(numbers, step=step)
+
+    def _save_average(self, directory: Path) -> None:
+        with self.average.in_place():
+            save_result(self.transformer, self.recipe, directory)
+
+    def _finish(self, result: TrainingResult) -> None:
+        self._save_average(self.directory / "final")
+        last = self.history.path.read_text(encoding="utf-8").splitlines()[-1:]
+        write_json(
+            self.directory / "training_record.json",
+            {
+                "recipe": self.recipe.to_json_dict(),
+                "steps": result.steps,
+                "seconds": result.seconds,
+                "mean_compression_ratio": result.mean_compression_ratio,
+                "last_history_line": last[0] if last else None,
+                "items": len(self.data),
+                "versions": library_versions(),
+                "hardware": hardware(),
+            },
+        )
+
+    def _hand_back(self) -> None:
+        """Leave the averaged weights in the caller's model, without accelerate's wrappers."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        # `in_place` restores what it replaced; here the averages are to stay.
+        with torch.no_grad():
+            for name, value in self.average.values.items():
+                self.state.parameters[name].copy_(value)
+        if self.compressor is not None:
+            self.compressor.seed_branches(None)
+        self.transformer.eval()
+
+    def _mean_ratio(self) -> float | None:
+        return None if self.compressor is None else self.compressor.mean_compression_ratio
+
+
+def _make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # accelerate keeps the first run's precision for the whole process otherwise.
+    AcceleratorState._reset_state()
+    directory.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=recipe.mixed_precision,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        log_with=None if recipe.tracker == "none" else recipe.tracker,
+        project_dir=str(directory),
+    )
+    if recipe.tracker != "none":
+        accelerator.init_trackers(recipe.name)
+    return accelerator
+
+
+def _make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) -> Draws:
+    micro = recipe.batch_size // recipe.gradient_accumulation
+    if micro % processes:
+        raise DiffCRError(
+            f"a micro-batch of {micro} cannot be split over {processes} processes: "
+            f"make batch_size / gradient_accumulation a multiple of {processes}"
+        )
+    return Draws(
+        recipe.seed,
+        len(dataset),
+        dataset.latent_shape,
+        micro,
+        recipe.gradient_accumulation,
+        recipe.timestep_regions,
+        recipe.caption_dropout,
+    )
+
+
+def _part_of(draw: MicroBatch, process: int, processes: int) -> MicroBatch:
+    size = len(draw.indices) // processes
+    part = slice(process * size, (process + 1) * size)
+    return replace(
+        draw,
+        indices=draw.indices[part],
+        timesteps=draw.timesteps[part],
+        noise=draw.noise[part],
+        drop_caption=draw.drop_caption[part],
+    )

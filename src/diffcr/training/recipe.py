@@ -1,0 +1,236 @@
+"""Recipes: YAML or JSON files whose every key, type and range is checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from diffcr.config import (
+    DenseConfig,
+    DiffCRConfig,
+    MethodConfig,
+    config_from_json_dict,
+    config_to_json_dict,
+)
+from diffcr.errors import DiffCRError
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What is trained on.
+
+    Attributes:
+        source: "scenes", or a folder in the Hub's imagefolder convention.
+        size: Number of items, all by default.
+        resolution: Pictures are cropped to a square of this side, in pixels.
+        max_sequence_length: Of the captions, in tokens.
+    """
+
+    source: str = "scenes"
+    size: int | None = None
+    resolution: int = 96
+    max_sequence_length: int = 48
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """AdamW and its schedule.
+
+    Attributes:
+        learning_rate: Of host or adapter weights.
+        router_learning_rate: Of the routers.
+        ratio_learning_rate: Of the compression ratios.
+        weight_decay: Of host or adapter weights; routers and ratios have none.
+        warmup_steps: Linear warm-up of all rates but the ratios'.
+        schedule: After the warm-up; "cosine" falls to `final_fraction`.
+        final_fraction: Of the learning rate, at the last step.
+        gradient_clip: Largest norm of the gradient, 0 for none.
+    """
+
+    learning_rate: float = 1e-4
+    router_learning_rate: float = 1e-3
+    ratio_learning_rate: float = 5e-3
+    weight_decay: float = 0.03
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_fraction: float = 0.0
+    gradient_clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class RatioLossRecipe:
+    """lambda of the ratio loss (Sec. 3.3, App. B) and how it is adjusted.
+
+    The mean ratio is expected to rise linearly to the target within the first `ramp` of the
+    steps. Every `raise_every` steps at which it lags by more than a point, lambda is multiplied
+    with `growth`, up to `largest`.
+    """
+
+    weight: float = 3.0
+    growth: float = 1.25
+    raise_every: int = 25
+    ramp: float = 0.5
+    largest: float = 100.0
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """One training run.
+
+    Attributes:
+        name: Of the run.
+        method: Configuration of DiffCR, or of the dense model.
+        model: Pipeline directory or Hub id, the embedded default if empty.
+        finetune: "lora", "full" (all host weights) or "none" (routers and ratios alone).
+        lora_rank: Rank of the LoRA.
+        steps: Optimiser steps.
+        batch_size: Samples per optimiser step over all processes and micro-batches.
+        gradient_accumulation: Micro-batches per optimiser step.
+        mixed_precision: Autocast of the forward.
+        gradient_checkpointing: Trade time for memory.
+        ema_decay: Of the average of the trained weights that is saved, 0 for none.
+        caption_dropout: Share of captions replaced by the empty one, for guidance.
+        distillation_weight: Of the squared distance to the dense model's output, 0 for none.
+        seed: Of every draw.
+        checkpoint_every: Steps between resumable checkpoints.
+        log_every: Steps between lines of the history.
+        by_product_step: A checkpoint is kept whenever the mean ratio passes a multiple of it.
+        tracker: "tensorboard" writes the history's values there too.
+    """
+
+    name: str
+    method: MethodConfig = field(default_factory=DiffCRConfig)
+    model: str = ""
+    finetune: Literal["lora", "full", "none"] = "lora"
+    lora_rank: int = 32
+    steps: int = 1000
+    batch_size: int = 16
+    gradient_accumulation: int = 1
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+    ema_decay: float = 0.999
+    caption_dropout: float = 0.1
+    distillation_weight: float = 0.0
+    seed: int = 0
+    checkpoint_every: int = 200
+    log_every: int = 10
+    by_product_step: float = 0.05
+    tracker: Literal["none", "tensorboard"] = "none"
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    ratio_loss: RatioLossRecipe = field(default_factory=RatioLossRecipe)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _require(self.log_every >= 1, "log_every", self.log_every, "1 or more")
+        _require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
+        _require(
+            self.batch_size % self.gradient_accumulation == 0,
+            "batch_size",
+            self.batch_size,
+            f"a multiple of gradient_accumulation ({self.gradient_accumulation})",
+        )
+        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a value in [0, 1)")
+        _require(0 <= self.caption_dropout <= 1, "caption_dropout", self.caption_dropout, "[0, 1]")
+        _require(0 < self.by_product_step <= 1, "by_product_step", self.by_product_step, "(0, 1]")
+        _require(self.distillation_weight >= 0, "distillation_weight", self.distillation_weight, "0 or more")
+        if isinstance(self.method, DenseConfig) and self.finetune == "none":
+            raise DiffCRError("finetune is 'none' for the dense method: there is nothing to train")
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the bare model is trained."""
+        return isinstance(self.method, DenseConfig)
+
+    @property
+    def timestep_regions(self) -> int:
+        """Regions that micro-batches are drawn from."""
+        return self.method.timestep_regions if isinstance(self.method, DiffCRConfig) else 1
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """What a recipe file of this run holds."""
+        return {**asdict(self), "method": config_to_json_dict(self.method)}
+
+    def with_changes(self, **changes: Any) -> TrainingRecipe:
+        """A copy with other values; None leaves a value as it is."""
+        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+def load_recipe(path: str | Path) -> TrainingRecipe:
+    """Read a recipe.
+
+    Raises:
+        DiffCRError: The file is missing or no YAML or JSON object, or a key or value is wrong.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise DiffCRError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DiffCRError(f"recipe {path} is not valid YAML or JSON: {reason}") from error
+    return recipe_from_dict(values, str(path))
+
+
+def recipe_from_dict(values: Any, source: str) -> TrainingRecipe:
+    """A recipe from the contents of a file, `source` names it in errors."""
+    try:
+        recipe = _build(TrainingRecipe, values, "")
+    except DiffCRError as error:
+        raise DiffCRError(f"recipe {source}: {error}") from error
+    assert isinstance(recipe, TrainingRecipe)
+    return recipe
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise DiffCRError(f"{where or 'it'} holds {values!r}: give keys and values")
+    hints = get_type_hints(kind)
+    names = [item.name for item in fields(kind)]
+    for key in values:
+        if key not in names:
+            nearest = get_close_matches(str(key), names, n=1, cutoff=0)[0]
+            raise DiffCRError(f"unknown key {where + str(key)!r}; did you mean {where + nearest!r}?")
+    if "name" in names and "name" not in values:
+        raise DiffCRError("the key 'name' is missing")
+    return kind(**{k: _convert(hints[k], v, where + k) for k, v in values.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if kind == MethodConfig:
+        if not isinstance(value, dict):
+            raise DiffCRError(f"{where} is {value!r}: give a mapping with the key 'method'")
+        return config_from_json_dict(value)
+    if is_dataclass(kind):
+        return _build(kind, value, where + ".")
+    if get_origin(kind) is Literal:
+        # YAML 1.1 reads a bare `no` as false.
+        value = "no" if value is False and "no" in get_args(kind) else value
+        _require(value in get_args(kind), where, value, " or ".join(map(repr, get_args(kind))))
+        return value
+    allowed = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # YAML 1.1 reads 1e-4, without a point, as text.
+    if float in allowed and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    good = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+    _require(good, where, value, " or ".join(kind.__name__ for kind in allowed))
+    return value
+
+
+def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise DiffCRError(f"{name} is {value!r}: give {wanted}")

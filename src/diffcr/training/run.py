@@ -1,0 +1,172 @@
+"""The parts of a training run: the model as it is fine-tuned, its step, what it writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffcr.attach import attach, disabled, get_compressor, parameter_groups
+from diffcr.compressor import Compressor
+from diffcr.errors import DiffCRError
+from diffcr.files import replacing_directory, write_text
+from diffcr.io import save
+from diffcr.lora import add_lora, has_lora, save_lora
+from diffcr.training.data import EncodedDataset
+from diffcr.training.draws import MicroBatch
+from diffcr.training.objective import NoiseSchedule, diffusion_loss
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one micro-batch.
+
+    Attributes:
+        total: Scalar with gradient.
+        diffusion: Mean over the batch, detached.
+        distillation: The same of the distance to the dense model.
+    """
+
+    total: Tensor
+    diffusion: Tensor
+    distillation: Tensor
+
+
+def prepare_model(transformer: nn.Module, recipe: TrainingRecipe) -> Compressor | None:
+    """Attach the method and choose what is trained; None for the dense model."""
+    compressor = None if recipe.is_dense else attach(transformer, recipe.method)
+    trains_host = recipe.finetune == "full"
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(trains_host or name.startswith("diffcr."))
+    if recipe.finetune == "lora":
+        if has_lora(transformer):
+            raise DiffCRError("the model has a DiffCR LoRA already: start from the base model")
+        torch.manual_seed(recipe.seed)
+        add_lora(transformer, recipe.lora_rank)
+    if compressor is not None:
+        assert compressor.ratios.requires_grad
+    if recipe.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    return compressor
+
+
+def make_optimizer(transformer: nn.Module, recipe: TrainingRecipe) -> torch.optim.AdamW:
+    """AdamW; no weight decay on routers and ratios."""
+    rates = recipe.optimizer
+    if recipe.is_dense:
+        weights = [p for p in transformer.parameters() if p.requires_grad]
+        groups = [{"params": weights, "lr": rates.learning_rate, "weight_decay": rates.weight_decay}]
+    else:
+        groups = parameter_groups(
+            transformer,
+            lr=rates.learning_rate,
+            router_lr=rates.router_learning_rate,
+            ratio_lr=rates.ratio_learning_rate,
+            weight_decay=rates.weight_decay,
+        )
+    for group in groups:
+        group["peak_lr"] = group["lr"]
+    return torch.optim.AdamW(groups)
+
+
+def learning_rate_factor(recipe: OptimizerRecipe, step: int, steps: int) -> float:
+    """What learning rates are multiplied with at a step, from 0."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    if recipe.schedule == "constant":
+        return 1.0
+    done = (step - recipe.warmup_steps) / max(1, steps - recipe.warmup_steps)
+    cosine = 0.5 * (1 + float(torch.cos(torch.tensor(done * torch.pi, dtype=torch.float64))))
+    return recipe.final_fraction + (1 - recipe.final_fraction) * cosine
+
+
+def next_ratio_loss_weight(
+    recipe: RatioLossRecipe, weight: float, mean: float, target: float, step: int, steps: int
+) -> float:
+    """lambda after `step` steps, by the rule of `RatioLossRecipe`."""
+    if step % recipe.raise_every:
+        return weight
+    expected = target * min(1.0, step / (recipe.ramp * steps))
+    return min(weight * recipe.growth, recipe.largest) if expected - mean > 0.01 else weight
+
+
+def forward_losses(
+    model: nn.Module,
+    transformer: nn.Module,
+    schedule: NoiseSchedule,
+    data: EncodedDataset,
+    draw: MicroBatch,
+    recipe: TrainingRecipe,
+    device: torch.device,
+) -> StepLosses:
+    """Diffusion loss, and distillation loss where asked for, of one micro-batch.
+
+    Args:
+        model: What is called: the transformer as accelerate wraps it.
+        transformer: The transformer itself.
+        schedule: Of the pipeline's scheduler.
+        data: Encoded data.
+        draw: This process's part of the draws.
+        recipe: Of the run.
+        device: Of the model.
+    """
+    latents = data.latents[draw.indices].to(device)
+    noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
+    rows = data.captions(draw.indices, draw.drop_caption)
+    inputs = {
+        "hidden_states": schedule.add_noise(latents, noise, timesteps),
+        "encoder_hidden_states": data.prompt_embeds[rows].to(device),
+        "encoder_attention_mask": data.prompt_masks[rows].to(device),
+        "timestep": timesteps,
+        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        "return_dict": False,
+    }
+    output = model(**inputs)[0].float()
+    diffusion = diffusion_loss(schedule, output, latents, noise, timesteps).total.mean()
+    distillation = torch.zeros((), device=device)
+    if recipe.distillation_weight > 0:
+        with torch.no_grad(), disabled(transformer):
+            dense = model(**inputs)[0].float()
+        distillation = (output - dense).square().mean()
+    total = diffusion + recipe.distillation_weight * distillation
+    return StepLosses(total, diffusion.detach(), distillation.detach())
+
+
+class History:
+    """history.jsonl: one line per logged step, none twice."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
+        kept = [line for line in read_history(path) if line["step"] <= resumed_step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def append(self, values: dict[str, Any]) -> None:
+        """Add a line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Lines of a history; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def save_result(transformer: nn.Module, recipe: TrainingRecipe, directory: Path) -> None:
+    """Write what was trained: a checkpoint for `diffcr.load`, or the dense model's weights."""
+    if not recipe.is_dense:
+        get_compressor(transformer)
+        save(transformer, directory, weights=recipe.finetune == "full")
+        return
+    with replacing_directory(directory) as written:
+        if recipe.finetune == "lora":
+            save_lora(transformer, written / "adapter")
+        else:
+            transformer.save_pretrained(str(written / "transformer"))
