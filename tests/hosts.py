@@ -9,7 +9,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
-from diffcr.attach import attach
+from diffcr.attachment import attach
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from diffcr.attach import find_transformer, get_compressor
+from diffcr.attachment import find_transformer, get_compressor
 from diffcr.methods.diffcr import run_branch
 
 _RECOMPILE_LIMIT = 64

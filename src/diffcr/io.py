@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcr import lora
-from diffcr.attach import attach, find_transformer, get_compressor, is_attached
+from diffcr.attachment import attach, find_transformer, get_compressor, is_attached
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig, config_from_json_dict, config_to_json_dict
 from diffcr.errors import DiffCRError

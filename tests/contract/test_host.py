@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import diffcr
-from diffcr.attach import attach, detach, disabled, find_transformer, get_compressor
+from diffcr.attachment import attach, detach, disabled, find_transformer, get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.lora import add_lora

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffcr.attach import attach
+from diffcr.attachment import attach
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from tests.hosts import denoise, inputs, pixart, rankings, scramble, trained_pixart

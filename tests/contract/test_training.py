@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffcr.attach import attach, get_compressor
+from diffcr.attachment import attach, get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.lora import add_lora
 from tests.hosts import (

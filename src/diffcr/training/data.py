@@ -185,7 +185,7 @@ def encode_dataset(
     encoded = EncodedDataset(torch.cat(latents), embeds, masks, torch.tensor(caption_of))
     cache_directory.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(vars(encoded), partial)
+    save_file({name: value.contiguous() for name, value in vars(encoded).items()}, partial)
     os.replace(partial, path)
     return encoded
 
@@ -222,7 +222,7 @@ def _encode_captions(
 def _cache_key(pipe: Any, dataset: CaptionedImages, max_sequence_length: int) -> str:
     digest = hashlib.sha256(f"{dataset!r} {max_sequence_length}".encode())
     for module in (pipe.vae, pipe.text_encoder):
-        digest.update(json.dumps(dict(module.config), sort_keys=True, default=str).encode())
+        digest.update(f"{type(module).__name__} {module.dtype}".encode())
         for parameter in module.parameters():
             digest.update(str(float(parameter.detach().double().sum())).encode())
     return digest.hexdigest()[:16]

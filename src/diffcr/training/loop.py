@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from diffcr.attach import find_transformer
+from diffcr.attachment import find_transformer
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
@@ -95,7 +95,10 @@ class _Trainer:
         self.model, self.optimizer = self.accelerator.prepare(self.transformer, optimizer)
         self.draws = _make_draws(recipe, dataset, self.accelerator.num_processes)
         self.progress = self._resume(resume)
-        self.history = History(directory / "history.jsonl", self.progress.step)
+        # Every process has read its checkpoint before the first one changes files.
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.history = History(directory / "history.jsonl", self.progress.step)
 
     def _resume(self, resume: bool) -> Progress:
         checkpoints = self.directory / "checkpoints"
@@ -152,7 +155,8 @@ class _Trainer:
         if self.compressor is not None:
             self.compressor.project_ratios()
         self.average.update()
-        values = {"loss": float(torch.stack(losses).mean()), "region": float(draw.region)}
+        loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean")
+        values = {"loss": float(loss), "region": float(draw.region)}
         if (mean := self._mean_ratio()) is not None:
             values["ratio"] = mean
         self.progress = replace(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcr.attach import attach, disabled, get_compressor, parameter_groups
+from diffcr.attachment import attach, disabled, get_compressor, parameter_groups
 from diffcr.compressor import Compressor
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory, write_text

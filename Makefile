@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+TORCH := torch==2.13.0
+THREADS_PER_WORKER := OMP_NUM_THREADS=1
+
+.PHONY: install demo test lint format pretrain finetune wheel clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "diffcr needs Python 3.11 or later: run make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+demo: install
+	$(BIN)/diffcr demo --output runs/demo
+
+test: install
+	$(THREADS_PER_WORKER) $(BIN)/python -m pytest -n 2 -q
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pretrain: install
+	$(BIN)/python -m diffcr.pretraining.build --output runs/pretrain
+
+finetune: install
+	$(BIN)/diffcr train recipes/scenes-diffcr-lt.yaml --output runs/scenes-diffcr-lt
+	$(BIN)/diffcr train recipes/scenes-dense.yaml --output runs/scenes-dense
+
+wheel: install
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

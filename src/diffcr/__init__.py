@@ -1,0 +1,79 @@
+"""Learned token compression for diffusion transformers (DiffCR, arXiv 2412.16822).
+
+Importing this package imports no torch; its names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffcr.attachment import (
+        attach,
+        detach,
+        disabled,
+        get_compressor,
+        parameter_groups,
+        summary,
+        supported_models,
+    )
+    from diffcr.compilation import compile  # noqa: A004
+    from diffcr.config import DenseConfig, DiffCRConfig
+    from diffcr.errors import DiffCRError, DiffCRWarning
+    from diffcr.io import load, save
+    from diffcr.lora import add_lora, remove_lora
+
+_HOMES = {
+    "attach": "attachment",
+    "detach": "attachment",
+    "disabled": "attachment",
+    "get_compressor": "attachment",
+    "parameter_groups": "attachment",
+    "summary": "attachment",
+    "supported_models": "attachment",
+    "compile": "compilation",
+    "DenseConfig": "config",
+    "DiffCRConfig": "config",
+    "DiffCRError": "errors",
+    "DiffCRWarning": "errors",
+    "load": "io",
+    "save": "io",
+    "add_lora": "lora",
+    "remove_lora": "lora",
+}
+
+__all__ = [
+    "DenseConfig",
+    "DiffCRConfig",
+    "DiffCRError",
+    "DiffCRWarning",
+    "add_lora",
+    "attach",
+    "compile",
+    "detach",
+    "disabled",
+    "get_compressor",
+    "load",
+    "parameter_groups",
+    "remove_lora",
+    "save",
+    "summary",
+    "supported_models",
+]
+
+try:
+    __version__ = version("diffcr")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"diffcr.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'diffcr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,5 @@
+"""`python -m diffcr`."""
+
+from diffcr.cli import main
+
+main()

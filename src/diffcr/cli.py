@@ -1,0 +1,216 @@
+"""The command line. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffcr.errors import DiffCRError
+
+if TYPE_CHECKING:
+    from diffcr.training.recipe import TrainingRecipe
+
+app = typer.Typer(
+    help="Learned token compression for diffusion transformers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[
+    str, typer.Option(help="Pipeline directory or Hub id; the embedded default if not given.")
+]
+Checkpoint = Annotated[
+    str, typer.Option(help="DiffCR checkpoint, directory or Hub id; the embedded one by default.")
+]
+Dense = Annotated[bool, typer.Option("--dense", help="The bare model, without a checkpoint.")]
+Seed = Annotated[int, typer.Option(help="Of the first image; image i has seed + i.")]
+Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
+Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped recipe.")],
+    model: Model = "",
+    data: Annotated[str, typer.Option(help="'scenes' or a folder with metadata.jsonl.")] = "",
+    output: Annotated[Path | None, typer.Option(help="Directory of the run.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=1)] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint there.")] = True,
+) -> None:
+    """Fine-tune a pipeline by a recipe."""
+    from dataclasses import replace
+
+    from diffcr.training.recipe import load_recipe
+
+    chosen: TrainingRecipe = load_recipe(_find_recipe(recipe)).with_changes(
+        steps=steps, model=model or None
+    )
+    if data:
+        chosen = chosen.with_changes(data=replace(chosen.data, source=data, size=None))
+    directory = output or Path("runs") / chosen.name
+    from diffcr.training.job import run_recipe
+
+    result = run_recipe(chosen, directory, resume)
+    ratio = result.mean_compression_ratio
+    reached = "" if ratio is None else f", mean compression ratio {ratio:.1%}"
+    typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{reached}: {directory / 'final'}")
+
+
+def _find_recipe(name: str) -> Path:
+    path = Path(name)
+    if path.is_file() or path.suffix:
+        return path
+    package = Path(__file__).parent
+    for folder in (package / "recipes", package.parent.parent / "recipes"):
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    return path
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(help="One image per prompt.")] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option("--prompts", help="A file with one prompt per line.")
+    ] = None,
+    model: Model = "",
+    checkpoint: Checkpoint = "",
+    dense: Dense = False,
+    output: Annotated[Path, typer.Option(help="Directory of the images.")] = Path("images"),
+    steps: Steps = 20,
+    guidance_scale: Guidance = 4.5,
+    seed: Seed = 0,
+    height: Annotated[int | None, typer.Option(help="In pixels.", min=8)] = None,
+    width: Annotated[int | None, typer.Option(help="In pixels.", min=8)] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per call.", min=1)] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite images.")] = False,
+) -> None:
+    """Generate images with a compressed pipeline, or with `--dense` the bare one."""
+    texts = _read_prompts(prompts or [], prompt_file)
+    present = [p for i in range(len(texts)) if (p := output / f"image-{i:04d}.png").exists()]
+    if present and not force:
+        raise DiffCRError(f"{present[0]} exists: give another --output, or --force to overwrite")
+    pipe = _open_pipeline(model, checkpoint, dense)
+    from diffcr.evaluation.generate import generate_images, save_images
+
+    images = generate_images(
+        pipe, texts, seed, steps, guidance_scale, height, width, batch_size, "generating"
+    )
+    paths = save_images(images, output)
+    typer.echo(f"{len(paths)} images: {paths[0]}" + (f" ... {paths[-1].name}" * (len(paths) > 1)))
+
+
+def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
+    texts = [prompt.strip() for prompt in prompts]
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DiffCRError(f"prompt file {file} cannot be read: {error}") from error
+        texts += [line.strip() for line in lines if line.strip()]
+        if not texts:
+            raise DiffCRError(f"prompt file {file} is empty: write one prompt per line")
+    if not texts or not all(texts):
+        raise DiffCRError("there is no prompt: give one as an argument, or --prompts FILE")
+    return texts
+
+
+def _open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
+    if dense and checkpoint:
+        raise DiffCRError("--dense and --checkpoint exclude each other: give one of them")
+    if model and not dense and not checkpoint:
+        raise DiffCRError("--model needs --checkpoint with it, or --dense")
+    from diffcr.io import load, read_checkpoint, resolve_checkpoint
+    from diffcr.pipelines import load_pipeline
+    from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
+
+    directory = None
+    if not dense:
+        directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
+        read_checkpoint(directory)
+    pipe = load_pipeline(model or default_pipeline_path())
+    if directory is not None:
+        load(pipe, directory)
+    return pipe
+
+
+@app.command("eval")
+def evaluate(
+    model: Model = "",
+    checkpoint: Checkpoint = "",
+    dense: Dense = False,
+    output: Annotated[Path, typer.Option(help="Report directory.")] = Path("runs/eval"),
+    captions: Annotated[int, typer.Option(help="Test captions of scenes.", min=1)] = 256,
+    prompt_file: Annotated[
+        Path | None, typer.Option("--prompts", help="Prompts of your own instead of scenes.")
+    ] = None,
+    steps: Steps = 20,
+    guidance_scale: Guidance = 4.5,
+    seed: Seed = 0,
+) -> None:
+    """Measure a pipeline, dense and compressed side by side, and write a report."""
+    texts = _read_prompts([], prompt_file) if prompt_file else []
+    pipe = _open_pipeline(model, checkpoint, dense)
+    from diffcr.evaluation.report import write_report
+    from diffcr.evaluation.run import EvaluationOptions, Subjects
+    from diffcr.evaluation.run import evaluate as measure
+    from diffcr.pretrained import load_judge
+    from diffcr.scenes import ScenesDataset
+    from diffcr.training.data import encode_dataset
+
+    options = EvaluationOptions(seed, steps, guidance_scale)
+    if texts:
+        record = measure(pipe, Subjects(texts), output, options)
+    else:
+        test = ScenesDataset("test", size=captions)
+        scenes = [test[i] for i in range(captions)]
+        held_out = encode_dataset(pipe, test, output / "encoded", 48)
+        subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
+        record = measure(pipe, subjects, output, options, load_judge())
+    report = write_report(record, output)
+    typer.echo(f"report: {report.page}, record: {report.record}")
+
+
+@app.command()
+def models() -> None:
+    """List the model classes that can be compressed, and the embedded default."""
+    from diffcr.families import supported_models
+    from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
+
+    for name in supported_models():
+        typer.echo(name)
+    typer.echo(f"embedded pipeline: {default_pipeline_path()}")
+    typer.echo(f"embedded checkpoint: {default_checkpoint_path()}")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Report directory.")] = Path("runs/demo"),
+    steps: Annotated[int | None, typer.Option(help="Fine-tuning steps.", min=1)] = None,
+) -> None:
+    """Fine-tune the embedded default for a short time, and show what it gives."""
+    from diffcr.demo import run_demo
+
+    run_demo(output, steps)
+
+
+def main() -> None:
+    """Run the command line: a mistake of the caller's is one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except (DiffCRError, typer.TyperException) as error:
+        if os.environ.get("DIFFCR_DEBUG"):
+            raise
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        typer.echo(f"diffcr: error: {' '.join(text.split())}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("diffcr: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(code or 0)

@@ -1,0 +1,63 @@
+"""Compression and floating-point operations of a pipeline, as the sections of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from diffcr.attachment import find_transformer, get_compressor, is_attached
+from diffcr.compressor import Compressor
+from diffcr.core.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
+from diffcr.core.ratios import region_of
+from diffcr.evaluation.generate import text_tokens
+
+_TIMESTEPS = 1000
+
+
+def compression_section(compressor: Compressor) -> dict[str, Any]:
+    """Learned and realised ratios, tables [layers][regions] and means."""
+    return {
+        "learned": compressor.learned_compression_ratios.tolist(),
+        "realised": [[b / 10 for b in row] for row in compressor.inference_bins()],
+        "learned_mean": compressor.mean_compression_ratio,
+        "realised_mean": compressor.realised_mean_compression_ratio,
+        "target": compressor.config.target_compression_ratio,
+    }
+
+
+def flops_section(
+    pipe: Any,
+    num_inference_steps: int = 20,
+    height: int | None = None,
+    width: int | None = None,
+) -> dict[str, Any]:
+    """Operations of one forward of one image without guidance, the paper's unit.
+
+    `compressed` is the mean over the steps of the pipeline's own sampler, `per_region` one step in
+    each region. Without DiffCR there is only `dense`.
+    """
+    transformer: Any = find_transformer(pipe)
+    config: Mapping[str, Any] = transformer.config
+    scale = pipe.vae_scale_factor
+    rows, columns = (size // scale if size else None for size in (height, width))
+    shape = pixart_shape(config, text_tokens(pipe), rows, columns)
+    section: dict[str, Any] = {
+        "image_tokens": shape.image_tokens,
+        "text_tokens": shape.text_tokens,
+        "dense": asdict(dense_flops(shape)),
+    }
+    if is_attached(transformer):
+        compressor = get_compressor(transformer)
+        regions = flops_per_region(shape, compressor.kept_tokens(shape.image_tokens))
+        visited = sampler_regions(pipe, num_inference_steps, len(regions))
+        section["per_region"] = [asdict(count) for count in regions]
+        section["compressed"] = asdict(mean_flops([regions[region] for region in visited]))
+    return section
+
+
+def sampler_regions(pipe: Any, num_inference_steps: int, regions: int) -> Sequence[int]:
+    """Region of every step of the pipeline's sampler."""
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    scheduler.set_timesteps(num_inference_steps)
+    return [region_of(float(t) / _TIMESTEPS, regions) for t in scheduler.timesteps]

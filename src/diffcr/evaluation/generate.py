@@ -1,0 +1,134 @@
+"""Images of a list of prompts, reproducible one by one."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from diffcr.attachment import find_transformer
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.modes import evaluating
+
+
+def generate_images(
+    pipe: Any,
+    prompts: Sequence[str],
+    seed: int = 0,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.5,
+    height: int | None = None,
+    width: int | None = None,
+    batch_size: int = 8,
+    progress: str | None = None,
+) -> list[Image.Image]:
+    """One image per prompt.
+
+    Image i starts from the noise of a generator of its own, seeded `seed + i`, whatever the batch
+    size. The model is in eval mode meanwhile.
+
+    Args:
+        pipe: A text-to-image pipeline of diffusers.
+        prompts: At least one.
+        seed: Of the first image.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Of classifier-free guidance; at most 1 is none.
+        height: In pixels, the pipeline's own by default.
+        width: In pixels, the pipeline's own by default.
+        batch_size: Images per call of the pipeline.
+        progress: Text beside a progress bar; None shows none.
+
+    Returns:
+        RGB images in the order of the prompts.
+
+    Raises:
+        DiffCRError: There are no prompts, or a number is outside its range.
+    """
+    check_generation(prompts, num_inference_steps, batch_size)
+    options = call_options(pipe) | {
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "height": height,
+        "width": width,
+    }
+    images: list[Image.Image] = []
+    with evaluating(find_transformer(pipe)), _QuietPipeline(pipe):
+        with tqdm(total=len(prompts), desc=progress, unit="image", disable=progress is None) as bar:
+            for start in range(0, len(prompts), batch_size):
+                batch = list(prompts[start : start + batch_size])
+                images += pipe(batch, generator=generators(seed + start, len(batch)), **options)[0]
+                bar.update(len(batch))
+    return images
+
+
+def check_generation(prompts: Sequence[str], num_inference_steps: int, batch_size: int) -> None:
+    """Raises DiffCRError where `generate_images` cannot run."""
+    if not prompts:
+        raise DiffCRError("there are no prompts: give at least one")
+    if isinstance(prompts, str):
+        raise DiffCRError("prompts is one text: give a list of texts")
+    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
+        if value < 1:
+            raise DiffCRError(f"{name} is {value}: give 1 or more")
+
+
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """Generators seeded `seed`, `seed + 1`, ... on the CPU, which draw the same on every device."""
+    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+def call_options(pipe: Any) -> dict[str, Any]:
+    """Arguments of the pipeline's call that ask for exactly the given size and prompt.
+
+    The prompt's tokens are at most the tokenizer's `model_max_length`.
+    """
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    options = {
+        "use_resolution_binning": False,
+        "clean_caption": False,
+        "max_sequence_length": text_tokens(pipe),
+    }
+    return {name: value for name, value in options.items() if name in accepted}
+
+
+def text_tokens(pipe: Any) -> int:
+    """Length that the pipeline's prompts are padded to."""
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    default = accepted["max_sequence_length"].default if "max_sequence_length" in accepted else 120
+    longest = getattr(getattr(pipe, "tokenizer", None), "model_max_length", default)
+    return int(min(default, longest))
+
+
+class _QuietPipeline:
+    """Hides the pipeline's own progress bar, one per call, within the context."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    def __enter__(self) -> None:
+        self.previous = dict(getattr(self.pipe, "_progress_bar_config", {}))
+        self.pipe.set_progress_bar_config(**{**self.previous, "disable": True})
+
+    def __exit__(self, *exception: object) -> None:
+        self.pipe.set_progress_bar_config(**self.previous)
+
+
+def save_images(
+    images: Sequence[Image.Image], directory: str | Path, prefix: str = "image"
+) -> list[Path]:
+    """Write images as `PREFIX-0000.png`, `PREFIX-0001.png`, ...: lossless, so that what is measured
+    on them is the model's. Returns their paths."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{prefix}-{index:04d}.png" for index in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        temporary = path.with_name(f".{path.name}.partial")
+        image.save(temporary, format="PNG")
+        os.replace(temporary, path)
+    return paths

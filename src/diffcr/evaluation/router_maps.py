@@ -1,0 +1,241 @@
+"""Where the routers look: importance and kept tokens as maps over the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from diffcr.attachment import find_transformer, get_compressor
+from diffcr.core.ratios import kept_tokens
+from diffcr.core.select import rank_tokens
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.modes import evaluating
+from diffcr.families import family_of
+from diffcr.scenes import Scene
+from diffcr.step import LayerPlan, StepContext
+
+
+@dataclass(frozen=True)
+class RouterMaps:
+    """Maps of one picture at some denoising steps.
+
+    Attributes:
+        caption: Of the picture.
+        timesteps: [S], of the steps, noisiest first or as asked for.
+        importance: [S, L, h, w] float32 in (0, 1), `sigmoid(s)` of every token in every layer.
+        kept: [S, L, h, w] bool, the tokens that the layer computes.
+        image: The picture, RGB.
+        mask: [H, W] bool, where objects are; None where that is not known.
+    """
+
+    caption: str
+    timesteps: tuple[float, ...]
+    importance: NDArray[np.float32]
+    kept: NDArray[np.bool_]
+    image: Image.Image
+    mask: NDArray[np.bool_] | None
+
+    def object_share(self) -> NDArray[np.float64]:
+        """Share of every token's patch that objects cover, [h, w] in [0, 1]."""
+        assert self.mask is not None, "the mask is not known"
+        h, w = self.kept.shape[-2:]
+        rows, columns = self.mask.shape[0] // h, self.mask.shape[1] // w
+        patches = self.mask[: h * rows, : w * columns].reshape(h, rows, w, columns)
+        share: NDArray[np.float64] = patches.mean(axis=(1, 3))
+        return share
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Values by name, importance to three decimals; without the picture.
+
+        With a mask, `kept_on_objects` and `kept_on_background` give per step the share of the
+        objects' and the background's area that the layers compute, on average.
+        """
+        values: dict[str, Any] = {
+            "caption": self.caption,
+            "timesteps": [float(timestep) for timestep in self.timesteps],
+            "importance": np.round(self.importance.astype(float), 3).tolist(),
+            "kept": self.kept.astype(int).tolist(),
+            "mask": None,
+        }
+        if self.mask is not None:
+            objects = self.object_share()
+            kept = self.kept.mean(axis=1)
+            values["mask"] = self.mask.astype(int).tolist()
+            values["kept_on_objects"] = _weighted_means(kept, objects)
+            values["kept_on_background"] = _weighted_means(kept, 1 - objects)
+        return values
+
+
+def _weighted_means(
+    maps: NDArray[np.float64], weights: NDArray[np.float64]
+) -> list[float | None]:
+    if weights.sum() == 0:
+        return [None] * len(maps)
+    return [float((single * weights).sum() / weights.sum()) for single in maps]
+
+
+@dataclass
+class RoutedCall:
+    """What the routers said in one call of the transformer, by layer: [N] of the last sample."""
+
+    timestep: float
+    importance: list[Tensor] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def recording_routers(pipe_or_transformer: Any) -> Iterator[list[RoutedCall]]:
+    """Within the context every call of the attached transformer adds a `RoutedCall` to the list.
+
+    Of a batch the last sample is recorded: with guidance, the one with the prompt.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    compressor = get_compressor(transformer)
+    family = family_of(transformer)
+    calls: list[RoutedCall] = []
+
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        timestep = kwargs.get(family.timestep)
+        calls.append(RoutedCall(float(torch.as_tensor(timestep).flatten()[-1])))
+
+    def look(layer: int, name: str) -> Any:
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden_states: Tensor = kwargs[name] if name in kwargs else args[0]
+            logits = compressor.router_logits(layer, hidden_states[-1:].detach())
+            plan = _plan_of_last(compressor.context, layer, hidden_states.shape[0])
+            ranking = rank_tokens(logits)[0]
+            kept = torch.zeros_like(ranking, dtype=torch.bool)
+            kept[ranking[: kept_tokens(len(ranking), plan.lower)]] = True
+            calls[-1].importance.append(torch.sigmoid(logits)[0].float().cpu())
+            calls[-1].kept.append(kept.cpu())
+
+        return hook
+
+    handles = [transformer.register_forward_pre_hook(begin, with_kwargs=True)]
+    blocks = [
+        (layout.hidden_states, block)
+        for group, layout in family.block_groups.items()
+        for block in getattr(transformer, group)
+    ]
+    for layer, (name, block) in enumerate(blocks):
+        handles.append(block.register_forward_pre_hook(look(layer, name), with_kwargs=True))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _plan_of_last(context: StepContext, layer: int, batch: int) -> LayerPlan:
+    for region in context.regions:
+        if region.samples is None or batch - 1 in region.samples.tolist():
+            return region.layers[layer]
+    raise AssertionError("every sample lies in a region")
+
+
+def router_maps(
+    pipe: Any,
+    prompt: str,
+    steps: Sequence[int],
+    seed: int = 0,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.5,
+    height: int | None = None,
+    width: int | None = None,
+) -> RouterMaps:
+    """Maps while a picture is generated.
+
+    Args:
+        pipe: An attached text-to-image pipeline.
+        prompt: Of the picture.
+        steps: Denoising steps to look at, 0 is the first.
+        seed: Of the noise.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Of classifier-free guidance.
+        height: In pixels, the pipeline's own by default.
+        width: In pixels, the pipeline's own by default.
+
+    Raises:
+        DiffCRError: A step does not exist, or DiffCR is not attached.
+    """
+    for step in steps:
+        if not 0 <= step < num_inference_steps:
+            raise DiffCRError(f"step {step} does not exist: give 0 to {num_inference_steps - 1}")
+    with recording_routers(pipe) as calls:
+        image = generate_images(
+            pipe, [prompt], seed, num_inference_steps, guidance_scale, height, width
+        )[0]
+    return _stack([calls[step] for step in steps], prompt, image, None)
+
+
+@torch.no_grad()
+def scene_router_maps(
+    pipe: Any, scene: Scene, timesteps: Sequence[int], seed: int = 0
+) -> RouterMaps:
+    """Maps for a scene's own picture under noise, so that its object mask holds exactly.
+
+    Args:
+        pipe: An attached text-to-image pipeline with an autoencoder.
+        scene: Its resolution is the pipeline's.
+        timesteps: Noise levels to look at, 0 to 999.
+        seed: Of the noise, the same at every level.
+    """
+    transformer = find_transformer(pipe)
+    latents = _encode_image(pipe, scene.image)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+    embeds, attention, *_ = pipe.encode_prompt(
+        scene.caption,
+        do_classifier_free_guidance=False,
+        device=latents.device,
+        max_sequence_length=text_tokens(pipe),
+    )
+    with evaluating(transformer), recording_routers(pipe) as calls:
+        for timestep in timesteps:
+            level = pipe.scheduler.alphas_cumprod[timestep].to(latents)
+            transformer(
+                level.sqrt() * latents + (1 - level).sqrt() * noise,
+                encoder_hidden_states=embeds,
+                encoder_attention_mask=attention,
+                timestep=torch.tensor([timestep], device=latents.device),
+                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+                return_dict=False,
+            )
+    return _stack(calls, scene.caption, scene.image, scene.mask)
+
+
+def _encode_image(pipe: Any, image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
+    pixels = pixels.permute(2, 0, 1)[None].to(pipe.vae.device, pipe.vae.dtype) / 127.5 - 1
+    latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    return latents.to(next(find_transformer(pipe).parameters()).dtype)
+
+
+def _stack(
+    calls: Sequence[RoutedCall],
+    caption: str,
+    image: Image.Image,
+    mask: NDArray[np.bool_] | None,
+) -> RouterMaps:
+    importance = torch.stack([torch.stack(call.importance) for call in calls])
+    kept = torch.stack([torch.stack(call.kept) for call in calls])
+    tokens = importance.shape[-1]
+    height = round((tokens * image.height / image.width) ** 0.5)
+    shape = (*importance.shape[:2], height, tokens // height)
+    timesteps = tuple(call.timestep for call in calls)
+    return RouterMaps(
+        caption,
+        timesteps,
+        importance.reshape(shape).numpy(),
+        kept.reshape(shape).numpy(),
+        image,
+        mask,
+    )

@@ -1,0 +1,244 @@
+"""One evaluation of a pipeline, attached or not, from generation to record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffcr.attachment import disabled, find_transformer, get_compressor, is_attached
+from diffcr.config import config_to_json_dict
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.cost import compression_section, flops_section
+from diffcr.evaluation.generate import generate_images, save_images
+from diffcr.evaluation.held_out import held_out_loss
+from diffcr.evaluation.judge import SceneJudge
+from diffcr.evaluation.quality import measure_quality
+from diffcr.evaluation.records import Record, make_record
+from diffcr.evaluation.router_maps import scene_router_maps
+from diffcr.evaluation.speed import denoiser_latency, pipeline_latency
+from diffcr.scenes import Scene
+from diffcr.training.data import EncodedDataset
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How much is measured.
+
+    Attributes:
+        seed: Of the first image, of the held-out noise.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Of classifier-free guidance.
+        height: Of the images in pixels, the pipeline's own by default.
+        width: Of the images in pixels, the pipeline's own by default.
+        batch_size: Images per call of the pipeline.
+        saved_images: Images of each model that are written beside the record.
+        held_out_samples: Per timestep region.
+        latency_batch_size: Images per timed call.
+        denoiser_repeats: Timed pairs of forwards, 0 for none.
+        pipeline_repeats: Timed pairs of whole generations, 0 for none.
+        map_timesteps: Noise levels of the router maps.
+    """
+
+    seed: int = 0
+    num_inference_steps: int = 20
+    guidance_scale: float = 4.5
+    height: int | None = None
+    width: int | None = None
+    batch_size: int = 16
+    saved_images: int = 8
+    held_out_samples: int = 128
+    latency_batch_size: int = 8
+    denoiser_repeats: int = 15
+    pipeline_repeats: int = 5
+    map_timesteps: tuple[int, ...] = (950, 700, 450, 200, 50)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What is measured on; each part that is there adds its section to the record.
+
+    Attributes:
+        prompts: Images are generated from.
+        scenes: What the prompts are captions of, in their order; empty for prompts of one's own.
+        held_out: Encoded pictures that were not trained on.
+        dense_images: What the bare pipeline generates from the prompts with the same options, where
+            that is known already; else it is generated.
+    """
+
+    prompts: Sequence[str]
+    scenes: Sequence[Scene] = ()
+    held_out: EncodedDataset | None = None
+    dense_images: Sequence[Image.Image] | None = None
+
+
+def evaluate(
+    pipe: Any,
+    subjects: Subjects,
+    output_directory: str | Path,
+    options: EvaluationOptions | None = None,
+    judge: SceneJudge | None = None,
+    kind: str = "evaluation",
+) -> Record:
+    """Measure a pipeline: compression, FLOPs, latency, quality, held-out loss, router maps.
+
+    With DiffCR attached, everything is measured twice: "compressed" is the pipeline as it is,
+    "dense" the same pipeline under `diffcr.disabled`, without adapters. Without DiffCR there is
+    only "dense".
+
+    Args:
+        pipe: A text-to-image pipeline of diffusers.
+        subjects: What to measure on.
+        output_directory: Images go to `images/` in it; nothing else is written.
+        options: How much.
+        judge: Needed for the quality section, which also needs scenes.
+        kind: Of the record.
+
+    Returns:
+        The record; `write_report` writes it with its figures.
+
+    Raises:
+        DiffCRError: There are no prompts, or scenes that are not theirs.
+    """
+    options = options or EvaluationOptions()
+    if subjects.scenes and len(subjects.scenes) != len(subjects.prompts):
+        raise DiffCRError(
+            f"there are {len(subjects.prompts)} prompts and {len(subjects.scenes)} scenes: "
+            "give one scene per prompt, or none"
+        )
+    results: dict[str, Any] = {}
+    samples: dict[str, list[float]] = {}
+    _measure_images(pipe, subjects, Path(output_directory), options, judge, results)
+    if subjects.held_out is not None:
+        _measure_held_out(pipe, subjects.held_out, options, results, samples)
+    results["flops"] = flops_section(
+        pipe, options.num_inference_steps, options.height, options.width
+    )
+    if is_attached(find_transformer(pipe)):
+        results["compression"] = compression_section(get_compressor(pipe))
+        _measure_latency(pipe, subjects.prompts, options, results, samples)
+        if subjects.scenes:
+            maps = scene_router_maps(
+                pipe, subjects.scenes[0], options.map_timesteps, options.seed
+            )
+            results["router_maps"] = maps.to_json_dict()
+    configuration = {"options": asdict(options), **_describe(pipe)}
+    return make_record(
+        kind, configuration, results, seeds={"images": options.seed}, samples=samples
+    )
+
+
+def _describe(pipe: Any) -> dict[str, Any]:
+    transformer = find_transformer(pipe)
+    described: dict[str, Any] = {
+        "pipeline": type(pipe).__name__,
+        "model": Path(getattr(pipe.config, "_name_or_path", None) or "").name,
+        "method": {"method": "dense"},
+    }
+    if is_attached(transformer):
+        described["method"] = config_to_json_dict(get_compressor(transformer).config)
+    return described
+
+
+def _as(pipe: Any, name: str) -> AbstractContextManager[None]:
+    attached = is_attached(find_transformer(pipe))
+    return disabled(pipe) if attached and name == "dense" else nullcontext()
+
+
+def _models(pipe: Any) -> list[str]:
+    return ["dense", "compressed"] if is_attached(find_transformer(pipe)) else ["dense"]
+
+
+def _measure_images(
+    pipe: Any,
+    subjects: Subjects,
+    directory: Path,
+    options: EvaluationOptions,
+    judge: SceneJudge | None,
+    results: dict[str, Any],
+) -> None:
+    saved: dict[str, Any] = {"prompts": list(subjects.prompts[: options.saved_images])}
+    quality: dict[str, Any] = {}
+    for name in _models(pipe):
+        images = subjects.dense_images if name == "dense" else None
+        if images is None:
+            with _as(pipe, name):
+                images = _generate(pipe, subjects.prompts, options, f"generating, {name}")
+        paths = save_images(images[: options.saved_images], directory / "images", name)
+        saved[name] = [path.relative_to(directory).as_posix() for path in paths]
+        if judge is not None and subjects.scenes:
+            quality[name] = measure_quality(judge, images, subjects.scenes).to_json_dict()
+    results["images"] = saved
+    if quality:
+        results["quality"] = quality
+
+
+def _generate(
+    pipe: Any, prompts: Sequence[str], options: EvaluationOptions, progress: str
+) -> list[Image.Image]:
+    return generate_images(
+        pipe,
+        prompts,
+        options.seed,
+        options.num_inference_steps,
+        options.guidance_scale,
+        options.height,
+        options.width,
+        options.batch_size,
+        progress,
+    )
+
+
+def _measure_held_out(
+    pipe: Any,
+    data: EncodedDataset,
+    options: EvaluationOptions,
+    results: dict[str, Any],
+    samples: dict[str, list[float]],
+) -> None:
+    attached = is_attached(find_transformer(pipe))
+    regions = get_compressor(pipe).config.timestep_regions if attached else 4
+    results["held_out_loss"] = {}
+    for name in _models(pipe):
+        with _as(pipe, name):
+            loss = held_out_loss(pipe, data, regions, options.held_out_samples, options.seed)
+        results["held_out_loss"][name] = loss.to_json_dict()
+        for region, values in enumerate(loss.samples):
+            samples[f"held_out_loss/{name}/region-{region}"] = list(values)
+
+
+def _measure_latency(
+    pipe: Any,
+    prompts: Sequence[str],
+    options: EvaluationOptions,
+    results: dict[str, Any],
+    samples: dict[str, list[float]],
+) -> None:
+    size = (options.height, options.width)
+    batch = options.latency_batch_size
+    guided = 2 if options.guidance_scale > 1 else 1
+    timed = {}
+    if options.denoiser_repeats:
+        name = f"denoiser, one step, {guided * batch} samples"
+        timed[name] = denoiser_latency(pipe, guided * batch, *size, options.denoiser_repeats)
+    if options.pipeline_repeats:
+        chosen = [prompts[i % len(prompts)] for i in range(batch)]
+        name = f"pipeline, {options.num_inference_steps} steps, {batch} images"
+        timed[name] = pipeline_latency(
+            pipe,
+            chosen,
+            options.num_inference_steps,
+            options.guidance_scale,
+            *size,
+            options.pipeline_repeats,
+        )
+    for name, latency in timed.items():
+        results.setdefault("latency", {})[name] = latency.to_json_dict()
+        samples[f"latency/{name}/dense"] = list(latency.baseline.samples)
+        samples[f"latency/{name}/compressed"] = list(latency.candidate.samples)
+    if timed:
+        results["latency"]["note"] = "A LoRA counts as merged on both sides."

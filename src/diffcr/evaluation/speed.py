@@ -1,0 +1,128 @@
+"""Seconds of the denoiser and of the whole pipeline, dense and compressed in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from diffcr.attachment import find_transformer, get_compressor
+from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.latency import LatencyRatio, Timing, compare_latency
+from diffcr.evaluation.modes import evaluating, without_adapters
+
+_TIMESTEPS = 1000
+
+
+def denoiser_latency(
+    pipe: Any,
+    batch_size: int = 16,
+    height: int | None = None,
+    width: int | None = None,
+    repeats: int = 15,
+    warmup: int = 2,
+) -> LatencyRatio:
+    """Seconds of one forward of an attached transformer, mean over its timestep regions.
+
+    A LoRA is left out of both sides: merged into its layers it costs nothing.
+
+    Args:
+        pipe: An attached text-to-image pipeline.
+        batch_size: Samples of a forward; with guidance, twice the images.
+        height: Of the pictures in pixels, the pipeline's own by default.
+        width: Of the pictures in pixels, the pipeline's own by default.
+        repeats: Pairs of samples.
+        warmup: Pairs before the first sample.
+    """
+    transformer = find_transformer(pipe)
+    regions = get_compressor(pipe).config.timestep_regions
+    sweep = _sweep(pipe, batch_size, height, width, regions)
+    with evaluating(transformer), without_adapters(transformer):
+        timed = compare_latency(
+            _dense(pipe, sweep), sweep, repeats, warmup, next(transformer.parameters()).device
+        )
+    return LatencyRatio(_divide(timed.baseline, regions), _divide(timed.candidate, regions))
+
+
+def _sweep(
+    pipe: Any, batch_size: int, height: int | None, width: int | None, regions: int
+) -> Callable[[], None]:
+    """One forward in the middle of every region."""
+    transformer: Any = find_transformer(pipe)
+    config, weights = transformer.config, next(transformer.parameters())
+    own = config.sample_size * pipe.vae_scale_factor
+    rows, columns = ((size or own) // pipe.vae_scale_factor for size in (height, width))
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(batch_size, config.in_channels, rows, columns, generator=generator)
+    text = (batch_size, text_tokens(pipe), config.caption_channels or config.cross_attention_dim)
+    embeds = torch.randn(text, generator=generator).to(weights)
+    latents = latents.to(weights)
+    timesteps = [
+        torch.full((batch_size,), int((region + 0.5) * _TIMESTEPS / regions), device=weights.device)
+        for region in range(regions)
+    ]
+
+    @torch.no_grad()
+    def sweep() -> None:
+        for timestep in timesteps:
+            transformer(
+                latents,
+                encoder_hidden_states=embeds,
+                timestep=timestep,
+                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+                return_dict=False,
+            )
+
+    return sweep
+
+
+def _dense(pipe: Any, call: Callable[[], Any]) -> Callable[[], Any]:
+    # `diffcr.disabled` also walks over all modules for adapters, which would be timed.
+    compressor = get_compressor(pipe)
+
+    def dense() -> Any:
+        compressor.enabled = False
+        try:
+            return call()
+        finally:
+            compressor.enabled = True
+
+    return dense
+
+
+def _divide(timing: Timing, parts: int) -> Timing:
+    return Timing(tuple(sample / parts for sample in timing.samples))
+
+
+def pipeline_latency(
+    pipe: Any,
+    prompts: Sequence[str],
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.5,
+    height: int | None = None,
+    width: int | None = None,
+    repeats: int = 5,
+    warmup: int = 1,
+) -> LatencyRatio:
+    """Seconds of one call of the whole pipeline: prompts to pictures, all in one batch.
+
+    A LoRA is left out of both sides: merged into its layers it costs nothing.
+    """
+    transformer = find_transformer(pipe)
+
+    def generate() -> None:
+        generate_images(
+            pipe,
+            prompts,
+            0,
+            num_inference_steps,
+            guidance_scale,
+            height,
+            width,
+            batch_size=len(prompts),
+        )
+
+    with without_adapters(transformer):
+        device = next(transformer.parameters()).device
+        return compare_latency(_dense(pipe, generate), generate, repeats, warmup, device)

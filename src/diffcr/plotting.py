@@ -1,0 +1,254 @@
+"""Figures, from records only. Colours are safe for colour-blind readers."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, in an order that stays distinct in greyscale for the first four.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_DPI = 150
+_LARGEST_LAYERS = 4
+
+
+class Measured(Protocol):
+    """A record: measured values by name."""
+
+    @property
+    def results(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A figure that was written.
+
+    Attributes:
+        path: PNG.
+        title: What it shows, for a heading and an alternative text.
+    """
+
+    path: Path
+    title: str
+
+
+def plot_all(record: Measured, directory: str | Path) -> list[FigureFile]:
+    """Every figure that the record has data for, into `directory/figures`.
+
+    Args:
+        record: Of an evaluation or a demo.
+        directory: Where the record's picture paths start.
+    """
+    folder = Path(directory)
+    figures = {
+        "compression": (plot_compression, "Compression per layer and timestep region"),
+        "trajectory": (plot_trajectory, "Compression ratio during training"),
+        "router_maps": (plot_router_maps, "Where the layers compute, over the denoising steps"),
+    }
+    written = []
+    for name, (plot, title) in figures.items():
+        if record.results.get(name):
+            path = folder / "figures" / f"{name}.png"
+            plot(record, path)
+            written.append(FigureFile(path, title))
+    if record.results.get("images"):
+        path = folder / "figures" / "images.png"
+        plot_images(record, folder, path)
+        written.append(FigureFile(path, "The same prompts and seeds, dense and compressed"))
+    return written
+
+
+def plot_compression(record: Measured, path: str | Path) -> None:
+    """Heat map of the realised compression ratios, layers by regions, in per cent.
+
+    Reads `results["compression"]["realised"]`, [layers][regions].
+    """
+    table = 100 * np.asarray(record.results["compression"]["realised"], dtype=float)
+    layers, regions = table.shape
+    highest = max(50.0, table.max())
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        image = axes.imshow(table, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
+        for layer in range(layers):
+            for region in range(regions):
+                value = table[layer, region]
+                axes.text(
+                    region,
+                    layer,
+                    f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    color="white" if value < 0.55 * highest else "black",
+                )
+        axes.set_xticks(range(regions), _region_labels(regions))
+        axes.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
+        axes.set_xlabel("timestep region (clean to noisy)")
+        axes.set_ylabel("layer")
+        axes.set_title(f"Tokens that bypass a layer, % (mean {table.mean():.1f})")
+        figure.colorbar(image, ax=axes, label="compression ratio, %")
+
+    _write(draw, path, 2.6 + 1.1 * regions, 1.6 + 0.34 * layers)
+
+
+def _region_labels(regions: int) -> list[str]:
+    if regions == 1:
+        return ["all"]
+    edges = [round(1000 * i / regions) for i in range(regions + 1)]
+    return [f"{a} to {b - 1}" for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def plot_trajectory(record: Measured, path: str | Path) -> None:
+    """Mean compression ratio over the steps of training, whole table and per region, and its target.
+
+    Reads `results["trajectory"]`: "step" [n], "mean" [n], "per_region" [regions][n] (may be
+    empty), "target".
+    """
+    values = record.results["trajectory"]
+    steps = values["step"]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        regions = values.get("per_region") or []
+        labels = _region_labels(len(regions)) if regions else []
+        for region, line in enumerate(regions if len(regions) > 1 else []):
+            colour = PALETTE[region % len(PALETTE)]
+            axes.plot(steps, _percent(line), color=colour, lw=1.2, label=f"t {labels[region]}")
+        axes.plot(steps, _percent(values["mean"]), color="black", lw=2.2, label="mean")
+        target = 100 * values["target"]
+        axes.axhline(target, color="grey", ls="--", lw=1, label=f"target {target:.0f} %")
+        axes.set_xlabel("training step")
+        axes.set_ylabel("learned compression ratio, %")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.01)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, ncols=2, fontsize=9)
+        axes.set_title("Compression ratio during training")
+
+    _write(draw, path, 6.4, 4.0)
+
+
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
+def plot_router_maps(record: Measured, path: str | Path) -> None:
+    """Columns are denoising steps beside the object mask; rows the share of layers that compute a
+    token, then the importance that single layers give.
+
+    Reads `results["router_maps"]`: "timesteps" [S], "importance" and "kept" [S][L][h][w], "mask"
+    [H][W] or None, "caption".
+    """
+    values = record.results["router_maps"]
+    importance = np.asarray(values["importance"], dtype=float)
+    kept = np.asarray(values["kept"], dtype=float)
+    steps, layers = importance.shape[:2]
+    shown = _spread(layers, _LARGEST_LAYERS)
+    mask = values.get("mask")
+
+    first = int(mask is not None)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1 + len(shown), first + steps, squeeze=False)
+        for cell in axes.flat:
+            cell.set_xticks([])
+            cell.set_yticks([])
+        if mask is not None:
+            axes[0, 0].imshow(np.asarray(mask), cmap="gray", vmin=0, vmax=1)
+            axes[0, 0].set_title("object mask", fontsize=9)
+            for cell in axes[1:, 0]:
+                cell.set_axis_off()
+        for step in range(steps):
+            axes[0, first + step].set_title(f"t = {values['timesteps'][step]:.0f}", fontsize=9)
+        _draw_row(figure, axes[0, first:], kept.mean(axis=1), "layers that\ncompute it", (0, 1))
+        for row, layer in enumerate(shown, start=1):
+            maps = importance[:, layer]
+            label = f"importance\nlayer {layer + 1}"
+            _draw_row(figure, axes[row, first:], maps, label, (maps.min(), maps.max()))
+        if mask is not None:
+            for cell in axes[:, first:].flat:
+                _outline(cell, np.asarray(mask), importance.shape[2:])
+        figure.suptitle("\n".join(textwrap.wrap(values["caption"], 80)), fontsize=10)
+
+    _write(draw, path, 1.6 * (first + steps) + 1.4, 1.6 * (1 + len(shown)) + 0.6)
+
+
+def _outline(axes: Axes, mask: Any, shape: tuple[int, ...]) -> None:
+    """The mask's edge over a map of `shape` tokens."""
+    height, width = shape
+    if mask.min() == mask.max():
+        return
+    rows = (np.arange(mask.shape[0]) + 0.5) * height / mask.shape[0] - 0.5
+    columns = (np.arange(mask.shape[1]) + 0.5) * width / mask.shape[1] - 0.5
+    axes.contour(columns, rows, mask, levels=[0.5], colors=PALETTE[5], linewidths=1.2)
+
+
+def _draw_row(
+    figure: Figure, axes: Any, maps: Any, label: str, limits: tuple[float, float]
+) -> None:
+    low, high = limits
+    for cell, single in zip(axes, maps, strict=True):
+        # A layer whose router says the same of every token is drawn flat, not as noise.
+        top = high if high > low else low + 1e-3
+        image = cell.imshow(single, cmap="cividis", vmin=low, vmax=top)
+    axes[0].set_ylabel(label, fontsize=9)
+    bar = figure.colorbar(image, ax=list(axes), fraction=0.02, pad=0.01)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
+
+
+def plot_images(record: Measured, directory: str | Path, path: str | Path, most: int = 8) -> None:
+    """Pictures of the same prompts and seeds side by side, with their captions.
+
+    Reads `results["images"]`: "prompts" and, by name, lists of paths relative to `directory`.
+    """
+    images: Mapping[str, Any] = record.results["images"]
+    prompts = images["prompts"][:most]
+    names = [name for name in images if name != "prompts"]
+    per_row = 2 if len(prompts) > 1 else 1
+    rows = -(-len(prompts) // per_row)
+
+    def draw(figure: Figure) -> None:
+        for place, prompt in enumerate(prompts):
+            row, column = divmod(place, per_row)
+            for offset, name in enumerate(names):
+                at = row * per_row * len(names) + column * len(names) + offset + 1
+                axes: Axes = figure.add_subplot(rows, per_row * len(names), at)
+                with Image.open(Path(directory) / images[name][place]) as picture:
+                    axes.imshow(np.asarray(picture.convert("RGB")), interpolation="nearest")
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.set_title(name, fontsize=9)
+                if offset == 0:
+                    caption = "\n".join(textwrap.wrap(prompt, 22 * len(names)))
+                    axes.set_xlabel(caption, fontsize=8, loc="left")
+
+    _write(draw, path, 2.0 * per_row * len(names), 2.75 * rows)
+
+
+def _write(draw: Callable[[Figure], None], path: str | Path, width: float, height: float) -> None:
+    """Draw into a figure of this size in inches; the file appears complete or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.partial")
+    figure.savefig(temporary, format="png", dpi=_DPI)
+    os.replace(temporary, target)

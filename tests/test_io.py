@@ -1,0 +1,151 @@
+"""Saving and loading: whole, checked, on the right model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import diffcr
+from diffcr.attachment import get_compressor, is_attached
+from diffcr.config import DiffCRConfig
+from diffcr.errors import DiffCRError
+from diffcr.fingerprint import take_fingerprint
+from diffcr.lora import add_lora, has_lora
+from tests.hosts import denoise, inputs, pixart, trained_pixart
+
+
+def _with_lora() -> nn.Module:
+    transformer = trained_pixart()
+    add_lora(transformer, rank=2)
+    torch.manual_seed(5)
+    for name, parameter in transformer.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    return transformer
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return diffcr.save(_with_lora(), tmp_path / "checkpoint")
+
+
+def test_a_loaded_model_computes_what_the_saved_one_did(saved: Path) -> None:
+    transformer = pixart()
+    compressor = diffcr.load(transformer, saved)
+    assert torch.equal(denoise(transformer, inputs()), denoise(_with_lora(), inputs()))
+    assert compressor.config == DiffCRConfig()
+    assert (saved / "README.md").read_text().startswith("---\n")
+    files = {path.name for path in saved.rglob("*") if path.is_file()}
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)
+    assert "transformer.safetensors" not in files
+
+
+def test_loading_twice_is_loading_once(saved: Path) -> None:
+    transformer = pixart()
+    diffcr.load(transformer, saved)
+    expected = denoise(transformer, inputs())
+    diffcr.load(transformer, saved)
+    assert torch.equal(denoise(transformer, inputs()), expected)
+
+
+def test_changed_host_weights_are_saved_and_loaded(tmp_path: Path) -> None:
+    transformer = trained_pixart()
+    with torch.no_grad():
+        for parameter in transformer.transformer_blocks.parameters():
+            parameter.add_(0.01)
+    diffcr.save(transformer, tmp_path / "full")
+    other = pixart()
+    diffcr.load(other, tmp_path / "full")
+    assert torch.equal(denoise(other, inputs()), denoise(transformer, inputs()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_fingerprint_passes_half_precision_loads(saved: Path, dtype: torch.dtype) -> None:
+    transformer = pixart().to(dtype)
+    diffcr.load(transformer, saved)
+    assert is_attached(transformer)
+
+
+def test_another_base_model_is_refused_and_both_are_named(saved: Path) -> None:
+    other = pixart(seed=7)
+    ours, theirs = take_fingerprint(pixart()), take_fingerprint(other)
+    assert ours is not None and theirs is not None
+    with pytest.raises(DiffCRError) as caught:
+        diffcr.load(other, saved)
+    assert ours.describe() in str(caught.value)
+    assert theirs.describe() in str(caught.value)
+    assert not is_attached(other)
+    with pytest.raises(DiffCRError, match="was trained on"):
+        diffcr.load(pixart(layers=4), saved)
+
+
+@pytest.mark.parametrize(
+    "file", ["diffcr_config.json", "diffcr.safetensors", "adapter/adapter_model.safetensors"]
+)
+@pytest.mark.parametrize("damage", ["missing", "truncated", "garbage"])
+def test_a_damaged_checkpoint_is_one_clear_line_and_changes_nothing(
+    saved: Path, file: str, damage: str
+) -> None:
+    path = saved / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"\x00" * 64)
+    transformer = pixart()
+    before = denoise(transformer, inputs())
+    with pytest.raises(DiffCRError) as caught:
+        diffcr.load(transformer, saved)
+    assert path.name in str(caught.value) and "\n" not in str(caught.value)
+    assert not is_attached(transformer) and not has_lora(transformer)
+    assert torch.equal(denoise(transformer, inputs()), before)
+
+
+def test_a_checkpoint_of_another_format_is_refused(saved: Path) -> None:
+    description = json.loads((saved / "diffcr_config.json").read_text())
+    (saved / "diffcr_config.json").write_text(json.dumps({**description, "format": 99}))
+    with pytest.raises(DiffCRError, match="format 99"):
+        diffcr.load(pixart(), saved)
+
+
+def test_a_directory_that_does_not_exist_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(DiffCRError, match="is not a directory"):
+        diffcr.load(pixart(), tmp_path / "nothing")
+
+
+def test_a_foreign_directory_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"x")
+    with pytest.raises(DiffCRError, match="holds other files"):
+        diffcr.save(trained_pixart(), tmp_path)
+    assert (tmp_path / "photo.png").read_bytes() == b"x"
+
+
+def test_an_interrupted_save_leaves_the_previous_checkpoint(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
+
+    def fail(description: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffcr.io.model_card", fail)
+    with pytest.raises(KeyboardInterrupt):
+        diffcr.save(trained_pixart(seed=3), saved)
+    assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_ratios_out_of_range_are_refused() -> None:
+    compressor = get_compressor(trained_pixart())
+    for value, reason in ((0.95, "outside"), (-0.1, "outside"), (0.25, "multiple"), (1.5, "outside")):
+        with pytest.raises(DiffCRError, match=reason):
+            compressor.set_compression_ratios(value)
+    with pytest.raises(DiffCRError, match="shape"):
+        compressor.set_compression_ratios(torch.zeros(2, 4))
+    compressor.set_compression_ratios(0.2)
+    assert compressor.compression_ratios.eq(0.2).all()
+    assert compressor.realised_mean_compression_ratio == pytest.approx(0.2)

@@ -1,0 +1,56 @@
+"""Draws are functions of seed and step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffcr.core.ratios import region_of
+from diffcr.training.draws import Draws, region_timesteps
+
+DRAWS = Draws(3, 10, (2, 4, 4), 4, 2, 4, 0.25)
+
+
+def test_a_draw_depends_on_seed_step_and_micro_batch_alone() -> None:
+    again = DRAWS.micro_batch(5, 1)
+    DRAWS.micro_batch(6, 0)
+    same = DRAWS.micro_batch(5, 1)
+    assert torch.equal(again.noise, same.noise)
+    assert torch.equal(again.indices, same.indices)
+    for other in (
+        DRAWS.micro_batch(5, 0),
+        DRAWS.micro_batch(6, 1),
+        replace(DRAWS, seed=4).micro_batch(5, 1),
+    ):
+        assert not torch.equal(again.noise, other.noise)
+        assert again.branch_seed != other.branch_seed
+
+
+def test_an_epoch_holds_every_item_once() -> None:
+    seen = [int(i) for step in range(5) for m in (0, 1) for i in DRAWS.micro_batch(step, m).indices]
+    for epoch in range(4):
+        assert sorted(seen[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert seen[:10] != seen[10:20]
+
+
+def test_a_micro_batch_lies_in_its_region() -> None:
+    regions = set()
+    for step in range(60):
+        draw = DRAWS.micro_batch(step, 0)
+        regions.add(draw.region)
+        assert {region_of(int(t) / 1000, 4) for t in draw.timesteps} == {draw.region}
+    assert regions == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("regions", [1, 3, 4, 7, 10])
+def test_regions_cover_all_timesteps(regions: int) -> None:
+    bounds = [region_timesteps(region, regions) for region in range(regions)]
+    assert bounds[0][0] == 0 and bounds[-1][1] == 1000
+    assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
+
+
+def test_captions_are_dropped_at_their_rate() -> None:
+    dropped = torch.cat([DRAWS.micro_batch(step, 0).drop_caption for step in range(300)])
+    assert 0.2 < dropped.float().mean() < 0.3

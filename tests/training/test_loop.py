@@ -1,0 +1,200 @@
+"""Training runs: what they write, resumption, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import diffcr
+from diffcr.attachment import get_compressor
+from diffcr.config import DenseConfig, DiffCRConfig
+from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.training.run import read_history
+from tests.hosts import denoise, inputs, pixart
+from tests.training.worker import run, tiny_data, tiny_pipe, tiny_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+def _state(directory: Path, step: int) -> dict[str, Tensor]:
+    return load_file(directory / "checkpoints" / f"step-{step:07d}" / "state.safetensors")
+
+
+def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def _start(*arguments: object) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run(directory, tiny_recipe())
+    torch.set_num_threads(threads)
+    return directory
+
+
+def test_a_run_learns_ratios_and_writes_what_it_promises(finished: Path) -> None:
+    history = read_history(finished / "history.jsonl")
+    assert [line["step"] for line in history] == list(range(1, 13))
+    assert history[-1]["ratio"] > 0.1
+    assert {line["region"] for line in history} == {0, 1}
+    record = json.loads((finished / "training_record.json").read_text())
+    assert record["recipe"]["method"]["method"] == "diffcr"
+    assert record["seconds"] > 0 and record["versions"]["torch"]
+    by_products = sorted(path.name for path in (finished / "by-products").iterdir())
+    assert by_products[0] == "ratio-05"
+    transformer = pixart(layers=2)
+    compressor = diffcr.load(transformer, finished / "final")
+    assert compressor.mean_compression_ratio > 0
+    early = diffcr.load(pixart(layers=2), finished / "by-products" / by_products[0])
+    assert 0 < early.mean_compression_ratio < compressor.mean_compression_ratio
+
+
+def test_the_callers_model_holds_the_averaged_weights(tmp_path: Path) -> None:
+    pipe = tiny_pipe()
+    run(tmp_path / "run", tiny_recipe(steps=4), pipe)
+    loaded = pixart(layers=2)
+    diffcr.load(loaded, tmp_path / "run" / "final")
+    assert torch.equal(denoise(pipe.transformer, inputs()), denoise(loaded, inputs()))
+    assert not pipe.transformer.training
+    diffcr.detach(pipe.transformer, restore=True)
+    bare = pixart(layers=2)
+    assert torch.equal(denoise(pipe.transformer, inputs()), denoise(bare, inputs()))
+
+
+def test_a_run_that_is_killed_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    process = _start("-m", "tests.training.worker", directory, 12, 0.25)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(read_history(directory / "history.jsonl")) < 5:
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = len(read_history(directory / "history.jsonl"))
+    assert 5 <= reached < 12
+    resumed = _start("-m", "tests.training.worker", directory, 12)
+    assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
+    assert _equal(_state(directory, 12), _state(finished, 12))
+    progress = json.loads((directory / "checkpoints/step-0000012/progress.json").read_text())
+    expected = json.loads((finished / "checkpoints/step-0000012/progress.json").read_text())
+    assert {**progress, "seconds": 0} == {**expected, "seconds": 0}
+    lines = [{**line, "seconds": 0} for line in read_history(directory / "history.jsonl")]
+    assert lines == [{**line, "seconds": 0} for line in read_history(finished / "history.jsonl")]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "half-written"])
+def test_a_save_that_was_cut_short_falls_back(finished: Path, tmp_path: Path, damage: str) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(finished, directory)
+    last = directory / "checkpoints" / "step-0000012"
+    if damage == "truncated":
+        content = (last / "state.safetensors").read_bytes()
+        (last / "state.safetensors").write_bytes(content[:200])
+    else:
+        last.rename(directory / "checkpoints" / ".step-0000012.abc")
+    torch.set_num_threads(1)
+    if damage == "truncated":
+        with pytest.warns(DiffCRWarning, match="passed over"):
+            run(directory, tiny_recipe())
+    else:
+        run(directory, tiny_recipe())
+    assert _equal(_state(directory, 12), _state(finished, 12))
+
+
+def test_no_readable_checkpoint_is_an_error(finished: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(finished, directory)
+    for path in directory.glob("checkpoints/*/progress.json"):
+        path.write_text("{")
+    with (
+        pytest.warns(DiffCRWarning, match="passed over"),
+        pytest.raises(DiffCRError, match="no checkpoint .* can be read"),
+    ):
+        run(directory, tiny_recipe())
+
+
+def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    launch = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29571)
+    process = _start(*launch, "-m", "tests.training.worker", directory, 12)
+    assert process.wait(180) == 0, process.stderr and process.stderr.read().decode()
+    together, alone = _state(directory, 12), _state(finished, 12)
+    assert together.keys() == alone.keys()
+    for name in together:
+        if name.startswith("parameter/"):
+            assert (together[name] - alone[name]).abs().max() < 1e-3, name
+    assert len(read_history(directory / "history.jsonl")) == 12
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mixed_precision": "bf16"},
+        {"gradient_checkpointing": True},
+        {"gradient_accumulation": 2},
+        {"distillation_weight": 1.0},
+        {"ema_decay": 0.0},
+        {"finetune": "full"},
+        {"finetune": "none"},
+        {"method": DiffCRConfig(timestep_regions=1, branching="both", gate="sigmoid-mlp")},
+    ],
+    ids=lambda changes: next(iter(changes)) + "-" + str(next(iter(changes.values())))[:8],
+)
+def test_settings_train(tmp_path: Path, changes: dict[str, Any]) -> None:
+    pipe = tiny_pipe()
+    result = run(tmp_path / "run", tiny_recipe(steps=2, **changes), pipe)
+    compressor = get_compressor(pipe.transformer)
+    assert compressor.ratios.dtype == torch.float32
+    assert result.mean_compression_ratio and result.mean_compression_ratio > 0
+    loaded = pixart(layers=2)
+    diffcr.load(loaded, tmp_path / "run" / "final")
+    with torch.no_grad():
+        assert torch.equal(denoise(loaded, inputs()), denoise(pipe.transformer, inputs()))
+
+
+def test_gradient_accumulation_and_checkpointing_change_no_result(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    run(tmp_path / "plain", tiny_recipe(steps=3))
+    run(tmp_path / "checkpointed", tiny_recipe(steps=3, gradient_checkpointing=True))
+    assert _equal(_state(tmp_path / "plain", 3), _state(tmp_path / "checkpointed", 3))
+
+
+@pytest.mark.parametrize(("finetune", "file"), [("lora", "adapter"), ("full", "transformer")])
+def test_the_dense_model_trains_through_the_same_loop(
+    tmp_path: Path, finetune: Any, file: str
+) -> None:
+    result = run(tmp_path / "run", tiny_recipe(DenseConfig(), steps=2, finetune=finetune))
+    assert result.mean_compression_ratio is None
+    assert any((tmp_path / "run" / "final" / file).glob("*.safetensors"))
+
+
+def test_another_run_in_the_directory_is_not_overwritten(finished: Path) -> None:
+    from diffcr.training.loop import train
+
+    with pytest.raises(DiffCRError, match="holds another run"):
+        train(tiny_recipe(), tiny_pipe(), tiny_data(), finished, resume=False)

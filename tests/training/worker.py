@@ -1,0 +1,67 @@
+"""A tiny training run, as a program: `python -m tests.training.worker DIRECTORY STEPS [delay]`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+
+from diffcr.config import DiffCRConfig, MethodConfig
+from diffcr.training.data import EncodedDataset
+from diffcr.training.loop import TrainingResult, train
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
+from tests.hosts import pixart
+
+METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=2)
+
+
+def tiny_recipe(method: MethodConfig = METHOD, **changes: Any) -> TrainingRecipe:
+    return TrainingRecipe(
+        name="tiny",
+        method=method,
+        lora_rank=2,
+        steps=12,
+        batch_size=4,
+        ema_decay=0.9,
+        checkpoint_every=3,
+        log_every=1,
+        optimizer=OptimizerRecipe(learning_rate=1e-2, ratio_learning_rate=5e-2, warmup_steps=2),
+        ratio_loss=RatioLossRecipe(raise_every=2, ramp=0.3),
+    ).with_changes(**changes)
+
+
+def tiny_data() -> EncodedDataset:
+    generator = torch.Generator().manual_seed(0)
+    return EncodedDataset(
+        torch.randn(10, 4, 8, 8, generator=generator),
+        torch.randn(4, 5, 32, generator=generator),
+        torch.ones(4, 5, dtype=torch.long),
+        torch.tensor([1, 2, 3, 1, 2, 3, 1, 2, 3, 1]),
+    )
+
+
+def tiny_pipe() -> SimpleNamespace:
+    return SimpleNamespace(transformer=pixart(layers=2), scheduler=DPMSolverMultistepScheduler())
+
+
+def run(directory: Path, recipe: TrainingRecipe, pipe: Any = None) -> TrainingResult:
+    return train(recipe, pipe or tiny_pipe(), tiny_data(), directory)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) > 3:
+        # Stretch every step, so that a kill finds the run in its middle.
+        plain = torch.optim.AdamW.step
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(float(sys.argv[3]))
+            return plain(*args, **kwargs)
+
+        torch.optim.AdamW.step = slow  # type: ignore[method-assign]
+    run(Path(sys.argv[1]), tiny_recipe(steps=int(sys.argv[2])))
