@@ -17,6 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 demo: install
+	rm -rf runs/demo
 	$(BIN)/diffcr demo --output runs/demo
 
 test: install

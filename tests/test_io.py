@@ -141,7 +141,12 @@ def test_an_interrupted_save_leaves_the_previous_checkpoint(
 
 def test_ratios_out_of_range_are_refused() -> None:
     compressor = get_compressor(trained_pixart())
-    for value, reason in ((0.95, "outside"), (-0.1, "outside"), (0.25, "multiple"), (1.5, "outside")):
+    for value, reason in (
+        (0.95, "outside"),
+        (-0.1, "outside"),
+        (0.25, "multiple"),
+        (1.5, "outside"),
+    ):
         with pytest.raises(DiffCRError, match=reason):
             compressor.set_compression_ratios(value)
     with pytest.raises(DiffCRError, match="shape"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         summary,
         supported_models,
     )
-    from diffcr.compilation import compile  # noqa: A004
+    from diffcr.compilation import compile
     from diffcr.config import DenseConfig, DiffCRConfig
     from diffcr.errors import DiffCRError, DiffCRWarning
     from diffcr.io import load, save

@@ -16,7 +16,8 @@ from diffcr.call import begin_call, end_call, remove_call_hooks
 from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig, MethodConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.families import Family, class_path, family_of, supported_models
+from diffcr.families import class_path, family_of, supported_models
+from diffcr.families.family import Family
 from diffcr.fingerprint import take_fingerprint
 from diffcr.methods.diffcr import routed_forward, scaled_mlp_forward
 from diffcr.seam import (
@@ -153,7 +154,13 @@ def _make_compressor(transformer: nn.Module, family: Family, config: DiffCRConfi
 
 
 def _bind(
-    block: nn.Module, layout: BlockLayout, compressor: Compressor, *, layer: int, group: str, row: int
+    block: nn.Module,
+    layout: BlockLayout,
+    compressor: Compressor,
+    *,
+    layer: int,
+    group: str,
+    row: int,
 ) -> None:
     host_forward = type(block).forward
     bound = BoundBlock(
@@ -276,4 +283,3 @@ def summary(pipe_or_transformer: Any) -> str:
     for layer, row in enumerate((compressor.compression_ratios * 100).round().int().tolist()):
         lines.append(f"  {layer:>3}  " + " ".join(f"{value:>3}" for value in row))
     return "\n".join(lines)
-

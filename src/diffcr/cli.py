@@ -157,10 +157,11 @@ def evaluate(
     """Measure a pipeline, dense and compressed side by side, and write a report."""
     texts = _read_prompts([], prompt_file) if prompt_file else []
     pipe = _open_pipeline(model, checkpoint, dense)
+    from diffcr.evaluation.judge import load_judge
     from diffcr.evaluation.report import write_report
     from diffcr.evaluation.run import EvaluationOptions, Subjects
     from diffcr.evaluation.run import evaluate as measure
-    from diffcr.pretrained import load_judge
+    from diffcr.pretrained import judge_path
     from diffcr.scenes import ScenesDataset
     from diffcr.training.data import encode_dataset
 
@@ -172,7 +173,7 @@ def evaluate(
         scenes = [test[i] for i in range(captions)]
         held_out = encode_dataset(pipe, test, output / "encoded", 48)
         subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
-        record = measure(pipe, subjects, output, options, load_judge())
+        record = measure(pipe, subjects, output, options, load_judge(judge_path()))
     report = write_report(record, output)
     typer.echo(f"report: {report.page}, record: {report.record}")
 

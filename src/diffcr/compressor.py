@@ -101,7 +101,7 @@ class Compressor(nn.Module):
         return float(self.compression_ratios.mean())
 
     def inference_bins(self) -> list[list[int]]:
-        """Bin of every layer and region at inference, [L][R]; read from the device once per change."""
+        """Bin of every layer and region at inference, [L][R]; read once per change of ratios."""
         if self.ratios.is_inference():
             return self._snap()
         version = self.ratios._version
@@ -171,11 +171,13 @@ class Compressor(nn.Module):
         if gradient is None:
             return
         maximum = self.config.max_compression_ratio
-        outward = ((self.ratios <= 0) & (gradient > 0)) | ((self.ratios >= maximum) & (gradient < 0))
+        outward = ((self.ratios <= 0) & (gradient > 0)) | (
+            (self.ratios >= maximum) & (gradient < 0)
+        )
         gradient.masked_fill_(outward, 0)
 
     def seed_branches(self, seed: int | None) -> None:
-        """Seed of the branch draws of the following forwards; None draws from torch's own CPU state."""
+        """Seed of the following forwards' branch draws; None draws from torch's own CPU state."""
         self._branch_seed = seed
 
     @contextmanager

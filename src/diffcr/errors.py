@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class DiffCRError(ValueError):
-    """A mistake that the caller can mend: one line with what was wrong, the value, and what to do."""
+    """A mistake that the caller can mend, in one line: what was wrong, the value, what to do."""
 
 
 class DiffCRWarning(UserWarning):

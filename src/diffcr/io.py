@@ -1,10 +1,10 @@
 """save and load: a directory of JSON and safetensors, nothing that has to be unpickled.
 
-    diffcr_config.json     method, configuration, base model, ratios for people, versions
-    diffcr.safetensors     routers, learned ratios, sampled weights of the base model
-    adapter/               the LoRA in peft's format, where there is one
-    transformer.safetensors  the host's weights, where training changed them
-    README.md              model card
+diffcr_config.json     method, configuration, base model, ratios for people, versions
+diffcr.safetensors     routers, learned ratios, sampled weights of the base model
+adapter/               the LoRA in peft's format, where there is one
+transformer.safetensors  the host's weights, where training changed them
+README.md              model card
 """
 
 from __future__ import annotations
@@ -201,7 +201,9 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         state = read_tensors(directory / STATE_FILE)
         fingerprint = Fingerprint(base["id"], base["config_hash"], state.pop("base_weights"))
     except (KeyError, TypeError) as error:
-        raise DiffCRError(f"{directory} is not a complete checkpoint: {error} is missing") from error
+        raise DiffCRError(
+            f"{directory} is not a complete checkpoint: {error} is missing"
+        ) from error
     assert isinstance(config, DiffCRConfig)
     adapter = None
     if (directory / ADAPTER_DIRECTORY).is_dir():

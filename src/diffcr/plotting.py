@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,9 @@ class Measured(Protocol):
     """A record: measured values by name."""
 
     @property
-    def results(self) -> Mapping[str, Any]: ...
+    def results(self) -> Mapping[str, Any]:
+        """By section."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,11 @@ def _region_labels(regions: int) -> list[str]:
     if regions == 1:
         return ["all"]
     edges = [round(1000 * i / regions) for i in range(regions + 1)]
-    return [f"{a} to {b - 1}" for a, b in zip(edges, edges[1:], strict=False)]
+    return [f"{a} to {b - 1}" for a, b in pairwise(edges)]
 
 
 def plot_trajectory(record: Measured, path: str | Path) -> None:
-    """Mean compression ratio over the steps of training, whole table and per region, and its target.
+    """Mean compression ratio over the steps of training, of all layers and per region.
 
     Reads `results["trajectory"]`: "step" [n], "mean" [n], "per_region" [regions][n] (may be
     empty), "target".
@@ -233,7 +236,9 @@ def plot_images(record: Measured, directory: str | Path, path: str | Path, most:
                 axes.set_yticks([])
                 axes.set_title(name, fontsize=9)
                 if offset == 0:
-                    caption = "\n".join(textwrap.wrap(prompt, 22 * len(names)))
+                    caption = "\n".join(
+                        textwrap.wrap(prompt, 22 * len(names), max_lines=4, placeholder=" ...")
+                    )
                     axes.set_xlabel(caption, fontsize=8, loc="left")
 
     _write(draw, path, 2.0 * per_row * len(names), 2.75 * rows)

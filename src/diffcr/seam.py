@@ -64,8 +64,8 @@ class BoundBlock:
         layer: Index over all routed blocks of the model.
         group: Attribute of the transformer that lists the block.
         row: Index of the block in its group.
-        host_forward: The class's forward, unbound. Looking it up through `type(block)` inside traced
-            code raises `Unsupported` in torch.compile.
+        host_forward: The class's forward, unbound. Looking it up through `type(block)` inside
+            traced code raises `Unsupported` in torch.compile.
         argument_names: Parameters of `host_forward` in order, without self.
         layout: How the block takes its inputs.
         mlp_scale: [B, K], what the feed-forward's output is multiplied with while the block runs.
@@ -87,7 +87,8 @@ class BoundBlock:
     @property
     def router(self) -> Tensor:
         """Router weights of this layer, [D]."""
-        return self.compressor.routers[self.group][self.row]
+        router: Tensor = self.compressor.routers[self.group][self.row]
+        return router
 
 
 @dataclass

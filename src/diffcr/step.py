@@ -142,6 +142,8 @@ class CheckpointInContext:
         self.context = context
 
     def __call__(self, block: Callable[..., Any], *args: Any) -> Any:
+        """Checkpoint a block, as the host's own function does."""
+
         def run(*inputs: Any) -> Any:
             with self.compressor.entering(self.context):
                 return block(*inputs)

@@ -59,7 +59,10 @@ def test_regions_differ_and_a_given_region_is_the_timesteps() -> None:
         assert torch.equal(denoise(transformer, given), by_timestep)
     with transformer.diffcr.in_region(3):
         assert not torch.equal(denoise(transformer, given), by_timestep)
-    with pytest.raises(DiffCRError, match="region 4 does not exist"), transformer.diffcr.in_region(4):
+    with (
+        pytest.raises(DiffCRError, match="region 4 does not exist"),
+        transformer.diffcr.in_region(4),
+    ):
         pass
 
 

@@ -55,7 +55,9 @@ def test_snapped_bins_are_neighbours_and_keep_the_mean(table: list[list[float]])
     bins = snap_bins(table, 9)
     ratios = [c for row in table for c in row]
     flat = [b for row in bins for b in row]
-    assert all(abs(b / 10 - c) < 0.1 + 1e-6 and 0 <= b <= 9 for b, c in zip(flat, ratios, strict=True))
+    assert all(
+        abs(b / 10 - c) < 0.1 + 1e-6 and 0 <= b <= 9 for b, c in zip(flat, ratios, strict=True)
+    )
     drift = abs(sum(flat) / 10 - sum(ratios)) / len(flat)
     assert drift <= max(0.005, 0.05 / len(flat)) + 1e-6
 

@@ -15,7 +15,9 @@ SCHEDULER = DPMSolverMultistepScheduler(
 )
 
 
-def _reference(output: np.ndarray, x0: np.ndarray, noise: np.ndarray, t: int) -> tuple[float, float]:
+def _reference(
+    output: np.ndarray, x0: np.ndarray, noise: np.ndarray, t: int
+) -> tuple[float, float]:
     betas = np.linspace(1e-4, 0.02, 1000)
     bar = np.cumprod(1 - betas)
     before = np.append(1.0, bar[:-1])
@@ -43,7 +45,10 @@ def test_noise_and_variance_terms(timestep: int) -> None:
     loss = diffusion_loss(NoiseSchedule.of(SCHEDULER), output, latents, noise, t)
     for i in range(3):
         expected = _reference(
-            output[i].double().numpy(), latents[i].double().numpy(), noise[i].double().numpy(), timestep
+            output[i].double().numpy(),
+            latents[i].double().numpy(),
+            noise[i].double().numpy(),
+            timestep,
         )
         assert loss.noise[i].item() == pytest.approx(expected[0], rel=1e-5)
         assert loss.variance[i].item() == pytest.approx(expected[1], rel=2e-3)

@@ -19,7 +19,7 @@ _LARGEST_DRIFT = 0.005
 
 
 def kept_tokens(tokens: int, bin_index: int) -> int:
-    """Tokens that a layer computes at bin `bin_index`: N * (1 - i / 10), rounded up, in integers."""
+    """Tokens that a layer computes at bin i: N * (1 - i / 10), rounded up, in integers."""
     return (tokens * (BINS - bin_index) + BINS - 1) // BINS
 
 
@@ -37,6 +37,7 @@ class Bracket:
 
     @property
     def upper(self) -> int:
+        """Bin above, 1 to 10."""
         return self.lower + 1
 
 
@@ -67,7 +68,9 @@ def snap_bins(table: Sequence[Sequence[float]], max_bin: int) -> list[list[int]]
     drift = sum(bins) - sum(tenths)
     direction = -1 if drift > 0 else 1
     flippable = [
-        i for i, (b, low) in enumerate(zip(bins, floors, strict=True)) if low <= b + direction <= low + 1
+        i
+        for i, (b, low) in enumerate(zip(bins, floors, strict=True))
+        if low <= b + direction <= low + 1
     ]
     by_tie_distance = sorted(flippable, key=lambda i: abs(tenths[i] - floors[i] - 0.5))
     for i in by_tie_distance:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.attachment import find_transformer
 from diffcr.errors import DiffCRError
@@ -58,12 +58,12 @@ def generate_images(
         "width": width,
     }
     images: list[Image.Image] = []
-    with evaluating(find_transformer(pipe)), _QuietPipeline(pipe):
-        with tqdm(total=len(prompts), desc=progress, unit="image", disable=progress is None) as bar:
-            for start in range(0, len(prompts), batch_size):
-                batch = list(prompts[start : start + batch_size])
-                images += pipe(batch, generator=generators(seed + start, len(batch)), **options)[0]
-                bar.update(len(batch))
+    bar = tqdm(total=len(prompts), desc=progress, unit="image", disable=progress is None)
+    with evaluating(find_transformer(pipe)), _QuietPipeline(pipe), bar:
+        for start in range(0, len(prompts), batch_size):
+            batch = list(prompts[start : start + batch_size])
+            images += pipe(batch, generator=generators(seed + start, len(batch)), **options)[0]
+            bar.update(len(batch))
     return images
 
 

@@ -50,7 +50,7 @@ def held_out_loss(
     seed: int = 0,
     batch_size: int = 32,
 ) -> HeldOutLoss:
-    """Diffusion loss in eval mode: an attached model computes the tokens that it keeps at inference.
+    """Diffusion loss in eval mode: an attached model computes what it computes at inference.
 
     Args:
         pipe: A text-to-image pipeline; its scheduler gives the noise levels.
@@ -76,10 +76,12 @@ def held_out_loss(
             generator = torch.Generator().manual_seed(1000 * seed + region)
             noise = torch.randn(samples_per_region, *data.latent_shape, generator=generator)
             items = torch.arange(samples_per_region) % len(data)
-            losses = [
-                _losses(pipe, data, items[rows], places.round().long()[rows], noise[rows])
-                for rows in torch.arange(samples_per_region).split(batch_size)
+            timesteps = places.round().long()
+            batches = [
+                slice(start, start + batch_size)
+                for start in range(0, samples_per_region, batch_size)
             ]
+            losses = [_losses(pipe, data, items[b], timesteps[b], noise[b]) for b in batches]
             noise_errors.append(torch.cat([loss[0] for loss in losses]))
             totals.append(torch.cat([loss[1] for loss in losses]))
     return HeldOutLoss(

@@ -21,6 +21,7 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """Of the samples, seconds."""
         return median(self.samples)
 
 
@@ -63,7 +64,7 @@ def time_interleaved(
         calls: By name.
         repeats: Samples of each, at least 1.
         warmup: Rounds before the first sample.
-        device: Where the work is done; an accelerator's queue is waited for before the clock is read.
+        device: Where the work is done; the clock is read when an accelerator's queue is empty.
 
     Raises:
         DiffCRError: A number is outside its range.

@@ -52,7 +52,7 @@ def measure_quality(
     Args:
         judge: Its resolution is the pictures'.
         images: RGB.
-        scenes: What the captions belong to; their own pictures are the Frechet distance's reference.
+        scenes: What the captions belong to; the Frechet distance is to their own pictures.
     """
     assert len(images) == len(scenes), "one scene per picture"
     resolution = (judge.config.resolution, judge.config.resolution)

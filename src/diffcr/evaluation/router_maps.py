@@ -75,9 +75,7 @@ class RouterMaps:
         return values
 
 
-def _weighted_means(
-    maps: NDArray[np.float64], weights: NDArray[np.float64]
-) -> list[float | None]:
+def _weighted_means(maps: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float | None]:
     if weights.sum() == 0:
         return [None] * len(maps)
     return [float((single * weights).sum() / weights.sum()) for single in maps]

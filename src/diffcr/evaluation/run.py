@@ -122,9 +122,7 @@ def evaluate(
         results["compression"] = compression_section(get_compressor(pipe))
         _measure_latency(pipe, subjects.prompts, options, results, samples)
         if subjects.scenes:
-            maps = scene_router_maps(
-                pipe, subjects.scenes[0], options.map_timesteps, options.seed
-            )
+            maps = scene_router_maps(pipe, subjects.scenes[0], options.map_timesteps, options.seed)
             results["router_maps"] = maps.to_json_dict()
     configuration = {"options": asdict(options), **_describe(pipe)}
     return make_record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from diffcr.evaluation.records import Record
@@ -44,7 +45,7 @@ def make_tables(record: Record) -> list[Table]:
 def region_headings(regions: int) -> tuple[str, ...]:
     """Timestep ranges, clean to noisy."""
     edges = [round(1000 * i / regions) for i in range(regions + 1)]
-    return tuple(f"t {a}-{b - 1}" for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(f"t {a}-{b - 1}" for a, b in pairwise(edges))
 
 
 def _compression(section: Mapping[str, Any]) -> Table:

@@ -51,7 +51,7 @@ class Family:
         for level in levels:
             if not 0 <= level <= 1:
                 raise DiffCRError(
-                    f"timestep {level * TRAINING_TIMESTEPS:g} is outside [0, {TRAINING_TIMESTEPS}]: "
-                    "it lies in no timestep region"
+                    f"timestep {level * TRAINING_TIMESTEPS:g} is outside "
+                    f"[0, {TRAINING_TIMESTEPS}]: it lies in no timestep region"
                 )
         return levels

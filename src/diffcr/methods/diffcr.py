@@ -33,17 +33,15 @@ def _run_mixed_regions(
     regions: tuple[RegionPlan, ...],
     ranking: Tensor | None,
 ) -> Tensor:
-    parts = []
+    outputs, places = [], []
     for region in regions:
         assert region.samples is not None
-        part_ranking = None if ranking is None else ranking.index_select(0, region.samples)
-        part = bound.layout.select_samples(arguments, region.samples)
-        parts.append(_run_region(block, bound, part, region, part_ranking))
-    dtype = parts[0].dtype
-    for part in parts[1:]:
-        dtype = torch.promote_types(dtype, part.dtype)
-    order = torch.cat([region.samples for region in regions if region.samples is not None])
-    return torch.cat([part.to(dtype) for part in parts])[torch.argsort(order)]
+        held = None if ranking is None else ranking.index_select(0, region.samples)
+        selected = bound.layout.select_samples(arguments, region.samples)
+        outputs.append(_run_region(block, bound, selected, region, held))
+        places.append(region.samples)
+    # A region whose layer is skipped keeps its input's dtype; concatenation promotes it.
+    return torch.cat(outputs)[torch.argsort(torch.cat(places))]
 
 
 def _run_region(
@@ -57,7 +55,8 @@ def _run_region(
     hidden_states: Tensor = arguments[bound.layout.hidden_states]
     if bound.compressor.run_branch is not None:
         # Strides are guarded: a first layer with another layout would add graphs of its own.
-        hidden_states = arguments[bound.layout.hidden_states] = hidden_states.contiguous()
+        hidden_states = hidden_states.contiguous()
+        arguments[bound.layout.hidden_states] = hidden_states
     logits = router_logits(hidden_states, bound.router)
     if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
         ranking = rank_tokens(logits)
@@ -133,5 +132,3 @@ def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     output = bound.host_forward(mlp, *args, **kwargs)
     scale = bound.owner.mlp_scale
     return output if scale is None else output * scale.to(output.dtype).unsqueeze(-1)
-
-

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffcr.errors import DiffCRError
-
-if TYPE_CHECKING:
-    from diffcr.evaluation.judge import SceneJudge
 
 _HERE = Path(__file__).parent
 RESOLUTION = 96
@@ -39,11 +36,13 @@ def load_default_pipeline(device: str | None = None) -> Any:
     return load_pipeline(default_pipeline_path(), device)
 
 
-def load_judge() -> SceneJudge:
-    """The embedded judge, on the CPU."""
-    from diffcr.evaluation.judge import load_judge as read_judge
+def judge_path() -> Path:
+    """Directory of the embedded judge, for `diffcr.evaluation.judge.load_judge`.
 
-    return read_judge(_directory("judge"))
+    Raises:
+        DiffCRError: The weights are not in this installation.
+    """
+    return _directory("judge")
 
 
 def _directory(name: str) -> Path:

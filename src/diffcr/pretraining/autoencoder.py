@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
+from diffcr.evaluation.judge import image_tensor
 from diffcr.scenes import ScenesDataset
 
 if TYPE_CHECKING:
@@ -41,12 +41,6 @@ class AutoencoderSettings:
     seed: int = 0
 
 
-def to_tensor(images: list[Any]) -> Tensor:
-    """PIL images of one size as [B, 3, H, W] float32 in [-1, 1]."""
-    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def make_autoencoder(seed: int) -> AutoencoderKL:
     """Random weights: 4 x downsampling to 4 channels, no attention."""
     from diffusers import AutoencoderKL
@@ -75,7 +69,7 @@ def train_autoencoder(
     """
     vae = make_autoencoder(settings.seed).to(memory_format=torch.channels_last)
     scenes = ScenesDataset("train", size=settings.images)
-    pixels = torch.stack([to_tensor([scenes[i].image])[0] for i in range(len(scenes))])
+    pixels = torch.stack([image_tensor([scenes[i].image])[0] for i in range(len(scenes))])
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -99,7 +93,9 @@ def train_autoencoder(
     return vae
 
 
-def _draw_crops(pixels: Tensor, settings: AutoencoderSettings, generator: torch.Generator) -> Tensor:
+def _draw_crops(
+    pixels: Tensor, settings: AutoencoderSettings, generator: torch.Generator
+) -> Tensor:
     count, room = len(pixels), pixels.shape[-1] - settings.crop
     chosen = torch.randint(count, (settings.batch_size,), generator=generator).tolist()
     # Corners at multiples of 8 keep the downsampling grid where it is in a whole picture.

@@ -35,7 +35,7 @@ class JudgeSettings:
 def train_judge(settings: JudgeSettings, report: Callable[[int, float], None]) -> SceneJudge:
     """Train on scenes shifted by up to 2 pixels and with a little noise."""
     torch.manual_seed(settings.seed)
-    judge = SceneJudge(JudgeConfig()).to(memory_format=torch.channels_last)
+    judge = SceneJudge(JudgeConfig())
     data = ScenesDataset("train", size=settings.images)
     scenes = [data[i] for i in range(len(data))]
     pixels = torch.stack([_pixels(scene.image) for scene in scenes])
@@ -49,7 +49,7 @@ def train_judge(settings: JudgeSettings, report: Callable[[int, float], None]) -
         rows = torch.randint(len(scenes), (settings.batch_size,), generator=generator)
         images = _augment(pixels[rows].float() / 127.5 - 1, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = judge(images.to(memory_format=torch.channels_last))
+            logits = judge(images)
         logits = {name: values.float() for name, values in logits.items()}
         loss = attribute_loss(logits, {name: values[rows] for name, values in targets.items()})
         optimizer.zero_grad()
@@ -58,7 +58,7 @@ def train_judge(settings: JudgeSettings, report: Callable[[int, float], None]) -
         optimizer.step()
         schedule.step()
         report(step + 1, float(loss.detach()))
-    return judge.to(memory_format=torch.contiguous_format).eval()
+    return judge.eval()
 
 
 def _pixels(image: object) -> Tensor:

@@ -59,7 +59,9 @@ def initialise_transformer(transformer: PixArtTransformer2DModel) -> None:
     nn.init.zeros_(transformer.proj_out.weight)
 
 
-def assemble_pipeline(vae: Any, text_encoder: Any, tokenizer: Any, seed: int) -> PixArtSigmaPipeline:
+def assemble_pipeline(
+    vae: Any, text_encoder: Any, tokenizer: Any, seed: int
+) -> PixArtSigmaPipeline:
     """A `PixArtSigmaPipeline` with an untrained transformer."""
     from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline
 

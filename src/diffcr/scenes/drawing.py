@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,7 @@ def _background(attributes: SceneAttributes, side: int, random: np.random.Genera
     rows, columns = _grid(side)
     colour = _shade(attributes.background_colour, random)
     away = -1.0 if colour.mean() > 120 else 1.0
-    level = np.zeros((side, side), np.float32)
+    level: Any = np.zeros((side, side), np.float32)
     if attributes.background_texture == "gradient":
         angle = random.uniform(0, 2 * np.pi)
         ramp = np.cos(angle) * (columns / side - 0.5) + np.sin(angle) * (rows / side - 0.5)
@@ -97,7 +98,8 @@ def _background(attributes: SceneAttributes, side: int, random: np.random.Genera
     elif attributes.background_texture == "noisy":
         grain = random.normal(0, 24, (side // 4, side // 4)).astype(np.float32)
         level = np.kron(grain, np.ones((4, 4), np.float32))
-    return colour + level[..., None]
+    painted: Floats = colour + level[..., None]
+    return painted
 
 
 def _paint(
@@ -107,7 +109,7 @@ def _paint(
     colour = _shade(item.colour, random)
     period = _TEXTURE_PERIOD * side
     across, down = (columns - centre[0]) / period, (rows - centre[1]) / period
-    second = np.zeros((side, side), bool)
+    second: Any = np.zeros((side, side), bool)
     if item.texture == "striped":
         second = across % 1 < 0.45
     elif item.texture == "checkered":
@@ -120,17 +122,25 @@ def _paint(
 
 def _shape_mask(shape: str, centre: NDArray[np.float64], radius: float, side: int) -> Mask:
     rows, columns = _grid(side)
-    across, down = (columns - centre[0]) / radius, (rows - centre[1]) / radius
+    across: Any = (columns - centre[0]) / radius
+    down: Any = (rows - centre[1]) / radius
     distance = across**2 + down**2
+    inside: Mask
     if shape == "circle":
-        return distance <= 1
-    if shape == "ring":
-        return (distance <= 1) & (distance >= 0.5**2)
-    if shape == "square":
-        return np.maximum(abs(across), abs(down)) <= 0.88
-    if shape == "cross":
+        inside = distance <= 1
+    elif shape == "ring":
+        inside = (distance <= 1) & (distance >= 0.5**2)
+    elif shape == "square":
+        inside = np.maximum(abs(across), abs(down)) <= 0.88
+    elif shape == "cross":
         arm = (abs(across) <= 0.33) | (abs(down) <= 0.33)
-        return arm & (np.maximum(abs(across), abs(down)) <= 1)
+        inside = arm & (np.maximum(abs(across), abs(down)) <= 1)
+    else:
+        inside = _polygon_mask(shape, centre, radius, side)
+    return inside
+
+
+def _polygon_mask(shape: str, centre: NDArray[np.float64], radius: float, side: int) -> Mask:
     corners = 3 if shape == "triangle" else 10
     reach = np.where(np.arange(corners) % 2, 0.45, 1.15) if shape == "star" else np.full(3, 1.15)
     angles = -np.pi / 2 + 2 * np.pi * np.arange(corners) / corners

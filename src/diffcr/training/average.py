@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Exponential moving average of parameters, whose decay warms up: min(decay, (1 + n) / (10 + n)).
+    """Exponential moving average of parameters; its decay is min(decay, (1 + n) / (10 + n)).
 
     Attributes:
         values: The averages by parameter name; empty with a decay of 0.

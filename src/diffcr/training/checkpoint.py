@@ -78,7 +78,7 @@ class TrainedState:
             kind, _, rest = path.partition("/")
             if kind == "optimizer":
                 key, _, name = rest.partition("/")
-                # torch keeps the step counter of AdamW on the CPU, everything else beside the weight.
+                # torch keeps AdamW's step counter on the CPU, everything else beside the weight.
                 device = "cpu" if key == "step" else self.parameters[name].device
                 self.optimizer.state[self.parameters[name]][key] = tensor.to(device)
 

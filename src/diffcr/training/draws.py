@@ -82,7 +82,10 @@ class Draws:
     def _indices(self, position: int, count: int) -> Tensor:
         places = range(position, position + count)
         return torch.tensor(
-            [int(_epoch_order(self.seed, p // self.items, self.items)[p % self.items]) for p in places]
+            [
+                int(_epoch_order(self.seed, p // self.items, self.items)[p % self.items])
+                for p in places
+            ]
         )
 
 

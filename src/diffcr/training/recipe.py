@@ -138,7 +138,12 @@ class TrainingRecipe:
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a value in [0, 1)")
         _require(0 <= self.caption_dropout <= 1, "caption_dropout", self.caption_dropout, "[0, 1]")
         _require(0 < self.by_product_step <= 1, "by_product_step", self.by_product_step, "(0, 1]")
-        _require(self.distillation_weight >= 0, "distillation_weight", self.distillation_weight, "0 or more")
+        _require(
+            self.distillation_weight >= 0,
+            "distillation_weight",
+            self.distillation_weight,
+            "0 or more",
+        )
         if isinstance(self.method, DenseConfig) and self.finetune == "none":
             raise DiffCRError("finetune is 'none' for the dense method: there is nothing to train")
 
@@ -199,7 +204,9 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     for key in values:
         if key not in names:
             nearest = get_close_matches(str(key), names, n=1, cutoff=0)[0]
-            raise DiffCRError(f"unknown key {where + str(key)!r}; did you mean {where + nearest!r}?")
+            raise DiffCRError(
+                f"unknown key {where + str(key)!r}; did you mean {where + nearest!r}?"
+            )
     if "name" in names and "name" not in values:
         raise DiffCRError("the key 'name' is missing")
     return kind(**{k: _convert(hints[k], v, where + k) for k, v in values.items()})

@@ -37,7 +37,7 @@ class StepLosses:
     distillation: Tensor
 
 
-def prepare_model(transformer: nn.Module, recipe: TrainingRecipe) -> Compressor | None:
+def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None:
     """Attach the method and choose what is trained; None for the dense model."""
     compressor = None if recipe.is_dense else attach(transformer, recipe.method)
     trains_host = recipe.finetune == "full"
@@ -60,7 +60,9 @@ def make_optimizer(transformer: nn.Module, recipe: TrainingRecipe) -> torch.opti
     rates = recipe.optimizer
     if recipe.is_dense:
         weights = [p for p in transformer.parameters() if p.requires_grad]
-        groups = [{"params": weights, "lr": rates.learning_rate, "weight_decay": rates.weight_decay}]
+        groups = [
+            {"params": weights, "lr": rates.learning_rate, "weight_decay": rates.weight_decay}
+        ]
     else:
         groups = parameter_groups(
             transformer,
@@ -159,7 +161,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def save_result(transformer: nn.Module, recipe: TrainingRecipe, directory: Path) -> None:
+def save_result(transformer: Any, recipe: TrainingRecipe, directory: Path) -> None:
     """Write what was trained: a checkpoint for `diffcr.load`, or the dense model's weights."""
     if not recipe.is_dense:
         get_compressor(transformer)

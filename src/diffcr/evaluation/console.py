@@ -1,0 +1,28 @@
+"""A record's tables and notes in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from diffcr.evaluation.records import Record
+from diffcr.evaluation.tables import Table, make_tables
+
+
+def show(record: Record, console: Console) -> None:
+    """Print the record's tables and notes."""
+    for table in make_tables(record):
+        console.print(_draw(table))
+        console.print(f"{table.note}\n", style="dim", highlight=False)
+    for note in record.results.get("notes", []):
+        console.print(note, style="italic", highlight=False)
+
+
+def _draw(table: Table) -> RichTable:
+    # As wide as its title, which rich would wrap otherwise.
+    drawn = RichTable(title=table.title, title_justify="left", min_width=len(table.title))
+    for index, column in enumerate(table.columns):
+        drawn.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn

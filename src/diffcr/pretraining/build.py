@@ -1,0 +1,177 @@
+"""Make the embedded default: `python -m diffcr.pretraining.build --output DIRECTORY`.
+
+Stages, each skipped where its result is there: text encoder, autoencoder, judge, the pipeline with
+an untrained transformer, and that transformer's training by `recipes/pretrain-scenes.yaml`, which
+resumes where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from diffcr.evaluation.judge import attribute_accuracy, image_tensor, save_judge
+from diffcr.files import read_json, replacing_directory, write_json
+from diffcr.hardware import hardware, library_versions
+from diffcr.pretraining.autoencoder import (
+    AutoencoderSettings,
+    reconstruction_psnr,
+    train_autoencoder,
+)
+from diffcr.pretraining.judge import JudgeSettings, train_judge
+from diffcr.pretraining.text import TextSettings, make_tokenizer, train_text_encoder
+from diffcr.pretraining.transformer import assemble_pipeline
+from diffcr.scenes import ScenesDataset
+from diffcr.training.job import run_recipe
+from diffcr.training.recipe import load_recipe
+
+RECORD = "pretraining_record.json"
+
+
+class _Progress:
+    """A bar with an ETA, and the losses for the record."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.bar = tqdm(total=steps, desc=name, mininterval=1)
+        self.losses: list[float] = []
+        self.started = time.perf_counter()
+
+    def __call__(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        self.bar.set_postfix(loss=f"{loss:.3g}")
+        self.bar.update()
+
+    def summary(self) -> dict[str, Any]:
+        """Seconds, and the loss averaged over each fiftieth of the steps."""
+        self.bar.close()
+        size = max(1, len(self.losses) // 50)
+        means = [
+            round(sum(part) / len(part), 5)
+            for part in (self.losses[i : i + size] for i in range(0, len(self.losses), size))
+        ]
+        seconds = round(time.perf_counter() - self.started, 1)
+        return {"seconds": seconds, "losses": means}
+
+
+def build(
+    output: Path, seed: int = 0, shorten: float = 1.0, train_transformer: bool = True
+) -> None:
+    """Run the stages that are missing in `output`.
+
+    Args:
+        output: Gets `pipeline/`, `judge/`, `transformer/` and a record.
+        seed: Of everything.
+        shorten: Steps and pictures are multiplied with it, for a trial.
+        train_transformer: Run the last stage.
+    """
+
+    def scaled(count: int) -> int:
+        return max(2, round(count * shorten))
+
+    def shortened(settings: Any) -> Any:
+        counts = {
+            name: scaled(value)
+            for name, value in vars(settings).items()
+            if name in ("steps", "images", "captions")
+        }
+        return replace(settings, seed=seed, **counts)
+
+    stages = output / "stages"
+    _stage(output, "text", lambda: _text(stages, shortened(TextSettings())))
+    _stage(output, "autoencoder", lambda: _autoencoder(stages, shortened(AutoencoderSettings())))
+    _stage(output, "judge", lambda: _judge(output, shortened(JudgeSettings()), scaled(1000)))
+    _stage(output, "pipeline", lambda: _pipeline(output, seed))
+    if train_transformer:
+        recipe = load_recipe(_recipe_path()).with_changes(model=str(output / "pipeline"), seed=seed)
+        recipe = recipe.with_changes(
+            steps=scaled(recipe.steps),
+            data=replace(recipe.data, size=scaled(recipe.data.size or 1)),
+        )
+        run_recipe(recipe, output / "transformer")
+
+
+def _recipe_path() -> Path:
+    package = Path(__file__).parents[1]
+    shipped = package / "recipes" / "pretrain-scenes.yaml"
+    return shipped if shipped.exists() else package.parents[1] / "recipes" / shipped.name
+
+
+def _stage(output: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
+    path = output / RECORD
+    record = read_json(path) if path.exists() else {"stages": {}}
+    if name in record["stages"]:
+        return
+    record["stages"][name] = run()
+    record |= {"versions": library_versions(), "hardware": hardware()}
+    write_json(path, record)
+
+
+def _text(stages: Path, settings: TextSettings) -> dict[str, Any]:
+    progress = _Progress("text encoder", settings.steps)
+    tokenizer = make_tokenizer()
+    encoder = train_text_encoder(settings, tokenizer, progress)
+    with replacing_directory(stages / "tokenizer") as directory:
+        tokenizer.save_pretrained(str(directory))
+    with replacing_directory(stages / "text_encoder") as directory:
+        encoder.save_pretrained(str(directory))
+    return {"settings": asdict(settings), **progress.summary()}
+
+
+def _autoencoder(stages: Path, settings: AutoencoderSettings) -> dict[str, Any]:
+    progress = _Progress("autoencoder", settings.steps)
+    vae = train_autoencoder(settings, progress)
+    validation = ScenesDataset("validation", size=64)
+    psnr = reconstruction_psnr(
+        vae, image_tensor([validation[i].image for i in range(len(validation))])
+    )
+    with replacing_directory(stages / "vae") as directory:
+        vae.save_pretrained(str(directory))
+    return {"settings": asdict(settings), "validation_psnr": psnr, **progress.summary()}
+
+
+def _judge(output: Path, settings: JudgeSettings, test_images: int) -> dict[str, Any]:
+    progress = _Progress("judge", settings.steps)
+    judge = train_judge(settings, progress)
+    test = ScenesDataset("test", size=test_images)
+    scenes = [test[i] for i in range(len(test))]
+    accuracy = attribute_accuracy(judge, [s.image for s in scenes], [s.attributes for s in scenes])
+    with replacing_directory(output / "judge") as directory:
+        save_judge(judge, directory)
+    return {"settings": asdict(settings), "test_accuracy": asdict(accuracy), **progress.summary()}
+
+
+def _pipeline(output: Path, seed: int) -> dict[str, Any]:
+    from diffusers import AutoencoderKL
+    from transformers import T5EncoderModel, T5Tokenizer
+
+    stages = output / "stages"
+    pipe = assemble_pipeline(
+        AutoencoderKL.from_pretrained(stages / "vae"),
+        T5EncoderModel.from_pretrained(stages / "text_encoder"),
+        T5Tokenizer.from_pretrained(stages / "tokenizer"),
+        seed,
+    )
+    with replacing_directory(output / "pipeline") as directory:
+        pipe.save_pretrained(str(directory))
+    parts = ("transformer", "vae", "text_encoder")
+    return {"parameters": {p: sum(w.numel() for w in getattr(pipe, p).parameters()) for p in parts}}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Make the embedded default.")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shorten", type=float, default=1.0, help="factor of steps, for a trial")
+    arguments = parser.parse_args()
+    build(arguments.output, arguments.seed, arguments.shorten)
+
+
+if __name__ == "__main__":
+    main()

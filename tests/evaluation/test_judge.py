@@ -1,0 +1,67 @@
+"""The judge, and the distance on its features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.judge import (
+    JudgeConfig,
+    SceneJudge,
+    attribute_accuracy,
+    frechet_distance,
+    image_tensor,
+    judge_features,
+    load_judge,
+    save_judge,
+)
+from diffcr.pretrained import judge_path
+from diffcr.scenes import ScenesDataset
+
+
+def test_the_embedded_judge_reads_real_test_images() -> None:
+    data = ScenesDataset("test", size=64)
+    scenes = [data[i] for i in range(64)]
+    attributes = [scene.attributes for scene in scenes]
+    accuracy = attribute_accuracy(load_judge(judge_path()), [s.image for s in scenes], attributes)
+    assert accuracy.mean >= 0.97
+    assert accuracy.count == 64
+    shuffled = attribute_accuracy(
+        load_judge(judge_path()), [s.image for s in scenes[1:] + scenes[:1]], attributes
+    )
+    assert shuffled.mean < 0.5
+    assert shuffled.exact_match < accuracy.exact_match
+
+
+def test_a_saved_judge_is_the_same_judge(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    judge = SceneJudge(JudgeConfig(resolution=32, channels=(8, 8, 8, 8), features=16)).eval()
+    save_judge(judge, tmp_path / "judge")
+    images = [ScenesDataset("test", resolution=32)[i].image for i in range(3)]
+    loaded = load_judge(tmp_path / "judge")
+    assert torch.equal(judge_features(judge, images), judge_features(loaded, images))
+    assert image_tensor(images).min() >= -1 and image_tensor(images).max() <= 1
+    (tmp_path / "judge" / "judge.safetensors").write_bytes(b"x")
+    with pytest.raises(DiffCRError, match="no judge can be read"):
+        load_judge(tmp_path / "judge")
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    torch.manual_seed(0)
+    first = torch.randn(200_000, 2)
+    second = torch.randn(200_000, 2) * torch.tensor([2.0, 1.0]) + torch.tensor([3.0, 0.0])
+    assert frechet_distance(first, second) == pytest.approx(9 + 1, rel=0.02)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_equals_the_matrix_root_form() -> None:
+    scipy = pytest.importorskip("scipy.linalg")
+    torch.manual_seed(1)
+    first, second = torch.randn(50, 6).double(), (torch.randn(60, 6) @ torch.randn(6, 6)).double()
+    a, b = torch.cov(first.T).numpy(), torch.cov(second.T).numpy()
+    gap = (first.mean(0) - second.mean(0)).square().sum().item()
+    expected = gap + a.trace() + b.trace() - 2 * scipy.sqrtm(a @ b).real.trace()
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)

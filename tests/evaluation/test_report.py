@@ -1,0 +1,43 @@
+"""A report directory is complete and can be moved."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from diffcr.evaluation.records import make_record, read_record
+from diffcr.evaluation.report import write_report
+from diffcr.evaluation.tables import make_tables
+from tests.evaluation.synthetic import synthetic_record
+
+
+def test_links_are_relative_and_resolve_after_a_move(tmp_path: Path) -> None:
+    record = synthetic_record(tmp_path / "first")
+    write_report(record, tmp_path / "first", "A <title>")
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "first", moved)
+    page = (moved / "report.html").read_text()
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(links) == 5
+    assert all((moved / link).is_file() for link in links)
+    assert str(tmp_path) not in page
+    assert "A &lt;title&gt;" in page
+    assert "The training was short." in page
+    assert read_record(moved / "report.json") == record
+
+
+def test_every_table_of_the_record_is_on_the_page(tmp_path: Path) -> None:
+    record = synthetic_record(tmp_path)
+    page = write_report(record, tmp_path).page.read_text()
+    tables = make_tables(record)
+    assert len(tables) == 6
+    for table in tables:
+        assert all(len(row) == len(table.columns) for row in table.rows)
+        assert table.title.split(",")[0].split(":")[0] in page
+
+
+def test_a_record_without_results_still_has_a_page(tmp_path: Path) -> None:
+    report = write_report(make_record("evaluation", {}, {}, seeds={}), tmp_path)
+    assert report.figures == ()
+    assert "How this was measured" in report.page.read_text()

@@ -1,0 +1,73 @@
+"""The embedded default's parts, at toy size, and as shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import PixArtSigmaPipeline
+from transformers import T5Tokenizer
+
+from diffcr.evaluation.held_out import held_out_loss
+from diffcr.files import read_json
+from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
+from diffcr.pretraining.build import RECORD, build
+from diffcr.pretraining.text import make_tokenizer
+from diffcr.pretraining.transformer import make_transformer
+from diffcr.scenes import ScenesDataset
+from diffcr.training.data import encode_dataset
+
+
+def test_the_tokenizer_knows_the_grammar_and_survives_a_round_trip(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(str(tmp_path))
+    loaded = T5Tokenizer.from_pretrained(str(tmp_path))
+    caption = ScenesDataset("test").describe(0).caption
+    ids = loaded(caption).input_ids
+    assert ids == tokenizer(caption).input_ids
+    assert len(ids) == len(caption.replace(",", " ,").split()) + 1
+    unknown = loaded("a zebra").input_ids
+    assert loaded.unk_token_id not in unknown
+    assert "zebra" in loaded.decode(unknown, skip_special_tokens=True).replace(" ", "")
+
+
+def test_an_untrained_transformer_predicts_nothing() -> None:
+    transformer = make_transformer(0, layers=2)
+    output = transformer(
+        torch.randn(1, 4, 24, 24),
+        encoder_hidden_states=torch.randn(1, 3, 128),
+        timestep=torch.tensor([5]),
+        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        return_dict=False,
+    )[0]
+    assert output.shape == (1, 8, 24, 24)
+    assert output.abs().max() == 0
+
+
+def test_building_skips_what_is_there(tmp_path: Path) -> None:
+    build(tmp_path, shorten=0.0005, train_transformer=False)
+    record = read_json(tmp_path / RECORD)
+    assert set(record["stages"]) == {"text", "autoencoder", "judge", "pipeline"}
+    assert record["stages"]["autoencoder"]["validation_psnr"] > 0
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    build(tmp_path, shorten=0.0005, train_transformer=False)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_the_shipped_pipeline_loads_plainly_and_is_small() -> None:
+    pipe = PixArtSigmaPipeline.from_pretrained(default_pipeline_path())
+    config = pipe.transformer.config
+    assert (config.sample_size // config.patch_size) ** 2 >= 144
+    assert config.num_layers >= 8
+    root = default_checkpoint_path().parent
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    assert size < 30e6
+    assert not list(root.rglob("*.bin")) and not list(root.rglob("*.pt"))
+
+
+def test_the_shipped_transformer_predicts_noise(tmp_path: Path) -> None:
+    pipe = PixArtSigmaPipeline.from_pretrained(default_pipeline_path())
+    data = encode_dataset(pipe, ScenesDataset("test", size=16), tmp_path, 48)
+    loss = held_out_loss(pipe, data, regions=4, samples_per_region=16)
+    # Predicting no noise at all scores 1 everywhere.
+    assert max(loss.noise) < 0.6 and loss.noise[3] < 0.05
