@@ -1,7 +1,7 @@
 """Speed of routing, measured side by side: `python benchmarks/speed.py forward|step`.
 
 forward: PixArt-Sigma XL/2's configuration with random weights at 512 x 512, batch 1: the dense
-forward against 20, 30 and 50 % compression of every layer.
+forward against 20 and 50 % compression of every layer.
 step: a fine-tuning step of the embedded pipeline's transformer with LoRA: the dense model against
 sampled branches, at c = 0 and at a table around 30 %.
 """
@@ -19,6 +19,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 
 import diffcr
+from diffcr.evaluation.latency import time_interleaved
 from diffcr.evaluation.records import make_record, write_record
 from diffcr.lora import add_lora
 from diffcr.pretraining.transformer import make_transformer
@@ -42,20 +43,6 @@ def pixart_sigma_xl() -> PixArtTransformer2DModel:
         norm_type="ada_norm_single",
         use_additional_conditions=False,
     )
-
-
-def interleave(runs: dict[str, Callable[[], None]], pairs: int) -> dict[str, list[float]]:
-    """Seconds of each callable, all in turns, after one warm-up of each."""
-    for run in runs.values():
-        run()
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for index in range(pairs):
-        for name, run in runs.items():
-            started = perf_counter()
-            run()
-            samples[name].append(perf_counter() - started)
-        print(index + 1, {k: round(v[-1], 3) for k, v in samples.items()}, flush=True)
-    return samples
 
 
 def measure_forward(pairs: int) -> None:
@@ -85,8 +72,8 @@ def measure_forward(pairs: int) -> None:
 
         return run
 
-    runs = {"dense": dense} | {f"{r:.0%}": compressed(r) for r in (0.2, 0.3, 0.5)}
-    samples = interleave(runs, pairs)
+    runs = {"dense": dense} | {f"{r:.0%}": compressed(r) for r in (0.2, 0.5)}
+    samples = _samples(runs, pairs)
     added = sum(p.numel() for p in compressor.parameters())
     total = sum(p.numel() for p in transformer.parameters()) - added
     extra = {"attach_seconds": attach_seconds, "added_parameters": added / total}
@@ -96,7 +83,7 @@ def measure_forward(pairs: int) -> None:
 def measure_step(pairs: int, batch: int) -> None:
     models = {"dense": None, "c = 0": 0.0, "30 % table": 0.3}
     runs = {name: _training_step(ratio, batch) for name, ratio in models.items()}
-    _write("step-embedded-lora", interleave(runs, pairs), pairs, {"batch_size": batch})
+    _write("step-embedded-lora", _samples(runs, pairs), pairs, {"batch_size": batch})
 
 
 def _training_step(ratio: float | None, batch: int) -> Callable[[], None]:
@@ -131,6 +118,11 @@ def _training_step(ratio: float | None, batch: int) -> Callable[[], None]:
         optimizer.step()
 
     return run
+
+
+def _samples(runs: dict[str, Callable[[], None]], pairs: int) -> dict[str, list[float]]:
+    timings = time_interleaved(runs, repeats=pairs, warmup=1)
+    return {name: list(timing.samples) for name, timing in timings.items()}
 
 
 def _write(name: str, samples: dict[str, list[float]], pairs: int, extra: dict[str, Any]) -> None:

@@ -154,3 +154,19 @@ def test_ratios_out_of_range_are_refused() -> None:
     compressor.set_compression_ratios(0.2)
     assert compressor.compression_ratios.eq(0.2).all()
     assert compressor.realised_mean_compression_ratio == pytest.approx(0.2)
+
+
+def test_a_base_models_name_tells_nothing_of_a_disk() -> None:
+    transformer = pixart()
+    for path, name in (
+        ("/home/me/models/mine/transformer", "mine/transformer"),
+        (
+            "/c/hub/models--PixArt-alpha--Sigma-512/snapshots/ab/transformer",
+            "PixArt-alpha/Sigma-512",
+        ),
+        ("PixArt-alpha/Sigma-512", "PixArt-alpha/Sigma-512"),
+    ):
+        transformer.register_to_config(_name_or_path=path)
+        fingerprint = take_fingerprint(transformer)
+        assert fingerprint is not None
+        assert fingerprint.model_id == name

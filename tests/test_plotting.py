@@ -57,9 +57,9 @@ def test_the_heat_map_shows_the_table(tmp_path: Path) -> None:
     assert np.median(high.astype(int)[..., 0]) > np.median(low.astype(int)[..., 0]) + 100
 
 
-def test_flat_importance_and_a_missing_mask_are_drawn(tmp_path: Path) -> None:
+def test_flat_scores_and_a_missing_mask_are_drawn(tmp_path: Path) -> None:
     maps = np.full((2, 3, 4, 4), 0.5).tolist()
-    values = {"caption": "a cat", "timesteps": [9, 1], "importance": maps, "kept": maps}
+    values = {"caption": "a cat", "timesteps": [9, 1], "scores": maps, "kept": maps}
     for mask in (None, np.zeros((8, 8)).tolist()):
         plot_router_maps(Results({"router_maps": {**values, "mask": mask}}), tmp_path / "maps.png")
         assert _read(tmp_path / "maps.png").std() > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from diffcr.fingerprint import Fingerprint
 
 _FULL_PRECISION = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class _Snapped:
+    """Bins at inference and the state of the ratios that they were read from: which parameter (a
+    deep copy counts its changes anew) and how often it had been changed."""
+
+    state: tuple[int, int]
+    bins: list[list[int]]
 
 
 class Compressor(nn.Module):
@@ -63,7 +73,7 @@ class Compressor(nn.Module):
         self._given_region: int | None = None
         self._held_rankings: Mapping[int, Tensor] = {}
         self._branch_seed: int | None = None
-        self._snapped: tuple[int, list[list[int]]] | None = None
+        self._snapped: _Snapped | None = None
         self._has_warned = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Compressor:
@@ -104,10 +114,10 @@ class Compressor(nn.Module):
         """Bin of every layer and region at inference, [L][R]; read once per change of ratios."""
         if self.ratios.is_inference():
             return self._snap()
-        version = self.ratios._version
-        if self._snapped is None or self._snapped[0] != version:
-            self._snapped = (version, self._snap())
-        return self._snapped[1]
+        state = (id(self.ratios), self.ratios._version)
+        if self._snapped is None or self._snapped.state != state:
+            self._snapped = _Snapped(state, self._snap())
+        return self._snapped.bins
 
     def _snap(self) -> list[list[int]]:
         return ratio_core.snap_bins(self.learned_compression_ratios.tolist(), self.config.max_bin)
@@ -269,17 +279,17 @@ class Compressor(nn.Module):
     def _training_regions(self, regions: list[int]) -> list[Any]:
         bounded = self.bounded_ratios
         table = bounded.detach().tolist()
-        draws: list[Any] = [None] * len(regions)
+        draws: list[Any] = [None] * self.config.timestep_regions
         if self.config.branching == "sampled":
             generator = None
             if self._branch_seed is not None:
                 generator = torch.Generator().manual_seed(self._branch_seed)
-            draws = torch.rand(len(regions), len(table), 2, generator=generator).tolist()
+            # For all regions: what a sample gets must not depend on its neighbours' regions.
+            draws = torch.rand(*self.ratios.T.shape, 2, generator=generator).tolist()
+        maximum, probability = self.config.max_bin, self.config.mixing_probability
         return [
-            training_plans(
-                bounded, table, region, self.config.max_bin, draw, self.config.mixing_probability
-            )
-            for region, draw in zip(regions, draws, strict=True)
+            training_plans(bounded, table, region, maximum, draws[region], probability)
+            for region in regions
         ]
 
     def _warn_if_idle(self) -> None:

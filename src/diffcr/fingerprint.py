@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,9 +72,18 @@ def take_fingerprint(transformer: nn.Module) -> Fingerprint | None:
         flat = parameter.detach().reshape(-1)
         sampled.append(flat[torch.tensor(places, device=flat.device)].float().cpu())
     config: Any = getattr(transformer, "config", {})
-    return Fingerprint(
-        str(config.get("_name_or_path") or ""), _hash_config(config), torch.cat(sampled)
-    )
+    model_id = _public_name(str(config.get("_name_or_path") or ""))
+    return Fingerprint(model_id, _hash_config(config), torch.cat(sampled))
+
+
+def _public_name(name_or_path: str) -> str:
+    """A Hub id as it is, also from the Hub cache's folder; of another path the last two parts: a
+    shared checkpoint says nothing of its maker's disk."""
+    parts = Path(name_or_path).parts
+    for part in parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/", 1)
+    return "/".join(parts[-2:])
 
 
 def _hash_config(config: Any) -> str:

@@ -147,15 +147,15 @@ def _percent(values: Sequence[float]) -> list[float]:
 
 def plot_router_maps(record: Measured, path: str | Path) -> None:
     """Columns are denoising steps beside the object mask; rows the share of layers that compute a
-    token, then the importance that single layers give.
+    token, then the scores of single layers.
 
-    Reads `results["router_maps"]`: "timesteps" [S], "importance" and "kept" [S][L][h][w], "mask"
+    Reads `results["router_maps"]`: "timesteps" [S], "scores" and "kept" [S][L][h][w], "mask"
     [H][W] or None, "caption".
     """
     values = record.results["router_maps"]
-    importance = np.asarray(values["importance"], dtype=float)
+    scores = np.asarray(values["scores"], dtype=float)
     kept = np.asarray(values["kept"], dtype=float)
-    steps, layers = importance.shape[:2]
+    steps, layers = scores.shape[:2]
     shown = _spread(layers, _LARGEST_LAYERS)
     mask = values.get("mask")
 
@@ -175,12 +175,14 @@ def plot_router_maps(record: Measured, path: str | Path) -> None:
             axes[0, first + step].set_title(f"t = {values['timesteps'][step]:.0f}", fontsize=9)
         _draw_row(figure, axes[0, first:], kept.mean(axis=1), "layers that\ncompute it", (0, 1))
         for row, layer in enumerate(shown, start=1):
-            maps = importance[:, layer]
-            label = f"importance\nlayer {layer + 1}"
-            _draw_row(figure, axes[row, first:], maps, label, (maps.min(), maps.max()))
+            maps = scores[:, layer]
+            label = f"router score\nlayer {layer + 1}"
+            # Single tokens with extreme scores would leave the others in one colour.
+            limits = (float(np.percentile(maps, 1)), float(np.percentile(maps, 99)))
+            _draw_row(figure, axes[row, first:], maps, label, limits)
         if mask is not None:
             for cell in axes[:, first:].flat:
-                _outline(cell, np.asarray(mask), importance.shape[2:])
+                _outline(cell, np.asarray(mask), scores.shape[2:])
         figure.suptitle("\n".join(textwrap.wrap(values["caption"], 80)), fontsize=10)
 
     _write(draw, path, 1.6 * (first + steps) + 1.4, 1.6 * (1 + len(shown)) + 0.6)

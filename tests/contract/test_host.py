@@ -66,6 +66,18 @@ def test_a_deep_copy_computes_with_its_own_weights() -> None:
     assert get_compressor(transformer) is transformer.diffcr
 
 
+def test_a_deep_copy_notices_its_own_changes() -> None:
+    transformer = trained_pixart()
+    other = copy.deepcopy(transformer)
+    before = other.diffcr.inference_bins()
+    for _ in range(transformer.diffcr.ratios._version + 2):
+        other.diffcr.set_compression_ratios(0.9)
+        assert other.diffcr.compression_ratios.eq(0.9).all()
+        with torch.no_grad():
+            other.diffcr.ratios.copy_(transformer.diffcr.ratios)
+        assert other.diffcr.inference_bins() == before
+
+
 def test_the_same_configuration_again_is_a_no_op_and_another_an_error() -> None:
     transformer = pixart()
     compressor = attach(transformer, DiffCRConfig())

@@ -51,6 +51,15 @@ def test_mixed_regions_equal_single_runs(training: bool) -> None:
         assert (alone - mixed[i : i + 1]).abs().max() < 1e-5
 
 
+def test_a_neighbour_in_another_region_changes_no_branch_draw() -> None:
+    transformer = trained_pixart(DiffCRConfig(branching="sampled")).train()
+    transformer.diffcr.seed_branches(11)
+    given = inputs(2).at(torch.tensor([900, 10]))
+    mixed = denoise(transformer, given)
+    alone = denoise(transformer, given.only(slice(0, 1)))
+    assert (alone - mixed[:1]).abs().max() < 1e-5
+
+
 def test_regions_differ_and_a_given_region_is_the_timesteps() -> None:
     transformer = trained_pixart()
     given = inputs().at(torch.tensor([300, 300]))

@@ -54,7 +54,7 @@ def synthetic_record(directory: Path, layers: int = 8, regions: int = 4) -> Reco
         "router_maps": {
             "caption": scenes[0].caption,
             "timesteps": [950, 650, 350, 50],
-            "importance": (maps / maps.max()).round(3).tolist(),
+            "scores": (maps / maps.max()).round(3).tolist(),
             "kept": (maps > 0.6).astype(int).tolist(),
             "mask": scenes[0].mask.astype(int).tolist(),
             "kept_on_objects": [0.9, 0.8, 0.7, 0.7],

@@ -72,7 +72,7 @@ def test_maps_of_a_scene_come_with_its_mask() -> None:
     assert maps.mask is not None
     assert maps.mask.shape == (32, 32)
     values = maps.to_json_dict()
-    assert np.asarray(values["importance"]).shape == (2, 3, 4, 4)
+    assert np.asarray(values["scores"]).shape == (2, 3, 4, 4)
     share = maps.object_share()
     expected = (maps.kept.mean(1)[0] * share).sum() / share.sum()
     assert values["kept_on_objects"][0] == pytest.approx(expected)
@@ -84,11 +84,11 @@ def test_shares_on_objects_and_background() -> None:
     kept = np.zeros((1, 1, 2, 2), dtype=bool)
     kept[0, 0, 0, 0] = True
     image = Image.new("RGB", (4, 4))
-    importance = np.full((1, 1, 2, 2), 0.5, dtype=np.float32)
-    values = RouterMaps("", (0.0,), importance, kept, image, mask).to_json_dict()
+    scores = np.zeros((1, 1, 2, 2), dtype=np.float32)
+    values = RouterMaps("", (0.0,), scores, kept, image, mask).to_json_dict()
     assert values["kept_on_objects"] == [1.0]
     assert values["kept_on_background"] == [0.0]
-    empty = RouterMaps("", (0.0,), importance, kept, image, np.zeros((4, 4), dtype=bool))
+    empty = RouterMaps("", (0.0,), scores, kept, image, np.zeros((4, 4), dtype=bool))
     assert empty.to_json_dict()["kept_on_objects"] == [None]
 
 

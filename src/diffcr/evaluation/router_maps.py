@@ -1,4 +1,4 @@
-"""Where the routers look: importance and kept tokens as maps over the picture."""
+"""Where the routers look: scores and kept tokens as maps over the picture."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RouterMaps:
     Attributes:
         caption: Of the picture.
         timesteps: [S], of the steps, noisiest first or as asked for.
-        importance: [S, L, h, w] float32 in (0, 1), `sigmoid(s)` of every token in every layer.
+        scores: [S, L, h, w] float32, the router's logit of every token in every layer.
         kept: [S, L, h, w] bool, the tokens that the layer computes.
         image: The picture, RGB.
         mask: [H, W] bool, where objects are; None where that is not known.
@@ -39,10 +39,15 @@ class RouterMaps:
 
     caption: str
     timesteps: tuple[float, ...]
-    importance: NDArray[np.float32]
+    scores: NDArray[np.float32]
     kept: NDArray[np.bool_]
     image: Image.Image
     mask: NDArray[np.bool_] | None
+
+    @property
+    def importance(self) -> NDArray[np.float32]:
+        """`sigmoid(s)`, [S, L, h, w] in [0, 1] (Sec. 3.2)."""
+        return torch.sigmoid(torch.from_numpy(self.scores)).numpy()
 
     def object_share(self) -> NDArray[np.float64]:
         """Share of every token's patch that objects cover, [h, w] in [0, 1]."""
@@ -54,7 +59,7 @@ class RouterMaps:
         return share
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Values by name, importance to three decimals; without the picture.
+        """Values by name, scores to three decimals; without the picture.
 
         With a mask, `kept_on_objects` and `kept_on_background` give per step the share of the
         objects' and the background's area that the layers compute, on average.
@@ -62,7 +67,7 @@ class RouterMaps:
         values: dict[str, Any] = {
             "caption": self.caption,
             "timesteps": [float(timestep) for timestep in self.timesteps],
-            "importance": np.round(self.importance.astype(float), 3).tolist(),
+            "scores": np.round(self.scores.astype(float), 3).tolist(),
             "kept": self.kept.astype(int).tolist(),
             "mask": None,
         }
@@ -86,7 +91,7 @@ class RoutedCall:
     """What the routers said in one call of the transformer, by layer: [N] of the last sample."""
 
     timestep: float
-    importance: list[Tensor] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
 
 
@@ -113,7 +118,7 @@ def recording_routers(pipe_or_transformer: Any) -> Iterator[list[RoutedCall]]:
             ranking = rank_tokens(logits)[0]
             kept = torch.zeros_like(ranking, dtype=torch.bool)
             kept[ranking[: kept_tokens(len(ranking), plan.lower)]] = True
-            calls[-1].importance.append(torch.sigmoid(logits)[0].float().cpu())
+            calls[-1].scores.append(logits[0].float().cpu())
             calls[-1].kept.append(kept.cpu())
 
         return hook
@@ -223,16 +228,16 @@ def _stack(
     image: Image.Image,
     mask: NDArray[np.bool_] | None,
 ) -> RouterMaps:
-    importance = torch.stack([torch.stack(call.importance) for call in calls])
+    scores = torch.stack([torch.stack(call.scores) for call in calls])
     kept = torch.stack([torch.stack(call.kept) for call in calls])
-    tokens = importance.shape[-1]
+    tokens = scores.shape[-1]
     height = round((tokens * image.height / image.width) ** 0.5)
-    shape = (*importance.shape[:2], height, tokens // height)
+    shape = (*scores.shape[:2], height, tokens // height)
     timesteps = tuple(call.timestep for call in calls)
     return RouterMaps(
         caption,
         timesteps,
-        importance.reshape(shape).numpy(),
+        scores.reshape(shape).numpy(),
         kept.reshape(shape).numpy(),
         image,
         mask,

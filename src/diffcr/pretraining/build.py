@@ -65,7 +65,8 @@ def build(
     """Run the stages that are missing in `output`.
 
     Args:
-        output: Gets `pipeline/`, `judge/`, `transformer/` and a record.
+        output: Gets `pipeline/` (untrained transformer), `transformer/` (its training), `scenes/`
+            (the trained pipeline), `judge/` and a record.
         seed: Of everything.
         shorten: Steps and pictures are multiplied with it, for a trial.
         train_transformer: Run the last stage.
@@ -94,6 +95,7 @@ def build(
             data=replace(recipe.data, size=scaled(recipe.data.size or 1)),
         )
         run_recipe(recipe, output / "transformer")
+        _embed(output)
 
 
 def _recipe_path() -> Path:
@@ -161,6 +163,18 @@ def _pipeline(output: Path, seed: int) -> dict[str, Any]:
         pipe.save_pretrained(str(directory))
     parts = ("transformer", "vae", "text_encoder")
     return {"parameters": {p: sum(w.numel() for w in getattr(pipe, p).parameters()) for p in parts}}
+
+
+def _embed(output: Path) -> None:
+    from diffusers import PixArtTransformer2DModel
+
+    from diffcr.pipelines import load_pipeline
+
+    pipe = load_pipeline(output / "pipeline", "cpu")
+    trained = output / "transformer" / "final" / "transformer"
+    pipe.transformer = PixArtTransformer2DModel.from_pretrained(trained)
+    with replacing_directory(output / "scenes") as directory:
+        pipe.save_pretrained(str(directory))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ to the weights of a single process.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
@@ -38,6 +38,18 @@ class MicroBatch:
     noise: Tensor
     drop_caption: Tensor
     branch_seed: int
+
+    def part(self, process: int, processes: int) -> MicroBatch:
+        """The samples of one of several processes."""
+        size = len(self.indices) // processes
+        rows = slice(process * size, (process + 1) * size)
+        return replace(
+            self,
+            indices=self.indices[rows],
+            timesteps=self.timesteps[rows],
+            noise=self.noise[rows],
+            drop_caption=self.drop_caption[rows],
+        )
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class _Trainer:
     def _backward(self, draw: MicroBatch) -> torch.Tensor:
         if self.compressor is not None:
             self.compressor.seed_branches(draw.branch_seed)
-        part = _part_of(draw, self.accelerator.process_index, self.accelerator.num_processes)
+        part = draw.part(self.accelerator.process_index, self.accelerator.num_processes)
         losses = forward_losses(
             self.model,
             self.transformer,
@@ -305,16 +305,4 @@ def _make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int)
         recipe.gradient_accumulation,
         recipe.timestep_regions,
         recipe.caption_dropout,
-    )
-
-
-def _part_of(draw: MicroBatch, process: int, processes: int) -> MicroBatch:
-    size = len(draw.indices) // processes
-    part = slice(process * size, (process + 1) * size)
-    return replace(
-        draw,
-        indices=draw.indices[part],
-        timesteps=draw.timesteps[part],
-        noise=draw.noise[part],
-        drop_caption=draw.drop_caption[part],
     )
