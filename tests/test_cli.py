@@ -65,6 +65,7 @@ def test_recipe_errors(tmp_path: Path) -> None:
 def test_model_and_checkpoint_errors(tmp_path: Path) -> None:
     _fails("generate", "x", "--dense", "--model", tmp_path / "no", saying="is not a directory")
     _fails("generate", "x", "--checkpoint", tmp_path / "no", saying="is not a directory")
+    _fails("generate", "x", "--checkpoint", "nobody/nothing", saying="from the Hub")
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for path in default_checkpoint_path().iterdir():

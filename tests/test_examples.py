@@ -38,8 +38,19 @@ def test_photographs_train_like_any_folder(tmp_path: Path) -> None:
     assert photos[0].image.size == (96, 96)
     assert len({photos[i].caption for i in range(11)}) == 11
     finished = subprocess.run(
-        [sys.executable, "-m", "diffcr", "train", "scenes-diffcr-lt", "--data", "photos"]
-        + ["--steps", "2", "--output", "runs/photos"],
+        [
+            sys.executable,
+            "-m",
+            "diffcr",
+            "train",
+            "scenes-diffcr-lt",
+            "--data",
+            "photos",
+            "--steps",
+            "2",
+            "--output",
+            "runs/photos",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import types
 import warnings
+from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from torch import nn
 
 import diffcr
@@ -94,6 +96,31 @@ def test_a_patched_block_is_refused_and_named() -> None:
         attach(transformer)
     assert not hasattr(transformer, "diffcr")
     assert "forward" not in vars(transformer.transformer_blocks[0])
+
+
+def test_accelerates_hooks_are_refused_before_and_work_after_attach() -> None:
+    class Counting(ModelHook):
+        calls = 0
+
+        def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            Counting.calls += 1
+            return args, kwargs
+
+    hooked = pixart()
+    add_hook_to_module(hooked.transformer_blocks[0], Counting())
+    with pytest.raises(DiffCRError, match=r"transformer_blocks\.0"):
+        attach(hooked)
+    transformer = trained_pixart()
+    expected = denoise(transformer, inputs())
+    for block in transformer.transformer_blocks:
+        add_hook_to_module(block, Counting())
+    assert torch.equal(denoise(transformer, inputs()), expected)
+    assert Counting.calls == 3
+    with pytest.raises(DiffCRError, match=r"transformer_blocks\.0"):
+        detach(transformer)
+    remove_hook_from_module(transformer, recurse=True)
+    detach(transformer)
+    assert torch.equal(denoise(transformer, inputs()), denoise(pixart(), inputs()))
 
 
 def test_detach_refuses_a_block_that_was_patched_since() -> None:

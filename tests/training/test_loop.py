@@ -160,6 +160,7 @@ def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Pat
         {"distillation_weight": 1.0},
         {"ema_decay": 0.0},
         {"finetune": "full"},
+        {"tracker": "tensorboard"},
         {"finetune": "none"},
         {"method": DiffCRConfig(timestep_regions=1, branching="both", gate="sigmoid-mlp")},
     ],
@@ -170,6 +171,7 @@ def test_settings_train(tmp_path: Path, changes: dict[str, Any]) -> None:
     result = run(tmp_path / "run", tiny_recipe(steps=2, **changes), pipe)
     compressor = get_compressor(pipe.transformer)
     assert compressor.ratios.dtype == torch.float32
+    assert bool(list((tmp_path / "run").rglob("events.out*"))) == ("tracker" in changes)
     assert result.mean_compression_ratio and result.mean_compression_ratio > 0
     loaded = pixart(layers=2)
     diffcr.load(loaded, tmp_path / "run" / "final")
