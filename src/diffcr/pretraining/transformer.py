@@ -39,7 +39,12 @@ def make_transformer(
 @torch.no_grad()
 def initialise_transformer(transformer: PixArtTransformer2DModel) -> None:
     """DiT's initialisation: each block starts near the identity, the output at 0
-    (Peebles & Xie 2023; PixArt-alpha, Chen et al. 2023)."""
+    (Peebles & Xie 2023; PixArt-alpha, Chen et al. 2023).
+
+    PixArt draws the caption projection with a standard deviation of 0.02, which suits 4096 input
+    channels. At 128 it leaves captions at 0.03 of the tokens' scale, and 1500 steps learned next to
+    nothing of them; Xavier's keeps their scale.
+    """
     for module in transformer.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -50,8 +55,6 @@ def initialise_transformer(transformer: PixArtTransformer2DModel) -> None:
         transformer.adaln_single.emb.timestep_embedder.linear_1,
         transformer.adaln_single.emb.timestep_embedder.linear_2,
         transformer.adaln_single.linear,
-        transformer.caption_projection.linear_1,
-        transformer.caption_projection.linear_2,
     ):
         nn.init.normal_(linear.weight, std=0.02)
     for block in transformer.transformer_blocks:

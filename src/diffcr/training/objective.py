@@ -87,6 +87,12 @@ class NoiseSchedule:
         picked = values.to(like.device)[timesteps].to(like.dtype)
         return picked.view(-1, *[1] * (like.dim() - 1))
 
+    def loss_weight(self, timesteps: Tensor, largest: float) -> Tensor:
+        """min(1 + 1 / SNR, largest) for timesteps [B]: the noise error weighted so is the error of
+        the velocity (Salimans & Ho 2022, Sec. 4), up to the truncation. 1 leaves it as it is."""
+        inverse = (1 / self.signal.square()).clamp(max=largest)
+        return inverse.to(timesteps.device)[timesteps].float()
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t, [B, C, h, w]."""
         signal = self.at(self.signal, timesteps, latents)

@@ -94,6 +94,8 @@ class TrainingRecipe:
         gradient_checkpointing: Trade time for memory.
         ema_decay: Of the average of the trained weights that is saved, 0 for none.
         caption_dropout: Share of captions replaced by the empty one, for guidance.
+        largest_loss_weight: The noise error is weighted with min(1 + 1 / SNR, this): 1 is the plain
+            loss, more gives weight to noisy timesteps, where layout and colours are decided.
         distillation_weight: Of the squared distance to the dense model's output, 0 for none.
         seed: Of every draw.
         checkpoint_every: Steps between resumable checkpoints.
@@ -114,6 +116,7 @@ class TrainingRecipe:
     gradient_checkpointing: bool = False
     ema_decay: float = 0.999
     caption_dropout: float = 0.1
+    largest_loss_weight: float = 1.0
     distillation_weight: float = 0.0
     seed: int = 0
     checkpoint_every: int = 200
@@ -137,6 +140,12 @@ class TrainingRecipe:
         )
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a value in [0, 1)")
         _require(0 <= self.caption_dropout <= 1, "caption_dropout", self.caption_dropout, "[0, 1]")
+        _require(
+            self.largest_loss_weight >= 1,
+            "largest_loss_weight",
+            self.largest_loss_weight,
+            "1 or more",
+        )
         _require(0 < self.by_product_step <= 1, "by_product_step", self.by_product_step, "(0, 1]")
         _require(
             self.distillation_weight >= 0,

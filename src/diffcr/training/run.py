@@ -129,7 +129,9 @@ def forward_losses(
         "return_dict": False,
     }
     output = model(**inputs)[0].float()
-    diffusion = diffusion_loss(schedule, output, latents, noise, timesteps).total.mean()
+    losses = diffusion_loss(schedule, output, latents, noise, timesteps)
+    weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight)
+    diffusion = (weight * losses.noise + losses.variance).mean()
     distillation = torch.zeros((), device=device)
     if recipe.distillation_weight > 0:
         with torch.no_grad(), disabled(transformer):
