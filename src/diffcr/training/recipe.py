@@ -45,7 +45,7 @@ class OptimizerRecipe:
         router_learning_rate: Of the routers.
         ratio_learning_rate: Of the compression ratios.
         weight_decay: Of host or adapter weights; routers and ratios have none.
-        warmup_steps: Linear warm-up of all rates but the ratios'.
+        warmup_steps: Linear warm-up of all rates.
         schedule: After the warm-up; "cosine" falls to `final_fraction`.
         final_fraction: Of the learning rate, at the last step.
         gradient_clip: Largest norm of the gradient, 0 for none.
