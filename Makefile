@@ -41,7 +41,8 @@ finetune: install
 	$(BIN)/diffcr train recipes/scenes-dense.yaml --output runs/scenes-dense
 
 wheel: install
+	rm -rf dist
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,104 +3,207 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from diffcr.pretrained import default_checkpoint_path
+from diffcr.cli import main
+from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
+
+_Fails = Callable[..., None]
+_COMMAND = [sys.executable, "-m", "diffcr"]
 
 
-def _diffcr(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+def _environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
+
+
+def _diffcr(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "diffcr", *map(str, arguments)],
+        [*_COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=cwd,
-        env=environment,
+        env=_environment(**variables),
     )
 
 
-def _fails(*arguments: object, saying: str, cwd: Path | None = None) -> None:
-    finished = _diffcr(*arguments, cwd=cwd)
-    assert finished.returncode == 2, finished.stderr
-    lines = [line for line in finished.stderr.splitlines() if line.startswith("diffcr: error:")]
-    assert len(lines) == 1 and saying in lines[0], finished.stderr
-    assert "Traceback" not in finished.stderr
+def _call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code
 
 
-def test_help_names_the_commands() -> None:
-    finished = _diffcr("--help")
-    assert finished.returncode == 0
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> _Fails:
+    """Runs a command in this process and asserts that it ends as a mistake of the caller's."""
+
+    def check(*arguments: object, saying: str) -> None:
+        capsys.readouterr()
+        assert _call(*arguments) == 2
+        printed = capsys.readouterr()
+        errors = [line for line in printed.err.splitlines() if line.startswith("diffcr: error:")]
+        assert len(errors) == 1, printed.err
+        assert saying in errors[0], printed.err
+        assert "Traceback" not in printed.err
+
+    return check
+
+
+def test_a_mistake_is_one_line_and_exit_code_2() -> None:
+    finished = _diffcr("generate")
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.splitlines() == [
+        "diffcr: error: there is no prompt: give one as an argument, or --prompts FILE"
+    ]
+
+
+def test_a_traceback_is_shown_on_request() -> None:
+    finished = _diffcr("generate", DIFFCR_DEBUG="1")
+    assert finished.returncode != 0
+    assert "Traceback" in finished.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_an_interruption_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
+    pipe = tmp_path / "prompts.txt"
+    os.mkfifo(pipe)
+    running = subprocess.Popen(
+        [*_COMMAND, "generate", "--prompts", str(pipe)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    )
+    # Opening for writing returns once the command has the other end open: it waits for prompts.
+    with pipe.open("w"):
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert errors.splitlines() == ["diffcr: error: interrupted"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_help_names_the_commands(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(*arguments) == 0
+    printed = capsys.readouterr().out
     for command in ("train", "generate", "eval", "models", "demo"):
-        assert command in finished.stdout
+        assert command in printed
 
 
-def test_usage_errors(tmp_path: Path) -> None:
-    _fails("generate", saying="there is no prompt")
-    _fails("generate", "x", "--steps", "0", saying="--steps")
-    _fails("frobnicate", saying="frobnicate")
-    _fails("generate", "x", "--dense", "--checkpoint", "y", saying="exclude each other")
+def test_usage_errors(fails: _Fails) -> None:
+    fails("generate", "x", "--steps", "0", saying="--steps")
+    fails("generate", "x", "--seed", "some", saying="--seed")
+    fails("generate", "x", "--bogus", saying="--bogus")
+    fails("frobnicate", saying="frobnicate")
+    fails("train", saying="recipe")
+    fails("generate", "x", "--dense", "--checkpoint", "y", saying="exclude each other")
+    fails("generate", "x", "--model", "y", saying="--model needs --checkpoint")
+
+
+def test_prompt_errors(tmp_path: Path, fails: _Fails) -> None:
     empty = tmp_path / "prompts.txt"
     empty.write_text("\n\n")
-    _fails("generate", "--prompts", empty, saying="is empty")
-    _fails("generate", "--prompts", tmp_path / "none.txt", saying="cannot be read")
+    fails("generate", "--prompts", empty, saying="is empty")
+    fails("generate", "x", "--prompts", empty, saying="is empty")
+    fails("eval", "--prompts", empty, saying="is empty")
+    fails("generate", "--prompts", tmp_path / "none.txt", saying="cannot be read")
+    fails("generate", "--prompts", tmp_path, saying="cannot be read")
+    empty.write_bytes(b"\xff\xfe\xfa")
+    fails("generate", "--prompts", empty, saying="cannot be read")
+    fails("generate", "x", " ", saying="prompt 2 is empty")
 
 
-def test_recipe_errors(tmp_path: Path) -> None:
-    _fails("train", tmp_path / "none.yaml", saying="none.yaml cannot be read")
+def test_an_output_that_is_a_file(tmp_path: Path, fails: _Fails) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    fails("generate", "x", "--output", file, saying="is a file")
+    assert file.read_text() == "mine"
+
+
+def test_recipe_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _Fails) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails("train", "scenes", saying="one of")
+    fails("train", "scenes", saying="scenes-diffcr-lt")
+    fails("train", tmp_path / "none.yaml", saying="none.yaml cannot be read")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: x\nstep: 4\n")
-    _fails("train", recipe, saying="did you mean 'steps'")
+    fails("train", recipe, saying="did you mean 'steps'")
     recipe.write_text("name: x\nmethod: {method: diffcr, target_compression_ratio: 0.95}\n")
-    _fails("train", recipe, saying="target_compression_ratio is 0.95")
+    fails("train", recipe, saying="target_compression_ratio is 0.95")
     recipe.write_text("name: x\n")
-    _fails("train", recipe, "--data", tmp_path / "no", cwd=tmp_path, saying="is not a folder")
+    fails("train", recipe, "--data", tmp_path / "no", saying="is not a folder")
+    fails("train", "scenes-dense", "--data", tmp_path, saying="metadata.jsonl is missing")
     assert not (tmp_path / "runs").exists()
 
 
-def test_model_and_checkpoint_errors(tmp_path: Path) -> None:
-    _fails("generate", "x", "--dense", "--model", tmp_path / "no", saying="is not a directory")
-    _fails("generate", "x", "--checkpoint", tmp_path / "no", saying="is not a directory")
-    _fails("generate", "x", "--checkpoint", "nobody/nothing", saying="from the Hub")
+def test_model_and_checkpoint_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _Fails
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    fails("generate", "x", "--dense", "--model", tmp_path / "no", saying="is not a directory")
+    fails("generate", "x", "--dense", "--model", tmp_path, saying="no pipeline can be loaded")
+    fails("generate", "x", "--checkpoint", tmp_path / "no", saying="is not a directory")
+    fails("generate", "x", "--checkpoint", tmp_path, saying="diffcr_config.json cannot be read")
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for path in default_checkpoint_path().iterdir():
         if path.is_file():
             (damaged / path.name).write_bytes(path.read_bytes()[:100])
-    _fails("generate", "x", "--checkpoint", damaged, saying="damaged")
+    fails("generate", "x", "--checkpoint", damaged, saying="damaged")
 
 
-def test_generate_writes_indexed_png_and_refuses_to_overwrite(tmp_path: Path) -> None:
-    arguments = (
-        "generate",
-        "a large red circle",
-        "a blue star",
-        "--steps",
-        2,
-        "--output",
-        tmp_path,
-    )
-    finished = _diffcr(*arguments)
-    assert finished.returncode == 0, finished.stderr
-    assert "2 images" in finished.stdout
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["image-0000.png", "image-0001.png"]
-    before = (tmp_path / "image-0000.png").read_bytes()
-    assert Image.open(tmp_path / "image-0000.png").size == (96, 96)
-    _fails(*arguments, saying="--force")
-    assert (tmp_path / "image-0000.png").read_bytes() == before
-    assert _diffcr(*arguments, "--force").returncode == 0
-    assert (tmp_path / "image-0000.png").read_bytes() == before
+def test_a_hub_id_that_cannot_be_had() -> None:
+    finished = _diffcr("generate", "x", "--checkpoint", "nobody/nothing")
+    assert finished.returncode == 2
+    assert "from the Hub" in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
-def test_models_lists_what_is_supported() -> None:
-    finished = _diffcr("models")
-    assert finished.returncode == 0
-    assert "PixArtTransformer2DModel" in finished.stdout
+def test_generate_writes_indexed_png_and_refuses_to_overwrite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: _Fails
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a blue star\n\n")
+    output = tmp_path / "images"
+    arguments = ("generate", "a large red circle", "--prompts", prompts, "--output", output)
+    arguments += ("--steps", 2)
+    assert _call(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "2 images" in printed
+    assert str(output) in printed
+    files = sorted(output.iterdir())
+    assert [path.name for path in files] == ["image-0000.png", "image-0001.png"]
+    assert Image.open(files[0]).size == (96, 96)
+    before = [path.read_bytes() for path in files]
+    fails(*arguments, saying="--force")
+    assert _call(*arguments, "--force", "--seed", 1) == 0
+    assert files[0].read_bytes() != before[0]
+    assert _call(*arguments, "--force") == 0
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_generate_with_a_size_and_without_a_checkpoint(tmp_path: Path, fails: _Fails) -> None:
+    arguments = ("generate", "a star", "--dense", "--model", default_pipeline_path())
+    arguments += ("--steps", 1, "--output", tmp_path / "images")
+    fails(*arguments, "--height", 100, saying="--height is 100: give a multiple of 8")
+    assert not (tmp_path / "images").exists()
+    assert _call(*arguments, "--height", 64, "--width", 128) == 0
+    assert Image.open(tmp_path / "images" / "image-0000.png").size == (128, 64)
+
+
+def test_models_lists_what_is_supported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("models") == 0
+    printed = capsys.readouterr().out
+    assert "PixArtTransformer2DModel" in printed.splitlines()
+    assert "embedded pipeline: " in printed
 
 
 @pytest.mark.slow

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
 
 import diffcr
+
+_PROJECT = Path(__file__).parent.parent
 
 
 def _run(code: str) -> str:
@@ -14,12 +21,61 @@ def _run(code: str) -> str:
     ).stdout.strip()
 
 
-def test_importing_loads_no_torch() -> None:
-    assert _run("import sys, diffcr, diffcr.cli; print('torch' in sys.modules)") == "False"
+def test_importing_loads_nothing_heavy() -> None:
+    code = "import sys, diffcr, diffcr.cli\n"
+    code += "heavy = {'torch', 'numpy', 'diffusers', 'transformers', 'peft', 'accelerate'}\n"
+    code += "print(sorted(heavy & set(sys.modules)))"
+    assert _run(code) == "[]"
+
+
+def test_configurations_and_errors_need_no_torch() -> None:
+    code = "import sys, diffcr; diffcr.DiffCRConfig(), diffcr.DenseConfig(), diffcr.DiffCRError\n"
+    code += "print('torch' in sys.modules)"
+    assert _run(code) == "False"
+
+
+def test_public_names() -> None:
+    # get_compressor is for benchmarks and own training loops that load an attached model.
+    assert set(diffcr.__all__) - {"get_compressor"} == {
+        "DenseConfig",
+        "DiffCRConfig",
+        "DiffCRError",
+        "__version__",
+        "add_lora",
+        "attach",
+        "compile",
+        "detach",
+        "disabled",
+        "load",
+        "parameter_groups",
+        "save",
+        "summary",
+        "supported_models",
+    }
+    assert set(dir(diffcr)) == set(diffcr.__all__)
+    assert diffcr.__version__ == version("diffcr")
 
 
 def test_public_names_are_callable_whatever_was_imported_first() -> None:
     code = "import diffcr.io, diffcr.attachment, diffcr.compilation, diffcr\n"
-    code += "print(all(callable(getattr(diffcr, name)) for name in diffcr.__all__))"
+    code += "names = set(diffcr.__all__) - {'__version__'}\n"
+    code += "print(all(callable(getattr(diffcr, name)) for name in names))"
     assert _run(code) == "True"
-    assert set(diffcr.__all__) <= set(dir(diffcr))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'atach'"):
+        diffcr.atach  # noqa: B018
+
+
+@pytest.mark.skipif(not (_PROJECT / "pyproject.toml").exists(), reason="not in a clone")
+def test_tested_versions_are_the_constraints() -> None:
+    """The version behind each dependency is the one that constraints.txt holds."""
+    text = (_PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    names = [line.strip() for line in (_PROJECT / "constraints.txt").read_text().splitlines()]
+    pinned = {name.lower().replace("_", "-"): v for name, v in (n.split("==") for n in names)}
+    for dependency in tomllib.loads(text)["project"]["dependencies"]:
+        name = dependency.split(">=")[0]
+        assert f'"{dependency}",  # {pinned[name]}\n' in text
+    assert "torchvision" not in pinned
+    assert not [name for name in pinned if name.startswith("nvidia")]

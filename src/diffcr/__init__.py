@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     )
     from diffcr.compilation import compile
     from diffcr.config import DenseConfig, DiffCRConfig
-    from diffcr.errors import DiffCRError, DiffCRWarning
+    from diffcr.errors import DiffCRError
     from diffcr.io import load, save
-    from diffcr.lora import add_lora, remove_lora
+    from diffcr.lora import add_lora
 
 _HOMES = {
     "attach": "attachment",
@@ -37,18 +37,16 @@ _HOMES = {
     "DenseConfig": "config",
     "DiffCRConfig": "config",
     "DiffCRError": "errors",
-    "DiffCRWarning": "errors",
     "load": "io",
     "save": "io",
     "add_lora": "lora",
-    "remove_lora": "lora",
 }
 
 __all__ = [
     "DenseConfig",
     "DiffCRConfig",
     "DiffCRError",
-    "DiffCRWarning",
+    "__version__",
     "add_lora",
     "attach",
     "compile",
@@ -57,7 +55,6 @@ __all__ = [
     "get_compressor",
     "load",
     "parameter_groups",
-    "remove_lora",
     "save",
     "summary",
     "supported_models",
@@ -76,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(__all__)

@@ -1,14 +1,13 @@
-"""The command line. Nothing heavy is imported before a command runs."""
+"""The commands. Nothing heavy is imported before one runs."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffcr.cli.inputs import check_size, find_recipe, open_pipeline, read_prompts
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Learned token compression for diffusion transformers.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -48,7 +46,7 @@ def train(
 
     from diffcr.training.recipe import load_recipe
 
-    chosen: TrainingRecipe = load_recipe(_find_recipe(recipe)).with_changes(
+    chosen: TrainingRecipe = load_recipe(find_recipe(recipe)).with_changes(
         steps=steps, model=model or None
     )
     if data:
@@ -60,17 +58,6 @@ def train(
     ratio = result.mean_compression_ratio
     reached = "" if ratio is None else f", mean compression ratio {ratio:.1%}"
     typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{reached}: {directory / 'final'}")
-
-
-def _find_recipe(name: str) -> Path:
-    path = Path(name)
-    if path.is_file() or path.suffix:
-        return path
-    package = Path(__file__).parent
-    for folder in (package / "recipes", package.parent.parent / "recipes"):
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    return path
 
 
 @app.command()
@@ -92,11 +79,14 @@ def generate(
     force: Annotated[bool, typer.Option("--force", help="Overwrite images.")] = False,
 ) -> None:
     """Generate images with a compressed pipeline, or with `--dense` the bare one."""
-    texts = _read_prompts(prompts or [], prompt_file)
+    texts = read_prompts(prompts or [], prompt_file)
+    if output.exists() and not output.is_dir():
+        raise DiffCRError(f"--output {output} is a file: give a directory")
     present = [p for i in range(len(texts)) if (p := output / f"image-{i:04d}.png").exists()]
     if present and not force:
         raise DiffCRError(f"{present[0]} exists: give another --output, or --force to overwrite")
-    pipe = _open_pipeline(model, checkpoint, dense)
+    pipe = open_pipeline(model, checkpoint, dense)
+    check_size(pipe, height=height, width=width)
     from diffcr.evaluation.generate import generate_images, save_images
 
     images = generate_images(
@@ -104,40 +94,6 @@ def generate(
     )
     paths = save_images(images, output)
     typer.echo(f"{len(paths)} images: {paths[0]}" + (f" ... {paths[-1].name}" * (len(paths) > 1)))
-
-
-def _read_prompts(prompts: list[str], file: Path | None) -> list[str]:
-    texts = [prompt.strip() for prompt in prompts]
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DiffCRError(f"prompt file {file} cannot be read: {error}") from error
-        texts += [line.strip() for line in lines if line.strip()]
-        if not texts:
-            raise DiffCRError(f"prompt file {file} is empty: write one prompt per line")
-    if not texts or not all(texts):
-        raise DiffCRError("there is no prompt: give one as an argument, or --prompts FILE")
-    return texts
-
-
-def _open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
-    if dense and checkpoint:
-        raise DiffCRError("--dense and --checkpoint exclude each other: give one of them")
-    if model and not dense and not checkpoint:
-        raise DiffCRError("--model needs --checkpoint with it, or --dense")
-    from diffcr.io import load, read_checkpoint, resolve_checkpoint
-    from diffcr.pipelines import load_pipeline
-    from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
-
-    directory = None
-    if not dense:
-        directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
-        read_checkpoint(directory)
-    pipe = load_pipeline(model or default_pipeline_path())
-    if directory is not None:
-        load(pipe, directory)
-    return pipe
 
 
 @app.command("eval")
@@ -155,8 +111,9 @@ def evaluate(
     seed: Seed = 0,
 ) -> None:
     """Measure a pipeline, dense and compressed side by side, and write a report."""
-    texts = _read_prompts([], prompt_file) if prompt_file else []
-    pipe = _open_pipeline(model, checkpoint, dense)
+    texts = read_prompts([], prompt_file) if prompt_file else []
+    pipe = open_pipeline(model, checkpoint, dense)
+    from diffcr.evaluation.generate import text_tokens
     from diffcr.evaluation.judge import load_judge
     from diffcr.evaluation.report import write_report
     from diffcr.evaluation.run import EvaluationOptions, Subjects
@@ -171,7 +128,7 @@ def evaluate(
     else:
         test = ScenesDataset("test", size=captions)
         scenes = [test[i] for i in range(captions)]
-        held_out = encode_dataset(pipe, test, output / "encoded", 48)
+        held_out = encode_dataset(pipe, test, output / "encoded", text_tokens(pipe))
         subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
         record = measure(pipe, subjects, output, options, load_judge(judge_path()))
     report = write_report(record, output)
@@ -186,8 +143,14 @@ def models() -> None:
 
     for name in supported_models():
         typer.echo(name)
-    typer.echo(f"embedded pipeline: {default_pipeline_path()}")
-    typer.echo(f"embedded checkpoint: {default_checkpoint_path()}")
+    for name, find in (
+        ("pipeline", default_pipeline_path),
+        ("checkpoint", default_checkpoint_path),
+    ):
+        try:
+            typer.echo(f"embedded {name}: {find()}")
+        except DiffCRError as error:
+            typer.echo(f"embedded {name}: {error}")
 
 
 @app.command()
@@ -199,19 +162,3 @@ def demo(
     from diffcr.demo import run_demo
 
     run_demo(output, steps)
-
-
-def main() -> None:
-    """Run the command line: a mistake of the caller's is one line and exit code 2."""
-    try:
-        code = app(standalone_mode=False)
-    except (DiffCRError, typer.TyperException) as error:
-        if os.environ.get("DIFFCR_DEBUG"):
-            raise
-        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        typer.echo(f"diffcr: error: {' '.join(text.split())}", err=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("diffcr: interrupted", err=True)
-        sys.exit(130)
-    sys.exit(code or 0)

@@ -1,0 +1,90 @@
+"""From what the user typed to prompts, recipes and pipelines."""
+
+from __future__ import annotations
+
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+from diffcr.errors import DiffCRError
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe file, or the shipped recipe of that name.
+
+    Raises:
+        DiffCRError: It is neither a path nor a name of a shipped recipe.
+    """
+    path = Path(name)
+    if path.is_file() or path.suffix:
+        return path
+    package = Path(__file__).parent.parent
+    # A wheel holds them inside the package, a clone beside src/.
+    folders = (package / "recipes", package.parent.parent / "recipes")
+    shipped = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    if name not in shipped:
+        raise DiffCRError(
+            f"no recipe is called {name!r}: give a file, or one of {', '.join(shipped)}"
+        )
+    return shipped[name]
+
+
+def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
+    """Prompts of the arguments, then those of the file, one a line; blank lines are passed over.
+
+    Raises:
+        DiffCRError: There is none, one is blank, or the file is empty or cannot be read.
+    """
+    texts = [prompt.strip() for prompt in prompts]
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DiffCRError(f"prompt file {file} cannot be read: {error}") from error
+        written = [line.strip() for line in lines if line.strip()]
+        if not written:
+            raise DiffCRError(f"prompt file {file} is empty: write one prompt per line")
+        texts += written
+    if not texts:
+        raise DiffCRError("there is no prompt: give one as an argument, or --prompts FILE")
+    if not all(texts):
+        raise DiffCRError(f"prompt {texts.index('') + 1} is empty: give some words")
+    return texts
+
+
+def check_size(pipe: Any, **lengths: int | None) -> None:
+    """Raises DiffCRError where a picture of that height or width, in pixels, cannot be made.
+
+    Tokens are whole patches of latents, and pipelines ask for multiples of 8 besides.
+    """
+    patch = int(getattr(pipe.transformer.config, "patch_size", 1))
+    multiple = lcm(8, int(getattr(pipe, "vae_scale_factor", 8)) * patch)
+    for name, pixels in lengths.items():
+        if pixels is not None and pixels % multiple:
+            raise DiffCRError(f"--{name} is {pixels}: give a multiple of {multiple}")
+
+
+def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
+    """The pipeline with its DiffCR checkpoint, or the bare one.
+
+    The checkpoint is read before the pipeline, which takes longer.
+
+    Raises:
+        DiffCRError: The arguments exclude each other, or one of the two cannot be loaded.
+    """
+    if dense and checkpoint:
+        raise DiffCRError("--dense and --checkpoint exclude each other: give one of them")
+    if model and not dense and not checkpoint:
+        raise DiffCRError("--model needs --checkpoint with it, or --dense")
+    from diffcr.io import load, read_checkpoint, resolve_checkpoint
+    from diffcr.pipelines import load_pipeline
+    from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
+
+    directory = None
+    if not dense:
+        directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
+        read_checkpoint(directory)
+    pipe = load_pipeline(model or default_pipeline_path())
+    if directory is not None:
+        load(pipe, directory)
+    return pipe
