@@ -125,6 +125,8 @@ def test_an_output_that_is_a_file(tmp_path: Path, fails: _Fails) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     fails("generate", "x", "--output", file, saying="is a file")
+    arguments = ("generate", "x", "--dense", "--model", default_pipeline_path(), "--steps", 1)
+    fails(*arguments, "--output", file / "images", saying=f"{file / 'images'}: Not a directory")
     assert file.read_text() == "mine"
 
 

@@ -14,6 +14,8 @@ from diffcr.errors import DiffCRError
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 2 and one line on stderr after a mistake of the caller's, 130
@@ -24,14 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(words or ["--help"], prog_name="diffcr", standalone_mode=False)
+        code = app(words or ["--help"], prog_name="diffcr", standalone_mode=False) or 0
     except (DiffCRError, typer.TyperException, OSError) as error:
         if os.environ.get("DIFFCR_DEBUG") == "1":
             raise
         _exit_with(_one_line(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _exit_with("interrupted", 130)
-    sys.exit(code or 0)
+        code = _INTERRUPTED
+    # typer turns an interruption of a command into this code, without a word.
+    if code == _INTERRUPTED:
+        _exit_with("interrupted", _INTERRUPTED)
+    sys.exit(code)
 
 
 def _one_line(error: Exception) -> str:

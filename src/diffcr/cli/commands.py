@@ -87,6 +87,8 @@ def generate(
         raise DiffCRError(f"{present[0]} exists: give another --output, or --force to overwrite")
     pipe = open_pipeline(model, checkpoint, dense)
     check_size(pipe, height=height, width=width)
+    # An output that cannot be made is an error before the images are, not after.
+    output.mkdir(parents=True, exist_ok=True)
     from diffcr.evaluation.generate import generate_images, save_images
 
     images = generate_images(
