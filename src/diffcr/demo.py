@@ -174,6 +174,9 @@ def demo_recipe(plan: DemoPlan) -> TrainingRecipe:
         steps=plan.steps,
         batch_size=plan.batch_size,
         ema_decay=0.98,
+        # As in the pretraining of the embedded pipeline: without it the short run spends noisy
+        # timesteps, where places are decided, on the ratio's target.
+        largest_loss_weight=200.0,
         seed=plan.seed,
         log_every=max(1, plan.steps // 60),
         checkpoint_every=plan.steps,
