@@ -26,7 +26,8 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     if not is_id and not Path(model).is_dir():
         raise DiffCRError(f"{name} is not a directory: give a pipeline directory or a Hub id")
     try:
-        pipe = DiffusionPipeline.from_pretrained(model)
+        # Without it diffusers falls back to unpickling where there is no safetensors file.
+        pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DiffCRError(f"no pipeline can be loaded from {name}: {reason}") from error
