@@ -12,7 +12,7 @@ from diffcr.evaluation.held_out import held_out_loss
 from diffcr.files import read_json
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 from diffcr.pretraining.build import RECORD, build
-from diffcr.pretraining.text import make_tokenizer
+from diffcr.pretraining.text import MAX_SEQUENCE_LENGTH, make_tokenizer
 from diffcr.pretraining.transformer import make_transformer
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data import encode_dataset
@@ -71,3 +71,21 @@ def test_the_shipped_transformer_predicts_noise(tmp_path: Path) -> None:
     loss = held_out_loss(pipe, data, regions=4, samples_per_region=16)
     # Predicting no noise at all scores 1 everywhere.
     assert max(loss.noise) < 0.6 and loss.noise[3] < 0.05
+
+
+def test_the_shipped_text_encoder_reads_captions_through_the_pipeline() -> None:
+    pipe = PixArtSigmaPipeline.from_pretrained(default_pipeline_path())
+    captions = [ScenesDataset("test").describe(i).caption for i in range(32)]
+
+    def encode(prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings, mask, _, _ = pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, max_sequence_length=MAX_SEQUENCE_LENGTH
+        )
+        return embeddings, mask.bool()
+
+    embeddings, mask = encode(captions)
+    assert embeddings.shape == (32, MAX_SEQUENCE_LENGTH, 128)
+    words = [len(caption.replace(",", " ,").split()) for caption in captions]
+    assert mask.sum(1).tolist() == [count + 1 for count in words]
+    assert 0.9 < float(embeddings[mask].detach().std()) < 1.1
+    assert torch.equal(encode([caption.upper() for caption in captions])[0], embeddings)

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from diffcr.errors import DiffCRError
 from diffcr.scenes import ScenesDataset, scene_targets, vocabulary
-from diffcr.scenes.attributes import BACKGROUND_CLASSES, OBJECT_CLASSES, PLACES
+from diffcr.scenes.attributes import (
+    BACKGROUND_CLASSES,
+    OBJECT_CLASSES,
+    PLACES,
+    ObjectAttributes,
+    SceneAttributes,
+)
+
+_OBJECT = re.compile(
+    r"a (?P<size>\w+) (?P<colour>\w+) (?P<texture>\w+) (?P<shape>\w+) "
+    r"(?:at|in) the (?P<place>centre|middle|(?:top|bottom) (?:left|right))"
+)
+_BACKGROUND = re.compile(r"(?:on|in front of) a (?P<texture>\w+) (?P<colour>\w+) background$")
+
+
+def read_caption(caption: str) -> SceneAttributes:
+    """The grammar backwards, written without the generator's phrases."""
+    background = _BACKGROUND.search(caption)
+    assert background is not None
+    objects = tuple(
+        ObjectAttributes(
+            **(found.groupdict() | {"place": found["place"].replace("middle", "centre")})
+        )
+        for found in _OBJECT.finditer(caption)
+    )
+    return SceneAttributes(objects, background["colour"], background["texture"])
 
 
 def test_an_item_is_the_same_everywhere() -> None:
@@ -25,6 +52,15 @@ def test_splits_differ_item_by_item() -> None:
     }
     for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert sum(x == y for x, y in zip(captions[a], captions[b], strict=True)) < 5
+
+
+def test_splits_share_no_picture() -> None:
+    pictures = {
+        (split, ScenesDataset(split)[i].image.tobytes())
+        for split in ("train", "validation", "test")
+        for i in range(60)
+    }
+    assert len({picture for _, picture in pictures}) == 180
 
 
 def test_every_attribute_has_at_least_four_values_and_all_occur() -> None:
@@ -51,6 +87,16 @@ def test_a_caption_names_every_attribute_in_the_grammars_words() -> None:
             assert phrase in scene.caption
         background = f"{scene.attributes.background_texture} {scene.attributes.background_colour}"
         assert f"a {background} background" in scene.caption
+
+
+def test_a_caption_parses_back_to_the_attributes_with_each_at_its_place() -> None:
+    for data in (
+        ScenesDataset("test", size=200),
+        ScenesDataset("test", size=200, object_shares=(0.0, 0.0, 1.0)),
+    ):
+        for index in range(len(data)):
+            scene = data.describe(index)
+            assert read_caption(scene.caption) == scene.attributes
 
 
 def test_the_mask_is_where_the_objects_are() -> None:
