@@ -117,6 +117,25 @@ def test_a_directory_that_does_not_exist_is_not_looked_up_on_the_hub(tmp_path: P
         diffcr.load(pixart(), tmp_path / "nothing")
 
 
+def test_a_hub_id_is_found_in_the_hubs_cache(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--somebody--compressed"
+    (repository / "refs").mkdir(parents=True)
+    for revision, ratio in (("main", 0.2), ("v1", 0.5)):
+        (repository / "refs" / revision).write_text(revision * 10)
+        transformer = pixart()
+        diffcr.load(transformer, saved).set_compression_ratios(ratio)
+        diffcr.save(transformer, repository / "snapshots" / (revision * 10))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert diffcr.load(pixart(), "somebody/compressed").compression_ratios.eq(0.2).all()
+    other = diffcr.load(pixart(), "somebody/compressed", revision="v1")
+    assert other.compression_ratios.eq(0.5).all()
+    with pytest.raises(DiffCRError, match="could not be had from the Hub"):
+        diffcr.load(pixart(), "somebody/else")
+
+
 def test_a_foreign_directory_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"x")
     with pytest.raises(DiffCRError, match="holds other files"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from diffcr.compilation import compile as compile_model
 from diffcr.config import DiffCRConfig
+from diffcr.core.ratios import kept_tokens
+from diffcr.core.select import kept_indices, rank_tokens
+from diffcr.seam import bound_block
 from tests.hosts import denoise, gradients, inputs, rankings, trained_pixart
 
 
@@ -54,6 +59,48 @@ def test_a_compiled_model_agrees_and_selects_the_same_tokens() -> None:
         compile_model(transformer, granularity="model")
         compiled = denoise(transformer, given)
     assert (eager - compiled).abs().max() < 1e-5
+
+
+@contextmanager
+def _kept_tokens(transformer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects which tokens, [B, N] bool, every block keeps in the calls inside the context."""
+    collected: list[Tensor] = []
+
+    def look(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        bound = bound_block(block)
+        hidden_states = bound.name_arguments(args, kwargs)["hidden_states"]
+        logits = bound.compressor.router_logits(bound.layer, hidden_states)
+        plan = bound.compressor.context.regions[0].layers[bound.layer]
+        indices = kept_indices(rank_tokens(logits), kept_tokens(logits.shape[1], plan.lower))
+        collected.append(torch.zeros_like(logits, dtype=torch.bool).scatter(1, indices, True))
+
+    hooks = [
+        block.register_forward_pre_hook(look, with_kwargs=True)
+        for block in transformer.transformer_blocks
+    ]
+    try:
+        yield collected
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def test_compiled_blocks_keep_the_tokens_that_eager_ones_keep() -> None:
+    transformer = trained_pixart(layers=6, sample_size=32)
+    calls = [
+        inputs(8, seed=timestep, size=32, timestep=timestep) for timestep in (100, 300, 600, 900)
+    ]
+    selections = []
+    for compiled in (False, True):
+        if compiled:
+            compile_model(transformer)
+        with torch.no_grad(), _kept_tokens(transformer) as kept:
+            for given in calls:
+                denoise(transformer, given)
+        selections.append(torch.stack(kept))
+    eager, compiled_ones = selections
+    assert eager.shape == (24, 8, 256) and 0.3 < eager.float().mean() < 0.9
+    assert (eager == compiled_ones).float().mean() >= 0.999
 
 
 def test_graphs_are_shared_among_layers() -> None:

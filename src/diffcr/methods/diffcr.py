@@ -60,14 +60,17 @@ def _run_region(
     logits = router_logits(hidden_states, bound.router)
     if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
         ranking = rank_tokens(logits)
+    if plan.weight is not None and plan.upper is None:
+        # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
+        logits = logits + plan.weight.to(logits.dtype)
     run = bound.compressor.run_branch or run_branch
     gate = bound.compressor.config.gate
     output = run(block, arguments, logits, ranking, plan.lower, gate)
-    if plan.upper is not None:
-        assert plan.weight is not None
-        upper = run(block, arguments, logits, ranking, plan.upper, gate).to(output.dtype)
-        return output + plan.weight.to(output.dtype) * (upper - output)
-    return output if plan.weight is None else output + plan.weight.to(output.dtype)
+    if plan.upper is None:
+        return output
+    assert plan.weight is not None
+    upper = run(block, arguments, logits, ranking, plan.upper, gate).to(output.dtype)
+    return torch.lerp(output, upper, plan.weight.to(output.dtype))
 
 
 def _drops_tokens(plan: LayerPlan, tokens: int) -> bool:
