@@ -78,3 +78,18 @@ def test_bad_folders_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / "metadata.jsonl").unlink()
     with pytest.raises(DiffCRError, match="is missing"):
         ImageFolder(folder, 32)
+
+
+def test_encoded_data_is_found_again_with_another_number_of_threads(
+    folder: Path, tmp_path: Path
+) -> None:
+    pipe, threads = tiny_pixart_pipeline(), torch.get_num_threads()
+    # Wide enough that sums of its weights are split among threads.
+    pipe.text_encoder.register_parameter("wide", torch.nn.Parameter(torch.rand(300_000)))
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            encode_dataset(pipe, ImageFolder(folder, 32), tmp_path / "cache", 48)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(list((tmp_path / "cache").iterdir())) == 1

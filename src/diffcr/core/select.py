@@ -75,7 +75,8 @@ def gather_tokens(values: Tensor, indices: Tensor, dim: int = 1) -> Tensor:
     """
     rows = values.expand(indices.shape[0], *values.shape[1:]).movedim(dim, 1)
     kept = rows.flatten(0, 1).index_select(0, _flat_rows(indices, rows.shape[1]))
-    return kept.unflatten(0, indices.shape).movedim(1, dim)
+    gathered: Tensor = kept.unflatten(0, indices.shape).movedim(1, dim)
+    return gathered
 
 
 def put_back(hidden_states: Tensor, indices: Tensor, updated: Tensor) -> Tensor:

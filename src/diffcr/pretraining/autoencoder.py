@@ -32,7 +32,7 @@ class AutoencoderSettings:
         seed: Of weights and draws.
     """
 
-    steps: int = 2500
+    steps: int = 5000
     batch_size: int = 16
     images: int = 4000
     crop: int = 48
@@ -49,7 +49,7 @@ def make_autoencoder(seed: int) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=(32, 64, 96),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=16,
@@ -67,7 +67,7 @@ def train_autoencoder(
         settings: How.
         report: Called with the step and the loss after each step.
     """
-    vae = make_autoencoder(settings.seed).to(memory_format=torch.channels_last)
+    vae = make_autoencoder(settings.seed)
     scenes = ScenesDataset("train", size=settings.images)
     pixels = torch.stack([image_tensor([scenes[i].image])[0] for i in range(len(scenes))])
     generator = torch.Generator().manual_seed(settings.seed)
@@ -76,7 +76,7 @@ def train_autoencoder(
         optimizer, settings.learning_rate, settings.steps, pct_start=0.05
     )
     for step in range(settings.steps):
-        crops = _draw_crops(pixels, settings, generator).to(memory_format=torch.channels_last)
+        crops = _draw_crops(pixels, settings, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             posterior = vae.encode(crops).latent_dist
             decoded = vae.decode(posterior.sample(generator)).sample.float()
@@ -88,7 +88,7 @@ def train_autoencoder(
         optimizer.step()
         schedule.step()
         report(step + 1, float(loss.detach()))
-    vae = vae.to(memory_format=torch.contiguous_format).eval()
+    vae.eval()
     vae.register_to_config(scaling_factor=1 / latent_scale(vae, pixels[:256]))
     return vae
 

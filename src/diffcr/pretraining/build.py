@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from diffcr.pretraining.text import TextSettings, make_tokenizer, train_text_enc
 from diffcr.pretraining.transformer import assemble_pipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe import load_recipe
+from diffcr.training.recipe import TrainingRecipe, load_recipe
+from diffcr.training.run import read_history
 
 RECORD = "pretraining_record.json"
 
@@ -48,28 +49,36 @@ class _Progress:
         self.bar.update()
 
     def summary(self) -> dict[str, Any]:
-        """Seconds, and the loss averaged over each fiftieth of the steps."""
+        """Seconds and the course of the loss."""
         self.bar.close()
-        size = max(1, len(self.losses) // 50)
-        means = [
-            round(sum(part) / len(part), 5)
-            for part in (self.losses[i : i + size] for i in range(0, len(self.losses), size))
-        ]
         seconds = round(time.perf_counter() - self.started, 1)
-        return {"seconds": seconds, "losses": means}
+        return {"seconds": seconds, "losses": _course(self.losses)}
+
+
+def _course(losses: list[float]) -> list[float]:
+    """Losses averaged over each fiftieth of them."""
+    size = max(1, len(losses) // 50)
+    parts = (losses[i : i + size] for i in range(0, len(losses), size))
+    return [round(sum(part) / len(part), 5) for part in parts]
+
+
+STAGES = ("text", "autoencoder", "judge", "pipeline", "transformer")
 
 
 def build(
-    output: Path, seed: int = 0, shorten: float = 1.0, train_transformer: bool = True
+    output: Path, seed: int = 0, shorten: float = 1.0, stages: Sequence[str] = STAGES
 ) -> None:
     """Run the stages that are missing in `output`.
+
+    Stages "text", "autoencoder" and "judge" do not depend on each other and may run in processes
+    of their own at the same time.
 
     Args:
         output: Gets `pipeline/` (untrained transformer), `transformer/` (its training), `scenes/`
             (the trained pipeline), `judge/` and a record.
         seed: Of everything.
         shorten: Steps and pictures are multiplied with it, for a trial.
-        train_transformer: Run the last stage.
+        stages: Which of `STAGES` to run; the last two need the results of those before.
     """
 
     def scaled(count: int) -> int:
@@ -83,19 +92,23 @@ def build(
         }
         return replace(settings, seed=seed, **counts)
 
-    stages = output / "stages"
-    _stage(output, "text", lambda: _text(stages, shortened(TextSettings())))
-    _stage(output, "autoencoder", lambda: _autoencoder(stages, shortened(AutoencoderSettings())))
-    _stage(output, "judge", lambda: _judge(output, shortened(JudgeSettings()), scaled(1000)))
-    _stage(output, "pipeline", lambda: _pipeline(output, seed))
-    if train_transformer:
+    made = output / "stages"
+    runs: dict[str, Callable[[], dict[str, Any]]] = {
+        "text": lambda: _text(made, shortened(TextSettings())),
+        "autoencoder": lambda: _autoencoder(made, shortened(AutoencoderSettings())),
+        "judge": lambda: _judge(output, shortened(JudgeSettings()), scaled(1000)),
+        "pipeline": lambda: _pipeline(output, seed),
+    }
+    for name, run in runs.items():
+        if name in stages:
+            _stage(output, name, run)
+    if "transformer" in stages:
         recipe = load_recipe(_recipe_path()).with_changes(model=str(output / "pipeline"), seed=seed)
         recipe = recipe.with_changes(
             steps=scaled(recipe.steps),
             data=replace(recipe.data, size=scaled(recipe.data.size or 1)),
         )
-        run_recipe(recipe, output / "transformer")
-        _embed(output)
+        _stage(output, "transformer", lambda: _transformer(output, recipe))
 
 
 def _recipe_path() -> Path:
@@ -105,13 +118,17 @@ def _recipe_path() -> Path:
 
 
 def _stage(output: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
-    path = output / RECORD
-    record = read_json(path) if path.exists() else {"stages": {}}
-    if name in record["stages"]:
+    if name in _read_record(output)["stages"]:
         return
-    record["stages"][name] = run()
-    record |= {"versions": library_versions(), "hardware": hardware()}
-    write_json(path, record)
+    result = run() | {"hardware": hardware()}
+    record = _read_record(output)
+    record["stages"][name] = result
+    write_json(output / RECORD, record | {"versions": library_versions()})
+
+
+def _read_record(output: Path) -> dict[str, Any]:
+    path = output / RECORD
+    return read_json(path) if path.exists() else {"stages": {}}
 
 
 def _text(stages: Path, settings: TextSettings) -> dict[str, Any]:
@@ -165,6 +182,15 @@ def _pipeline(output: Path, seed: int) -> dict[str, Any]:
     return {"parameters": {p: sum(w.numel() for w in getattr(pipe, p).parameters()) for p in parts}}
 
 
+def _transformer(output: Path, recipe: TrainingRecipe) -> dict[str, Any]:
+    run = output / "transformer"
+    result = run_recipe(recipe, run)
+    _embed(output)
+    described = recipe.with_changes(model="").to_json_dict()
+    losses = [line["loss"] for line in read_history(run / "history.jsonl")]
+    return {"recipe": described, "seconds": round(result.seconds, 1), "losses": _course(losses)}
+
+
 def _embed(output: Path) -> None:
     from diffusers import PixArtTransformer2DModel
 
@@ -183,8 +209,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shorten", type=float, default=1.0, help="factor of steps, for a trial")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
-    build(arguments.output, arguments.seed, arguments.shorten)
+    build(arguments.output, arguments.seed, arguments.shorten, arguments.stages)
 
 
 if __name__ == "__main__":

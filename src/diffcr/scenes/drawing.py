@@ -15,16 +15,18 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _SUPERSAMPLING = 2
-_RADII = {"tiny": 0.085, "small": 0.12, "medium": 0.165, "large": 0.22}
+_RADII = {"tiny": 0.1, "small": 0.13, "medium": 0.17, "large": 0.22}
 _CENTRES = {
-    "top left": (0.26, 0.26),
-    "top right": (0.74, 0.26),
-    "bottom left": (0.26, 0.74),
-    "bottom right": (0.74, 0.74),
+    "top left": (0.27, 0.27),
+    "top right": (0.73, 0.27),
+    "bottom left": (0.27, 0.73),
+    "bottom right": (0.73, 0.73),
     "centre": (0.5, 0.5),
 }
 _JITTER = 0.035
-_TEXTURE_PERIOD = 0.1
+_TEXTURE_PERIOD = 0.12
+# Squares of 4 pixels of the picture: finer grain is what no small autoencoder can carry.
+_GRAIN = 4 * _SUPERSAMPLING
 _RGB = {
     "red": (220, 30, 40),
     "green": (40, 170, 60),
@@ -96,8 +98,8 @@ def _background(attributes: SceneAttributes, side: int, random: np.random.Genera
     elif attributes.background_texture == "striped":
         level = away * 38 * (((rows + columns) / side // 0.11) % 2)
     elif attributes.background_texture == "noisy":
-        grain = random.normal(0, 24, (side // 4, side // 4)).astype(np.float32)
-        level = np.kron(grain, np.ones((4, 4), np.float32))
+        grain = random.normal(0, 24, (side // _GRAIN, side // _GRAIN)).astype(np.float32)
+        level = np.kron(grain, np.ones((_GRAIN, _GRAIN), np.float32))
     painted: Floats = colour + level[..., None]
     return painted
 

@@ -24,6 +24,7 @@ from diffcr.training.objective import NoiseSchedule
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
     History,
+    attention_kernel,
     forward_losses,
     learning_rate_factor,
     make_optimizer,
@@ -171,19 +172,16 @@ class _Trainer:
         if self.compressor is not None:
             self.compressor.seed_branches(draw.branch_seed)
         part = draw.part(self.accelerator.process_index, self.accelerator.num_processes)
-        losses = forward_losses(
-            self.model,
-            self.transformer,
-            self.schedule,
-            self.data,
-            part,
-            self.recipe,
-            self.accelerator.device,
-        )
-        total = losses.total
-        if self.compressor is not None:
-            total = total + self.compressor.ratio_loss(self.progress.ratio_loss_weight)
-        self.accelerator.backward(total)
+        device = self.accelerator.device
+        # Around backward too, which runs checkpointed blocks again.
+        with attention_kernel(device, self.recipe.mixed_precision):
+            losses = forward_losses(
+                self.model, self.transformer, self.schedule, self.data, part, self.recipe, device
+            )
+            total = losses.total
+            if self.compressor is not None:
+                total = total + self.compressor.ratio_loss(self.progress.ratio_loss_weight)
+            self.accelerator.backward(total)
         return losses.diffusion
 
     def _clip(self) -> None:
