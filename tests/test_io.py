@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import diffcr
@@ -50,6 +51,80 @@ def test_loading_twice_is_loading_once(saved: Path) -> None:
     expected = denoise(transformer, inputs())
     diffcr.load(transformer, saved)
     assert torch.equal(denoise(transformer, inputs()), expected)
+
+
+def test_loading_replaces_all_of_the_checkpoint_before(saved: Path, tmp_path: Path) -> None:
+    plain = trained_pixart(seed=0)
+    plain.diffcr.set_compression_ratios(0.5)
+    without_lora = diffcr.save(plain, tmp_path / "plain")
+    transformer = pixart()
+    diffcr.load(transformer, saved)
+    diffcr.load(transformer, without_lora)
+    assert not has_lora(transformer)
+    assert torch.equal(denoise(transformer, inputs()), denoise(plain, inputs()))
+    full = trained_pixart()
+    with torch.no_grad():
+        for parameter in full.transformer_blocks.parameters():
+            parameter.mul_(1.001)
+    diffcr.load(transformer, diffcr.save(full, tmp_path / "full"))
+    with pytest.raises(DiffCRError, match="load the base model anew"):
+        diffcr.load(transformer, without_lora)
+    assert torch.equal(denoise(transformer, inputs()), denoise(full, inputs()))
+
+
+@pytest.mark.parametrize("misfit", ["configuration", "adapter", "state"])
+def test_a_refused_load_takes_nothing_away(saved: Path, tmp_path: Path, misfit: str) -> None:
+    transformer = _with_lora()
+    before = denoise(transformer, inputs())
+    if misfit == "configuration":
+        other = diffcr.save(trained_pixart(DiffCRConfig(timestep_regions=2)), tmp_path / "other")
+    else:
+        name = {"adapter": "adapter/adapter_model", "state": "diffcr"}[misfit]
+        file, other = saved / f"{name}.safetensors", saved
+        tensors = load_file(file)
+        largest = max(tensors, key=lambda key: tensors[key].numel() * ("base" not in key))
+        tensors[largest] = tensors[largest][:1].clone()
+        save_file(tensors, file)
+    for model in (transformer, pixart()) if misfit != "configuration" else (transformer,):
+        present = denoise(model, inputs())
+        with pytest.raises(DiffCRError):
+            diffcr.load(model, other)
+        assert torch.equal(denoise(model, inputs()), present)
+    assert not is_attached(model) or model is transformer
+    assert torch.equal(denoise(transformer, inputs()), before)
+
+
+def test_a_change_of_one_small_weight_is_saved_and_a_cast_is_none(tmp_path: Path) -> None:
+    transformer = trained_pixart()
+    transformer.half().float()
+    diffcr.save(transformer.half(), tmp_path / "cast")
+    assert not (tmp_path / "cast" / "transformer.safetensors").exists()
+    changed = trained_pixart()
+    with torch.no_grad():
+        changed.scale_shift_table.add_(0.1)
+    other = pixart()
+    diffcr.load(other, diffcr.save(changed, tmp_path / "changed"))
+    assert torch.equal(denoise(other, inputs()), denoise(changed, inputs()))
+
+
+@pytest.mark.parametrize("config", [{"method": "dense"}, "abc", {"method": [1]}, {}])
+def test_a_checkpoint_that_describes_nothing_is_refused(saved: Path, config: object) -> None:
+    description = json.loads((saved / "diffcr_config.json").read_text())
+    (saved / "diffcr_config.json").write_text(json.dumps({**description, "config": config}))
+    with pytest.raises(DiffCRError):
+        diffcr.load(pixart(), saved)
+
+
+@pytest.mark.parametrize("change", [{"r": 0}, {"target_modules": ["nowhere"]}, {"peft_type": "?"}])
+def test_an_adapter_configuration_that_does_not_fit_is_refused(
+    saved: Path, change: dict[str, object]
+) -> None:
+    path = saved / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    transformer = pixart()
+    with pytest.raises(DiffCRError):
+        diffcr.load(transformer, saved)
+    assert not is_attached(transformer) and not has_lora(transformer)
 
 
 def test_changed_host_weights_are_saved_and_loaded(tmp_path: Path) -> None:

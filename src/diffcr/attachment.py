@@ -10,15 +10,16 @@ from typing import Any
 from warnings import warn
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from diffcr import lora
 from diffcr.call import begin_call, end_call, remove_call_hooks
 from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig, MethodConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.families import class_path, family_of, supported_models
+from diffcr.families import family_of, find_transformer, supported_models, unwrapped
 from diffcr.families.family import Family
-from diffcr.fingerprint import take_fingerprint
+from diffcr.fingerprint import HostWeights
 from diffcr.methods.diffcr import routed_forward, scaled_mlp_forward
 from diffcr.seam import (
     BOUND_BLOCK,
@@ -39,26 +40,6 @@ __all__ = [
     "summary",
     "supported_models",
 ]
-
-
-def find_transformer(pipe_or_transformer: Any) -> nn.Module:
-    """The transformer of a diffusers pipeline, or the transformer itself, unwrapped from DDP and
-    torch.compile.
-
-    Raises:
-        DiffCRError: There is none.
-    """
-    found = pipe_or_transformer
-    if not isinstance(found, nn.Module):
-        found = getattr(found, "transformer", None)
-    for wrapper in ("_orig_mod", "module"):
-        found = getattr(found, wrapper, found)
-    if not isinstance(found, nn.Module):
-        raise DiffCRError(
-            f"{class_path(pipe_or_transformer)} has no transformer: "
-            f"pass a pipeline or one of {', '.join(supported_models())}"
-        )
-    return found
 
 
 def get_compressor(pipe_or_transformer: Any) -> Compressor:
@@ -93,10 +74,12 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Comp
         The compressor. Attaching the same configuration again returns the one that is there.
 
     Raises:
-        DiffCRError: The class is not supported, another configuration is attached, or a block's
-            forward is already patched.
+        DiffCRError: The class is not supported, another configuration is attached, a block's
+            forward is already patched, or the model is wrapped in DistributedDataParallel.
     """
     config = config or DiffCRConfig()
+    if isinstance(pipe_or_transformer, nn.Module):
+        _refuse_distributed(pipe_or_transformer)
     transformer = find_transformer(pipe_or_transformer)
     family = family_of(transformer)
     if isinstance(config, DenseConfig):
@@ -113,7 +96,7 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Comp
         _refuse_patched(name, block)
         if config.gate == "sigmoid-mlp":
             _refuse_patched(f"{name}.{layout.mlp}", getattr(block, layout.mlp))
-    compressor = _make_compressor(transformer, family, config)
+    compressor = make_compressor(transformer, config)
     transformer.add_module("diffcr", compressor)
     rows: dict[str, int] = {}
     for layer, (name, block, layout) in enumerate(blocks):
@@ -144,12 +127,23 @@ def _refuse_patched(name: str, module: nn.Module) -> None:
         )
 
 
-def _make_compressor(transformer: nn.Module, family: Family, config: DiffCRConfig) -> Compressor:
+def _refuse_distributed(module: nn.Module) -> None:
+    for layer in unwrapped(module):
+        if isinstance(layer, DistributedDataParallel):
+            raise DiffCRError(
+                "the model is wrapped in DistributedDataParallel, which would not synchronise "
+                "routers and ratios: attach first, then wrap"
+            )
+
+
+def make_compressor(transformer: nn.Module, config: DiffCRConfig) -> Compressor:
+    """The compressor of a transformer, on its device, not yet attached to it."""
+    family = family_of(transformer)
     host_config: Any = transformer.config
     layers = {group: len(getattr(transformer, group)) for group in family.block_groups}
     device = next(transformer.parameters()).device
     width = prod(host_config[key] for key in family.width)
-    compressor = Compressor(config, layers, width, device, take_fingerprint(transformer))
+    compressor = Compressor(config, layers, width, device, HostWeights.of(transformer))
     return compressor.train(transformer.training)
 
 
@@ -209,6 +203,9 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
             del vars(mlp)["forward"]
     remove_call_hooks(transformer)
     vars(transformer).pop("save_pretrained", None)
+    compiled = getattr(vars(transformer).get("forward"), "__func__", None)
+    if getattr(compiled, "_torchdynamo_orig_callable", None) is type(transformer).forward:
+        del vars(transformer)["forward"]
     del transformer.diffcr
     if not lora.has_lora(transformer):
         return
@@ -251,9 +248,18 @@ def parameter_groups(
         router_lr: Of the routers, `lr` by default.
         ratio_lr: Of the ratios, `router_lr` by default.
         weight_decay: Of the host and adapter weights.
+
+    Raises:
+        DiffCRError: Routers or ratios are frozen: injecting a LoRA through peft itself freezes
+            everything else.
     """
     host = find_transformer(transformer)
     compressor = get_compressor(host)
+    if not all(parameter.requires_grad for parameter in compressor.parameters()):
+        raise DiffCRError(
+            "routers or ratios are frozen (peft freezes what is not its own): "
+            "call compressor.requires_grad_(True) first"
+        )
     router_lr = lr if router_lr is None else router_lr
     ratio_lr = router_lr if ratio_lr is None else ratio_lr
     weights = [

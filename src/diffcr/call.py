@@ -6,9 +6,10 @@ import inspect
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffcr.compressor import Compressor
+from diffcr.errors import DiffCRError
 from diffcr.families import family_of
 from diffcr.step import CheckpointInContext
 
@@ -21,15 +22,31 @@ def begin_call(transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     assert isinstance(compressor, Compressor)
     if not compressor.enabled:
         return
+    if compressor.ratios.is_meta:
+        raise DiffCRError(
+            "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
+            "them in no call: use enable_model_cpu_offload"
+        )
     levels = None
     if compressor.reads_timesteps:
         family = family_of(transformer)
-        levels = family.noise_levels(_argument(transformer, family.timestep, args, kwargs))
+        timestep = _argument(transformer, family.timestep, args, kwargs)
+        levels = family.noise_levels(_read_with_ratios(timestep, compressor))
     context = compressor.build_context(levels)
     compressor.begin_call(context)
     if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
         checkpoint = CheckpointInContext(getattr(transformer, _CHECKPOINT), compressor, context)
         setattr(transformer, _CHECKPOINT, checkpoint)
+
+
+def _read_with_ratios(timestep: Any, compressor: Compressor) -> Any:
+    """The timestep as numbers; an accelerator is waited for once, for it and the ratios."""
+    if not isinstance(timestep, Tensor) or timestep.device != compressor.ratios.device:
+        return timestep
+    steps, ratios = timestep.detach().flatten(), compressor.ratios.detach().flatten()
+    values = torch.cat([steps.to(ratios.dtype), ratios]).tolist()
+    compressor.read_ratios(values[len(steps) :])
+    return torch.tensor(values[: len(steps)])
 
 
 def end_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any, Literal
 
 import torch
@@ -37,5 +38,7 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     if granularity == "block":
         compressor.run_branch = torch.compile(run_branch, **options)
     else:
-        # The hooks that read the timestep stay outside of the graph.
-        vars(transformer)["forward"] = torch.compile(transformer.forward, **options)
+        # The hooks that read the timestep stay outside of the graph. Bound anew, not closed over:
+        # a deep copy runs the compiled forward on its own weights.
+        compiled = torch.compile(type(transformer).forward, **options)
+        vars(transformer)["forward"] = types.MethodType(compiled, transformer)

@@ -25,17 +25,24 @@ from diffcr.step import (
 
 if TYPE_CHECKING:
     from diffcr.config import DiffCRConfig
-    from diffcr.fingerprint import Fingerprint
+    from diffcr.fingerprint import HostWeights
 
 _FULL_PRECISION = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class _Snapped:
-    """Bins at inference and the state of the ratios that they were read from: which parameter (a
-    deep copy counts its changes anew) and how often it had been changed."""
+    """Bins at inference and what they were read from.
+
+    Attributes:
+        state: Which parameter (a deep copy counts its changes anew), and how often it had been
+            changed; writes to `.data`, as averages of weights make them, do not count.
+        values: Of the ratios, flat.
+        bins: [L][R].
+    """
 
     state: tuple[int, int]
+    values: list[float]
     bins: list[list[int]]
 
 
@@ -48,7 +55,7 @@ class Compressor(nn.Module):
         ratios: Parameter [layers, regions], the learned ratios; starts at 0. Never below float32,
             whatever `.to(dtype)` says: a bfloat16 ratio does not move at a step of 5e-4.
         enabled: False lets every block compute all tokens as the bare model does.
-        base_fingerprint: What identifies the weights that the model was attached with.
+        base: The host's weights as the model was attached with them.
     """
 
     def __init__(
@@ -57,11 +64,11 @@ class Compressor(nn.Module):
         layers_per_group: Mapping[str, int],
         width: int,
         device: torch.device,
-        base_fingerprint: Fingerprint | None = None,
+        base: HostWeights,
     ) -> None:
         super().__init__()
         self.config = config
-        self.base_fingerprint = base_fingerprint
+        self.base = base
         self.enabled = True
         self.routers = nn.ParameterDict(
             {name: torch.zeros(n, width, device=device) for name, n in layers_per_group.items()}
@@ -74,7 +81,7 @@ class Compressor(nn.Module):
         self._held_rankings: Mapping[int, Tensor] = {}
         self._branch_seed: int | None = None
         self._snapped: _Snapped | None = None
-        self._has_warned = False
+        self._warned: set[str] = set()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Compressor:
         def keep_precision(tensor: Tensor) -> Tensor:
@@ -112,15 +119,27 @@ class Compressor(nn.Module):
 
     def inference_bins(self) -> list[list[int]]:
         """Bin of every layer and region at inference, [L][R]; read once per change of ratios."""
-        if self.ratios.is_inference():
-            return self._snap()
-        state = (id(self.ratios), self.ratios._version)
-        if self._snapped is None or self._snapped.state != state:
-            self._snapped = _Snapped(state, self._snap())
+        unread = self._snapped is None or self._snapped.state != self._ratios_state
+        # Reading them again costs nothing where it makes no accelerator wait.
+        if unread or self.ratios.device.type == "cpu":
+            self.read_ratios(self.ratios.detach().flatten().tolist())
+        assert self._snapped is not None
         return self._snapped.bins
 
-    def _snap(self) -> list[list[int]]:
-        return ratio_core.snap_bins(self.learned_compression_ratios.tolist(), self.config.max_bin)
+    def read_ratios(self, values: list[float]) -> None:
+        """Take notice of the ratios' present values, [L * R], where the caller has read them."""
+        if self._snapped is not None and self._snapped.values == values:
+            bins = self._snapped.bins
+        else:
+            regions = self.config.timestep_regions
+            rows = [values[start : start + regions] for start in range(0, len(values), regions)]
+            bins = ratio_core.snap_bins(rows, self.config.max_bin)
+        self._snapped = _Snapped(self._ratios_state, values, bins)
+
+    @property
+    def _ratios_state(self) -> tuple[int, int]:
+        inference = self.ratios.is_inference()
+        return id(self.ratios), 0 if inference else self.ratios._version
 
     def kept_tokens(self, sequence_length: int) -> list[list[int]]:
         """Tokens that each layer computes at inference, [L][R], of `sequence_length` ones."""
@@ -162,6 +181,11 @@ class Compressor(nn.Module):
 
     def ratio_loss(self, weight: float = 1.0) -> Tensor:
         """`weight * (mean(c) - target)^2` over all layers and regions (Sec. 3.3), a scalar."""
+        if not self.training and torch.is_grad_enabled():
+            self._warn_once(
+                "ratio_loss was called in eval mode, where ratios get no gradient from the "
+                "diffusion loss: call transformer.train() first"
+            )
         target = self.config.target_compression_ratio
         return weight * ratio_core.ratio_loss(self.bounded_ratios, target)
 
@@ -261,6 +285,11 @@ class Compressor(nn.Module):
             regions = [ratio_core.region_of(level, count) for level in noise_levels]
         groups = group_by_region(regions, self.ratios.device)
         if self.training:
+            if not torch.is_grad_enabled():
+                self._warn_once(
+                    "the model is called without gradients in train mode, where branches are "
+                    "drawn at random: call transformer.eval() first"
+                )
             plans = self._training_regions([group.region for group in groups])
         else:
             self._warn_if_idle()
@@ -293,12 +322,13 @@ class Compressor(nn.Module):
         ]
 
     def _warn_if_idle(self) -> None:
-        if self._has_warned or any(b for row in self.inference_bins() for b in row):
-            return
-        self._has_warned = True
-        warn(
-            "DiffCR is attached and every compression ratio is 0: nothing is saved; fine-tune, "
-            "load a checkpoint, or call compressor.set_compression_ratios(...)",
-            DiffCRWarning,
-            stacklevel=2,
-        )
+        if not any(bin_index for row in self.inference_bins() for bin_index in row):
+            self._warn_once(
+                "DiffCR is attached and every compression ratio is 0: nothing is saved; fine-tune, "
+                "load a checkpoint, or call compressor.set_compression_ratios(...)"
+            )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warn(message, DiffCRWarning, stacklevel=3)

@@ -100,7 +100,7 @@ def config_from_json_dict(values: dict[str, Any]) -> MethodConfig:
     """
     values = dict(values)
     method = values.pop("method", None)
-    if method not in _CONFIGS:
+    if not isinstance(method, str) or method not in _CONFIGS:
         raise DiffCRError(f"method is {method!r}: known are {', '.join(sorted(_CONFIGS))}")
     known = [field.name for field in fields(_CONFIGS[method])]
     for key in values:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 SAMPLES = 1024
 TOLERANCE = 1e-2
+_PER_PARAMETER = 16
 _UNRELATED_CONFIG = ("_name_or_path", "_class_name", "_diffusers_version", "_use_default_values")
 
 
@@ -45,6 +46,43 @@ class Fingerprint:
         rounded = self.weights.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
         digest = hashlib.sha256(self.config_hash.encode() + rounded).hexdigest()[:12]
         return f"{self.model_id or 'a model without a name'} [{digest}]"
+
+
+@dataclass(frozen=True, eq=False)
+class HostWeights:
+    """The host's weights when a compressor was made, as far as they are remembered.
+
+    Attributes:
+        fingerprint: What identifies them, None for a model without data (meta device).
+        samples: Of every parameter a few values, float32 on the CPU: an optimizer changes all of a
+            parameter's values, and a small parameter may have none in the fingerprint.
+    """
+
+    fingerprint: Fingerprint | None
+    samples: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, transformer: nn.Module) -> HostWeights:
+        """The weights as they are."""
+        return cls(take_fingerprint(transformer), _take_samples(transformer))
+
+    def have_changed(self, transformer: nn.Module) -> bool:
+        """Whether they differ by more than a conversion to the present dtype."""
+        present = _take_samples(transformer)
+        return any(
+            not torch.equal(present[name].to(parameter.dtype), before.to(parameter.dtype))
+            for name, parameter in host_parameters(transformer)
+            if (before := self.samples.get(name)) is not None
+        )
+
+
+def _take_samples(transformer: nn.Module) -> dict[str, Tensor]:
+    samples = {}
+    for name, parameter in host_parameters(transformer):
+        if not parameter.is_meta:
+            values = parameter.detach().flatten()[:: parameter.numel() // _PER_PARAMETER + 1]
+            samples[name] = values.to("cpu", torch.float32, copy=True)
+    return samples
 
 
 def host_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -13,18 +13,26 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
 from diffcr import lora
-from diffcr.attachment import attach, find_transformer, get_compressor, is_attached
+from diffcr.attachment import (
+    attach,
+    detach,
+    find_transformer,
+    get_compressor,
+    is_attached,
+    make_compressor,
+)
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig, config_from_json_dict, config_to_json_dict
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.families import family_of
 from diffcr.files import read_json, read_tensors, replacing_directory
-from diffcr.fingerprint import Fingerprint, host_parameters, take_fingerprint
+from diffcr.fingerprint import Fingerprint, HostWeights, host_parameters
 from diffcr.hardware import library_versions
 from diffcr.model_card import model_card
 
@@ -76,16 +84,21 @@ def _write(
 ) -> None:
     from safetensors.torch import save_file
 
-    base = compressor.base_fingerprint
+    base = compressor.base.fingerprint
     if base is None:
         raise DiffCRError("the model was attached without weights (meta device): nothing to save")
     state = {k: v.detach().cpu().contiguous() for k, v in compressor.state_dict().items()}
     save_file({**state, "base_weights": base.weights}, directory / STATE_FILE)
     if lora.has_lora(transformer):
         lora.save_lora(transformer, directory / ADAPTER_DIRECTORY)
+    if foreign := lora.foreign_adapters(transformer):
+        warn(
+            f"the adapter {foreign[0]!r} is not DiffCR's and is not saved: save it with peft",
+            DiffCRWarning,
+            stacklevel=4,
+        )
     if weights is None:
-        present = take_fingerprint(transformer)
-        weights = present is None or not torch.equal(present.weights, base.weights)
+        weights = compressor.base.have_changed(transformer)
     if weights:
         host = {k: v.detach().cpu().contiguous() for k, v in host_parameters(transformer)}
         save_file(host, directory / WEIGHTS_FILE)
@@ -126,36 +139,57 @@ def load(
     family_of(transformer)
     checkpoint = read_checkpoint(resolve_checkpoint(directory_or_hub_id, revision))
     attached = is_attached(transformer)
-    present = (
-        get_compressor(transformer).base_fingerprint if attached else take_fingerprint(transformer)
-    )
-    if present is not None and not checkpoint.base.matches(present):
+    base = get_compressor(transformer).base if attached else HostWeights.of(transformer)
+    _check_base(transformer, base, checkpoint)
+    _check_shapes(transformer, checkpoint)
+    compressor = attach(transformer, checkpoint.config)
+    try:
+        lora.replace_lora(transformer, checkpoint.adapter)
+    except DiffCRError:
+        if not attached:
+            detach(transformer)
+        raise
+    compressor.load_state_dict(checkpoint.state)
+    host = dict(host_parameters(transformer))
+    with torch.no_grad():
+        for name, tensor in checkpoint.weights.items():
+            host[name].copy_(tensor)
+    return compressor
+
+
+def _check_base(transformer: nn.Module, base: HostWeights, checkpoint: Checkpoint) -> None:
+    present = base.fingerprint
+    if present is None:
+        return
+    if not checkpoint.base.matches(present):
         raise DiffCRError(
             f"{checkpoint.directory} was trained on {checkpoint.base.describe()}, "
             f"this model is {present.describe()}: load its own base model first"
         )
-    if checkpoint.adapter is not None and lora.has_lora(transformer):
-        lora.remove_lora(transformer)
-    compressor = attach(transformer, checkpoint.config)
-    _fill(transformer, compressor, checkpoint)
-    return compressor
-
-
-def _fill(transformer: nn.Module, compressor: Compressor, checkpoint: Checkpoint) -> None:
-    try:
-        compressor.load_state_dict(checkpoint.state)
-        host = dict(host_parameters(transformer))
-        with torch.no_grad():
-            for name, tensor in checkpoint.weights.items():
-                host[name].copy_(tensor)
-    except (RuntimeError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[-1].strip()
+    if not checkpoint.weights and base.have_changed(transformer):
         raise DiffCRError(
-            f"{checkpoint.directory} does not fit {type(transformer).__name__}: {first_line}"
-        ) from error
-    if checkpoint.adapter is not None:
-        lora.load_lora(transformer, checkpoint.adapter)
-    compressor.base_fingerprint = checkpoint.base
+            f"the model's own weights were changed since it was attached, and "
+            f"{checkpoint.directory} belongs to those before: load the base model anew first"
+        )
+
+
+def _check_shapes(transformer: nn.Module, checkpoint: Checkpoint) -> None:
+    expected = make_compressor(transformer, checkpoint.config).state_dict()
+    host = dict(host_parameters(transformer))
+    unknown = sorted(
+        {*expected}.symmetric_difference(checkpoint.state) | {*checkpoint.weights}.difference(host)
+    )
+    both = [(checkpoint.state, expected), (checkpoint.weights, host)]
+    misfits = unknown or [
+        f"{name} has shape {list(stored[name].shape)} instead of {list(wanted[name].shape)}"
+        for stored, wanted in both
+        for name in stored
+        if stored[name].shape != wanted[name].shape
+    ]
+    if misfits:
+        raise DiffCRError(
+            f"{checkpoint.directory} does not fit {type(transformer).__name__}: {misfits[0]}"
+        )
 
 
 def resolve_checkpoint(directory_or_hub_id: str | Path, revision: str | None = None) -> Path:
@@ -196,15 +230,22 @@ def read_checkpoint(directory: Path) -> Checkpoint:
             f"diffcr reads {_FORMAT}: use the version of diffcr that wrote it"
         )
     try:
-        config = config_from_json_dict(description["config"])
+        config = config_from_json_dict(dict(description["config"]))
         base = description["base_model"]
         state = read_tensors(directory / STATE_FILE)
         fingerprint = Fingerprint(base["id"], base["config_hash"], state.pop("base_weights"))
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise DiffCRError(
             f"{directory} is not a complete checkpoint: {error} is missing"
         ) from error
-    assert isinstance(config, DiffCRConfig)
+    except DiffCRError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise DiffCRError(
+            f"{directory / CONFIG_FILE} is damaged ({error}): copy it again"
+        ) from error
+    if not isinstance(config, DiffCRConfig):
+        raise DiffCRError(f"{directory / CONFIG_FILE} describes no compressed model: {config}")
     adapter = None
     if (directory / ADAPTER_DIRECTORY).is_dir():
         adapter = lora.read_lora(directory / ADAPTER_DIRECTORY)

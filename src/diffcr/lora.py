@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
-from diffcr.families import family_of
+from diffcr.families import family_of, find_transformer
 from diffcr.files import read_json, read_tensors
 
 ADAPTER = "diffcr"
@@ -28,7 +28,7 @@ class Adapter:
 
 
 def add_lora(
-    transformer: nn.Module,
+    pipe_or_transformer: Any,
     rank: int = 32,
     alpha: float | None = None,
     targets: tuple[str, ...] | None = None,
@@ -37,7 +37,7 @@ def add_lora(
     routers and ratios.
 
     Args:
-        transformer: The transformer, attached or not.
+        pipe_or_transformer: The transformer, attached or not, or its pipeline.
         rank: Of the update, at least 1 (the paper's is 32).
         alpha: Scale numerator, `rank` by default.
         targets: Names of linear layers; the family's by default.
@@ -47,6 +47,7 @@ def add_lora(
     """
     from peft import LoraConfig
 
+    transformer = find_transformer(pipe_or_transformer)
     if rank < 1:
         raise DiffCRError(f"LoRA rank is {rank}: give 1 or more")
     config = LoraConfig(
@@ -77,6 +78,11 @@ def inject_lora(transformer: nn.Module, config: Any) -> None:
 def has_lora(transformer: nn.Module) -> bool:
     """Whether the transformer holds DiffCR's adapter."""
     return ADAPTER in getattr(transformer, "peft_config", {})
+
+
+def foreign_adapters(transformer: nn.Module) -> list[str]:
+    """Names of the adapters that are not DiffCR's."""
+    return [name for name in getattr(transformer, "peft_config", {}) if name != ADAPTER]
 
 
 def remove_lora(transformer: nn.Module) -> None:
@@ -124,6 +130,26 @@ def lora_state_dict(transformer: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
+def replace_lora(transformer: nn.Module, adapter: Adapter | None) -> None:
+    """Put an adapter, or none, in the place of the one that is there; all or nothing.
+
+    Raises:
+        DiffCRError: The adapter does not fit, and the one that was there is there again.
+    """
+    previous = None
+    if has_lora(transformer):
+        previous = Adapter(lora_config(transformer), lora_state_dict(transformer))
+        remove_lora(transformer)
+    if adapter is None:
+        return
+    try:
+        load_lora(transformer, adapter)
+    except DiffCRError:
+        if previous is not None:
+            load_lora(transformer, previous)
+        raise
+
+
 def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
     """Add an adapter and its weights.
 
@@ -132,7 +158,11 @@ def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
     """
     from peft import set_peft_model_state_dict
 
-    inject_lora(transformer, adapter.config)
+    try:
+        inject_lora(transformer, adapter.config)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DiffCRError(f"the LoRA's adapter_config.json does not fit: {reason}") from error
     expected = {name: tensor.shape for name, tensor in lora_state_dict(transformer).items()}
     if expected != {name: tensor.shape for name, tensor in adapter.weights.items()}:
         remove_lora(transformer)
@@ -160,7 +190,13 @@ def read_lora(directory: Path) -> Adapter:
 
     read_json(directory / _CONFIG_FILE)
     weights = read_tensors(directory / _WEIGHTS_FILE)
-    return Adapter(LoraConfig.from_pretrained(str(directory)), weights)
+    try:
+        config = LoraConfig.from_pretrained(str(directory))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DiffCRError(
+            f"{directory / _CONFIG_FILE} is no LoRA configuration ({error}): copy it again"
+        ) from error
+    return Adapter(config, weights)
 
 
 def _adapted_layers(transformer: nn.Module) -> Iterator[tuple[str, Any]]:

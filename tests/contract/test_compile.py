@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from diffcr.attachment import detach
 from diffcr.compilation import compile as compile_model
 from diffcr.config import DiffCRConfig
 from diffcr.core.ratios import kept_tokens
 from diffcr.core.select import kept_indices, rank_tokens
 from diffcr.seam import bound_block
-from tests.hosts import denoise, gradients, inputs, rankings, trained_pixart
+from tests.hosts import denoise, gradients, inputs, pixart, rankings, trained_pixart
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +126,22 @@ def test_a_compiled_model_has_a_graph_per_region() -> None:
         for timestep in (100, 300, 600, 900, 150, 950):
             denoise(transformer, inputs(timestep=timestep))
     assert counter.frame_count <= transformer.diffcr.config.timestep_regions + 1
+
+
+def test_a_copy_of_a_compiled_model_has_its_own_weights_and_detach_restores() -> None:
+    transformer = trained_pixart()
+    expected = denoise(transformer, inputs())
+    compile_model(transformer, granularity="model", backend="aot_eager")
+    other = copy.deepcopy(transformer)
+    with torch.no_grad():
+        assert (denoise(other, inputs()) - expected).abs().max() < 1e-5
+        for parameter in other.parameters():
+            parameter.zero_()
+        assert denoise(other, inputs()).abs().max() == 0
+        assert (denoise(transformer, inputs()) - expected).abs().max() < 1e-5
+    detach(transformer)
+    assert "forward" not in vars(transformer)
+    assert torch.equal(denoise(transformer, inputs()), denoise(pixart(), inputs()))
 
 
 def test_the_mlp_gate_compiles() -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from diffusers import PixArtTransformer2DModel
+from diffusers.training_utils import EMAModel
+from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 import diffcr
 from diffcr.attachment import attach, detach, disabled, find_transformer, get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.lora import add_lora
+from diffcr.lora import ADAPTER, add_lora
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")
@@ -233,3 +238,87 @@ def test_parameter_groups_decay_neither_routers_nor_ratios() -> None:
     assert decays[id(transformer.diffcr.ratios)] == 0
     assert all(decays[id(p)] == 0 for p in transformer.diffcr.routers.values())
     assert len(decays) == sum(1 for _ in transformer.parameters())
+
+
+def test_bins_follow_an_average_that_is_copied_in_and_out() -> None:
+    transformer = trained_pixart()
+    compressor = transformer.diffcr
+    average = EMAModel(transformer.parameters())
+    trained = compressor.inference_bins()
+    compressor.set_compression_ratios(0.0)
+    average.store(transformer.parameters())
+    assert compressor.compression_ratios.eq(0).all()
+    before = denoise(transformer, inputs())
+    average.copy_to(transformer.parameters())
+    assert not torch.equal(denoise(transformer, inputs()), before)
+    assert compressor.inference_bins() == trained
+    average.restore(transformer.parameters())
+    assert torch.equal(denoise(transformer, inputs()), before)
+
+
+def test_a_lora_of_ones_own_works_and_is_said_not_to_be_saved(tmp_path: Path) -> None:
+    transformer = trained_pixart()
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["to_q"]), transformer)
+    with pytest.raises(DiffCRError, match=r"frozen.*requires_grad_\(True\)"):
+        diffcr.parameter_groups(transformer, lr=1e-4)
+    transformer.diffcr.requires_grad_(True)
+    groups = diffcr.parameter_groups(transformer, lr=1e-4)
+    trained = [id(p) for group in groups for p in group["params"]]
+    assert len(trained) == len(set(trained)) == 2 * 2 * 3 + 2
+    with pytest.warns(DiffCRWarning, match="'default' is not DiffCR's"):
+        diffcr.save(transformer, tmp_path / "saved")
+
+
+def test_a_peft_model_is_unwrapped() -> None:
+    transformer = trained_pixart()
+    expected = denoise(transformer, inputs())
+    wrapped = get_peft_model(transformer, LoraConfig(r=2, target_modules=["to_q"]))
+    assert find_transformer(wrapped) is transformer
+    assert (denoise(wrapped, inputs()) - expected).abs().max() < 1e-5
+    assert diffcr.summary(wrapped) == diffcr.summary(transformer)
+
+
+def test_a_lora_goes_into_a_pipelines_transformer() -> None:
+    pipe = types.SimpleNamespace(transformer=trained_pixart())
+    add_lora(pipe, rank=2)
+    assert ADAPTER in pipe.transformer.peft_config
+
+
+def test_a_model_in_ddp_is_refused(tmp_path: Path) -> None:
+    transformer = pixart()
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1
+    )
+    try:
+        with pytest.raises(DiffCRError, match="attach first, then wrap"):
+            attach(nn.parallel.DistributedDataParallel(transformer))
+    finally:
+        torch.distributed.destroy_process_group()
+    attach(transformer)
+
+
+def test_layer_by_layer_offload_is_refused_with_what_to_do() -> None:
+    transformer = trained_pixart()
+    cpu_offload(transformer, execution_device=torch.device("cpu"))
+    with pytest.raises(DiffCRError, match="enable_model_cpu_offload"):
+        denoise(transformer, inputs())
+
+
+def test_modes_that_mislead_are_warned_of() -> None:
+    transformer = trained_pixart()
+    with pytest.warns(DiffCRWarning, match=r"ratio_loss was called in eval mode"):
+        transformer.diffcr.ratio_loss()
+    transformer.train()
+    with torch.no_grad(), pytest.warns(DiffCRWarning, match="without gradients in train mode"):
+        denoise(transformer, inputs())
+
+
+def test_routers_and_ratios_are_next_to_nothing_beside_the_model() -> None:
+    with torch.device("meta"):
+        transformer = PixArtTransformer2DModel(
+            num_layers=28, sample_size=64, caption_channels=4096, use_additional_conditions=False
+        )
+    compressor = attach(transformer)
+    added = sum(parameter.numel() for parameter in compressor.parameters())
+    total = sum(parameter.numel() for parameter in transformer.parameters())
+    assert total > 6e8 and added / total < 1e-4

@@ -75,14 +75,14 @@ def test_regions_differ_and_a_given_region_is_the_timesteps() -> None:
         pass
 
 
-@pytest.mark.parametrize("timesteps", [torch.tensor([300]), torch.tensor(300).expand(2)])
-def test_forms_of_a_timestep_that_the_host_accepts(timesteps: torch.Tensor) -> None:
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float16, torch.float32, torch.float64])
+def test_forms_of_a_timestep_that_the_host_accepts(dtype: torch.dtype) -> None:
     transformer = trained_pixart()
     expected = denoise(transformer, inputs().at(torch.tensor([300, 300])))
-    if timesteps.numel() == 1:
-        timesteps = timesteps.expand(2)
+    timesteps = torch.tensor([300, 300], dtype=dtype)
     assert torch.equal(denoise(transformer, inputs().at(timesteps)), expected)
-    assert torch.equal(denoise(transformer, inputs().at(timesteps.float())), expected)
+    expanded = torch.tensor(300, dtype=dtype).expand(2)
+    assert torch.equal(denoise(transformer, inputs().at(expanded)), expected)
 
 
 def test_a_timestep_outside_the_noise_range_is_refused() -> None:

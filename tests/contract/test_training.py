@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from diffcr.attachment import attach, get_compressor
+from diffcr.attachment import attach, disabled, get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.lora import add_lora
 from tests.hosts import (
@@ -190,3 +192,13 @@ def test_bfloat16_autocast_trains_full_precision_ratios() -> None:
     loss.backward()
     assert transformer.diffcr.ratios.grad.dtype == torch.float32
     assert transformer.diffcr.ratios.grad.isfinite().all()
+
+
+def test_the_mlp_gate_leaves_nothing_behind_after_a_recomputation() -> None:
+    transformer = trained_pixart(DiffCRConfig(gate="sigmoid-mlp")).train()
+    transformer.enable_gradient_checkpointing()
+    _loss(transformer).backward()
+    with disabled(transformer):
+        dense = denoise(transformer, inputs())
+        assert torch.equal(denoise(copy.deepcopy(transformer), inputs()), dense)
+    assert torch.equal(dense, denoise(pixart().train(), inputs()))

@@ -157,7 +157,9 @@ def pixart_shape(
     multiply_adds += inner * (_TIMESTEP_CHANNELS + inner + _MODULATIONS * inner)
     if config.get("caption_channels"):
         multiply_adds += text_tokens * inner * (config["caption_channels"] + inner)
-    if config.get("use_additional_conditions"):
+    conditioned = config.get("use_additional_conditions")
+    # Left open, the host decides by the size (pixart_transformer_2d.py).
+    if config["sample_size"] == 128 if conditioned is None else conditioned:
         third = inner // 3
         multiply_adds += 3 * third * (_TIMESTEP_CHANNELS + third)
     outside = Flops(2 * multiply_adds, 2 * multiply_adds)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 from typing import Any
 
 import torch
 from torch import Tensor
 
 BINS = 10
+TIMESTEPS = 1000
 _ON_A_BIN = 1e-5
 _LARGEST_DRIFT = 0.005
 
@@ -90,6 +91,14 @@ def region_of(noise_level: float, regions: int) -> int:
     """
     level = torch.tensor(noise_level, dtype=torch.float32)
     return min(int(level * regions), regions - 1)
+
+
+def region_timesteps(region: int, regions: int) -> range:
+    """The timesteps 0 to 999 of a region."""
+    first, beyond = (ceil(edge * TIMESTEPS / regions) for edge in (region, region + 1))
+    assert region_of(first / TIMESTEPS, regions) == region
+    assert region_of((beyond - 1) / TIMESTEPS, regions) == region
+    return range(first, beyond)
 
 
 class _BoundedRatios(torch.autograd.Function):

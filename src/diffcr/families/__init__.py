@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import nn
 
 from diffcr.errors import DiffCRError
@@ -14,6 +17,38 @@ FAMILIES: tuple[Family, ...] = (PIXART,)
 def class_path(model: object) -> str:
     """Module and name of an object's class."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def find_transformer(pipe_or_transformer: Any) -> nn.Module:
+    """The transformer of a diffusers pipeline, or the transformer itself, out of whatever wraps it
+    (DDP, torch.compile, a `PeftModel`).
+
+    Raises:
+        DiffCRError: There is none.
+    """
+    found = pipe_or_transformer
+    if not isinstance(found, nn.Module):
+        found = getattr(found, "transformer", None)
+    if not isinstance(found, nn.Module):
+        raise DiffCRError(
+            f"{class_path(pipe_or_transformer)} has no transformer: "
+            f"pass a pipeline or one of {', '.join(supported_models())}"
+        )
+    *_, innermost = unwrapped(found)
+    return innermost
+
+
+def unwrapped(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, then what it wraps, down to the model itself."""
+    yield module
+    base_model: Any = getattr(module, "get_base_model", None)
+    if base_model is not None:
+        yield from unwrapped(base_model())
+        return
+    for attribute in ("_orig_mod", "module"):
+        if isinstance(getattr(module, attribute, None), nn.Module):
+            yield from unwrapped(getattr(module, attribute))
+            return
 
 
 def family_of(transformer: nn.Module) -> Family:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from diffcr.core.ratios import TIMESTEPS
 from diffcr.errors import DiffCRError
 from diffcr.seam import BlockLayout
 
-TRAINING_TIMESTEPS = 1000
+
+class CallInputs(Protocol):
+    """From what is denoised to the arguments of the transformer's forward, by name."""
+
+    def __call__(
+        self,
+        transformer: Any,
+        latents: Tensor,
+        timesteps: Tensor,
+        prompt_embeds: Tensor,
+        prompt_mask: Tensor | None,
+    ) -> dict[str, Any]:
+        """Latents [B, C, h, w], timesteps [B], embeddings [B, T, D] and their mask [B, T]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,7 @@ class Family:
         width: Key of the tokens' width in the compressor: the product of these config entries.
         timestep: Argument of the transformer's forward with the timestep.
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
+        call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
     """
 
     name: str
@@ -34,6 +49,7 @@ class Family:
     width: tuple[str, ...]
     timestep: str
     lora_targets: tuple[str, ...]
+    call_inputs: CallInputs
 
     def noise_levels(self, timestep: Any) -> list[float]:
         """Noise level in [0, 1] of each sample, or of all, from a DDPM timestep in [0, 1000].
@@ -47,11 +63,11 @@ class Family:
         if timestep is None:
             raise DiffCRError("the transformer was called without a timestep: pass one")
         values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
-        levels = [float(value) / TRAINING_TIMESTEPS for value in values]
+        levels = [float(value) / TIMESTEPS for value in values]
         for level in levels:
             if not 0 <= level <= 1:
                 raise DiffCRError(
-                    f"timestep {level * TRAINING_TIMESTEPS:g} is outside "
-                    f"[0, {TRAINING_TIMESTEPS}]: it lies in no timestep region"
+                    f"timestep {level * TIMESTEPS:g} is outside "
+                    f"[0, {TIMESTEPS}]: it lies in no timestep region"
                 )
         return levels

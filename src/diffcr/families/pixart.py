@@ -7,8 +7,41 @@ modulation [B, 6 D], not a timestep (diffusers/models/transformers/pixart_transf
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from torch import Tensor
+
 from diffcr.families.family import Family
 from diffcr.seam import BlockLayout
+
+# Of the autoencoder of every published model that takes the picture's size as a condition.
+_PIXELS_PER_LATENT = 8
+
+
+def _call_inputs(
+    transformer: Any,
+    latents: Tensor,
+    timesteps: Tensor,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor | None,
+) -> dict[str, Any]:
+    """As in diffusers' pipeline_pixart_alpha.py: the 1024 model is told the picture's size."""
+    conditions: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+    if transformer.use_additional_conditions:
+        height, width = (_PIXELS_PER_LATENT * side for side in latents.shape[-2:])
+        size = torch.tensor([[height, width]]).to(latents)
+        conditions["resolution"] = size.expand(len(latents), 2)
+        conditions["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(len(latents), 1)
+    return {
+        "hidden_states": latents,
+        "encoder_hidden_states": prompt_embeds,
+        "encoder_attention_mask": prompt_mask,
+        "timestep": timesteps,
+        "added_cond_kwargs": conditions,
+        "return_dict": False,
+    }
+
 
 PIXART = Family(
     name="pixart",
@@ -33,4 +66,5 @@ PIXART = Family(
     width=("num_attention_heads", "attention_head_dim"),
     timestep="timestep",
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
+    call_inputs=_call_inputs,
 )

@@ -121,9 +121,11 @@ def _gated(
     bound = bound_block(block)
     if gate == "sigmoid-mlp":
         bound.mlp_scale = torch.sigmoid(logits)
-        output = bound.host_forward(block, **arguments)
-        bound.mlp_scale = None
-        return output
+        try:
+            return bound.host_forward(block, **arguments)
+        finally:
+            # Recomputation under gradient checkpointing leaves the block by an exception.
+            bound.mlp_scale = None
     importance = torch.sigmoid(logits)
     scale = 2 * importance if gate == "identity" else importance
     return scale_update(before, bound.host_forward(block, **arguments), scale)
