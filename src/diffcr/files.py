@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -16,16 +17,24 @@ from diffcr.errors import DiffCRError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# linux/fcntl.h, linux/fs.h
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
 
 @contextmanager
 def replacing_directory(target: Path) -> Iterator[Path]:
     """A directory to write into that takes the place of `target` when the context ends well.
 
-    Files are on the disk before the rename, so that a kill or a power cut leaves the previous
-    directory or the complete one.
+    Files are on the disk before the exchange, so that a kill or a power cut leaves the previous
+    directory or the complete one. What an earlier, killed writer left beside it is removed: one
+    process at a time writes a target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    for left_over in target.parent.glob(f".{target.name}.*.partial"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    workplace = Path(
+        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    )
     try:
         written = workplace / "written"
         written.mkdir()
@@ -33,20 +42,43 @@ def replacing_directory(target: Path) -> Iterator[Path]:
         for path in written.rglob("*"):
             if path.is_file():
                 _flush(path)
-        if target.exists():
-            os.replace(target, workplace / "previous")
-        os.replace(written, target)
+        if not (target.exists() and _exchange(written, target)):
+            if target.exists():
+                os.replace(target, workplace / "previous")
+            os.replace(written, target)
+        _flush(target.parent)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one step, where the system can (Linux); whether it was done."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    paths = (os.fsencode(first), os.fsencode(second))
+    swapped: int = renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
+    return swapped == 0
+
+
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """A name to write a file under that takes the place of `target` when the context ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: under a temporary name beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    _flush(temporary)
-    os.replace(temporary, path)
+    """Write a file whole."""
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, values: Any) -> None:

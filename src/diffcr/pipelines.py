@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from math import lcm
 from pathlib import Path
 from typing import Any
 
 from diffcr.errors import DiffCRError
+from diffcr.families import family_of, find_transformer
 
 
 def load_pipeline(model: str | Path, device: str | None = None) -> Any:
@@ -16,10 +19,10 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
         device: Where to; a GPU where there is one by default.
 
     Raises:
-        DiffCRError: There is no such pipeline, or it cannot be read.
+        DiffCRError: There is no such pipeline, it cannot be read, or its class is not supported.
     """
-    import torch
     from diffusers import DiffusionPipeline
+    from safetensors import SafetensorError
 
     name = str(model)
     is_id = isinstance(model, str) and name.count("/") == 1 and name[0] not in "./~"
@@ -28,7 +31,24 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     try:
         # Without it diffusers falls back to unpickling where there is no safetensors file.
         pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DiffCRError(f"no pipeline can be loaded from {name}: {reason}") from error
-    return pipe.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    family_of(find_transformer(pipe))
+    return pipe.to(device or _own_device())
+
+
+def size_multiple(pipe: Any) -> int:
+    """What height and width in pixels have to be multiples of: tokens are whole patches of latents,
+    and pipelines ask for multiples of 8 besides."""
+    patch = int(getattr(pipe.transformer.config, "patch_size", 1))
+    return lcm(8, int(getattr(pipe, "vae_scale_factor", 8)) * patch)
+
+
+def _own_device() -> str:
+    """This process's GPU where there is one: under torchrun each has its own."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

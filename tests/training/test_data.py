@@ -93,3 +93,21 @@ def test_encoded_data_is_found_again_with_another_number_of_threads(
     finally:
         torch.set_num_threads(threads)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_picture_replaced_under_its_name_is_encoded_anew(folder: Path, tmp_path: Path) -> None:
+    pipe, cache = tiny_pixart_pipeline(), tmp_path / "cache"
+    first = encode_dataset(pipe, ImageFolder(folder, 32), cache, 48)
+    Image.new("RGB", (32, 64), (255, 255, 255)).save(folder / "1.png")
+    again = encode_dataset(pipe, ImageFolder(folder, 32), cache, 48)
+    assert torch.equal(first.latents[0], again.latents[0])
+    assert not torch.equal(first.latents[1], again.latents[1])
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"file_name": "0.png", "text": null}', b'{"file_name": 3, "text": "a"}', b"\xff\xfe"]
+)
+def test_metadata_that_is_no_text_is_refused(folder: Path, line: bytes) -> None:
+    (folder / "metadata.jsonl").write_bytes(line)
+    with pytest.raises(DiffCRError, match=r"metadata\.jsonl"):
+        ImageFolder(folder, 32)

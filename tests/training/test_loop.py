@@ -9,21 +9,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import PixArtTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import diffcr
 from diffcr.attachment import get_compressor
 from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.training.run import read_history
+from diffcr.training.history import read_history
+from diffcr.training.loop import train
+from diffcr.training.objective import NoiseSchedule
+from diffcr.training.run import forward_losses, make_draws, prepare_model
 from tests.hosts import denoise, inputs, pixart
-from tests.training.worker import run, tiny_data, tiny_pipe, tiny_recipe
+from tests.training.worker import METHOD, run, tiny_data, tiny_pipe, tiny_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,7 +185,7 @@ def test_settings_train(tmp_path: Path, changes: dict[str, Any]) -> None:
         assert torch.equal(denoise(loaded, inputs()), denoise(pipe.transformer, inputs()))
 
 
-def test_gradient_accumulation_and_checkpointing_change_no_result(tmp_path: Path) -> None:
+def test_gradient_checkpointing_changes_no_result(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     run(tmp_path / "plain", tiny_recipe(steps=3))
     run(tmp_path / "checkpointed", tiny_recipe(steps=3, gradient_checkpointing=True))
@@ -196,7 +202,84 @@ def test_the_dense_model_trains_through_the_same_loop(
 
 
 def test_another_run_in_the_directory_is_not_overwritten(finished: Path) -> None:
-    from diffcr.training.loop import train
-
     with pytest.raises(DiffCRError, match="holds another run"):
         train(tiny_recipe(), tiny_pipe(), tiny_data(), finished, resume=False)
+
+
+def test_accumulated_gradients_are_the_mean_over_micro_batches(tmp_path: Path) -> None:
+    recipe = tiny_recipe(steps=1, gradient_accumulation=2, finetune="full")
+    recipe = recipe.with_changes(optimizer=replace(recipe.optimizer, gradient_clip=0.0))
+    stepped: dict[int, Tensor] = {}
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            stepped.update({id(p): p.grad.clone() for p in group["params"]})
+
+    hook = register_optimizer_step_pre_hook(look)
+    pipe = tiny_pipe()
+    run(tmp_path / "run", recipe, pipe)
+    hook.remove()
+    accumulated = {n: stepped[id(p)] for n, p in pipe.transformer.named_parameters()}
+    alone, data = tiny_pipe(), tiny_data()
+    compressor = prepare_model(alone.transformer.train(), recipe)
+    assert compressor is not None
+    schedule, cpu = NoiseSchedule.of(alone.scheduler), torch.device("cpu")
+    draws = make_draws(recipe, data, processes=1)
+    for micro in range(2):
+        draw = draws.micro_batch(0, micro)
+        compressor.seed_branches(draw.branch_seed)
+        losses = forward_losses(
+            alone.transformer, alone.transformer, schedule, data, draw, recipe, cpu
+        )
+        (losses.total / 2 + compressor.ratio_loss(recipe.ratio_loss.weight) / 2).backward()
+    for name, parameter in alone.transformer.named_parameters():
+        assert parameter.grad is not None
+        assert (parameter.grad - accumulated[name]).abs().max() < 1e-6, name
+
+
+@pytest.mark.parametrize(
+    ("changes", "saying"),
+    [
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"method": replace(METHOD, target_compression_ratio=0.5)}, "target_compression_ratio"),
+        ({"steps": 6}, "a run of 12 steps"),
+    ],
+)
+def test_another_run_does_not_go_on_from_a_runs_checkpoints(
+    finished: Path, tmp_path: Path, changes: dict[str, Any], saying: str
+) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(finished, directory)
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    with pytest.raises(DiffCRError, match=saying):
+        run(directory, tiny_recipe(**changes))
+    data = tiny_data()
+    data.latents[0] += 1
+    with pytest.raises(DiffCRError, match=r"data\.contents"):
+        train(tiny_recipe(), tiny_pipe(), data, directory)
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+
+def test_a_model_that_is_told_the_pictures_size_trains(tmp_path: Path) -> None:
+    pipe = tiny_pipe()
+    torch.manual_seed(0)
+    pipe.transformer = PixArtTransformer2DModel.from_config(
+        {
+            **pipe.transformer.config,
+            "use_additional_conditions": True,
+            "attention_head_dim": 24,
+            "cross_attention_dim": 48,
+        }
+    )
+    result = run(tmp_path / "run", tiny_recipe(steps=2), pipe)
+    assert result.mean_compression_ratio and result.mean_compression_ratio > 0
+
+
+def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: two\nsteps: 2\nbatch_size: 4\nema_decay: 0.5\ndata: {size: 40}\n")
+    launch = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29573)
+    process = _start(*launch, "-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
+    assert process.wait(240) == 0, process.stderr and process.stderr.read().decode()
+    assert len(list((tmp_path / "encoded").glob("*"))) == 1
+    assert (tmp_path / "run" / "final" / "diffcr_config.json").exists()

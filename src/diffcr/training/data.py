@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffcr.errors import DiffCRError
-from diffcr.files import read_tensors
+from diffcr.files import read_tensors, replacing_file
 from diffcr.scenes import ScenesDataset
 from diffcr.training.recipe import DataRecipe
 
@@ -67,13 +67,18 @@ class ImageFolder:
     resolution: int
     size: int | None = None
     entries: tuple[tuple[str, str], ...] = field(init=False)
+    versions: tuple[tuple[int, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         entries = _read_metadata(self.path)[: self.size]
-        for name, _ in entries:
-            if not (self.path / name).is_file():
-                raise DiffCRError(f"{self.path / name} is missing, metadata.jsonl names it")
+        files = [self.path / name for name, _ in entries]
+        for file in files:
+            if not file.is_file():
+                raise DiffCRError(f"{file} is missing, metadata.jsonl names it")
         object.__setattr__(self, "entries", tuple(entries))
+        # Part of what identifies the contents: a picture replaced under its name is another.
+        stats = [file.stat() for file in files]
+        object.__setattr__(self, "versions", tuple((s.st_size, s.st_mtime_ns) for s in stats))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -94,13 +99,20 @@ def _read_metadata(folder: Path) -> list[tuple[str, str]]:
     metadata = folder / "metadata.jsonl"
     if not metadata.is_file():
         raise DiffCRError(f"{metadata} is missing: one JSON object a line, file_name and text")
+    try:
+        lines = metadata.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DiffCRError(f"{metadata} cannot be read as UTF-8: {error}") from error
     entries = []
-    for number, line in enumerate(metadata.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             item = json.loads(line)
-            entries.append((str(item["file_name"]), str(item["text"])))
+            name, text = item["file_name"], item["text"]
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise TypeError("both are texts")
+            entries.append((name, text))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DiffCRError(
                 f"{metadata}, line {number}: give an object with file_name and text ({error})"
@@ -181,24 +193,28 @@ def encode_dataset(
         caption_of.append(captions.setdefault(item.caption, len(captions)))
         batch.append(item.image)
         if len(batch) == batch_size or index == len(dataset) - 1:
-            latents.append(_encode_images(pipe, batch))
+            latents.append(encode_images(pipe, batch).float().cpu())
             batch = []
     embeds, masks = _encode_captions(pipe, list(captions), max_sequence_length, batch_size)
     encoded = EncodedDataset(torch.cat(latents), embeds, masks, torch.tensor(caption_of))
-    cache_directory.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in vars(encoded).items()}, partial)
-    os.replace(partial, path)
+    with replacing_file(path) as temporary:
+        save_file({name: value.contiguous() for name, value in vars(encoded).items()}, temporary)
     return encoded
 
 
+def image_tensor(images: Sequence[Image.Image]) -> Tensor:
+    """PIL images of one size as [B, 3, H, W] float32 in [-1, 1]."""
+    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 @torch.no_grad()
-def _encode_images(pipe: Any, images: list[Image.Image]) -> Tensor:
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    pixels = pixels.permute(0, 3, 1, 2).to(pipe.vae.device, pipe.vae.dtype) / 127.5 - 1
-    latents = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
-    result: Tensor = latents.float().cpu()
-    return result
+def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
+    """Latents [B, C, h, w] of pictures of one size, scaled as the pipeline scales them, on the
+    autoencoder's device and in its dtype."""
+    pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
+    latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    return latents
 
 
 @torch.no_grad()
@@ -223,6 +239,9 @@ def _encode_captions(
 
 def _cache_key(pipe: Any, dataset: CaptionedImages, max_sequence_length: int) -> str:
     digest = hashlib.sha256(f"{dataset!r} {max_sequence_length}".encode())
+    digest.update(str(pipe.vae.config.scaling_factor).encode())
+    # Pictures that are made when they are asked for change with the code that makes them.
+    digest.update(dataset[0].image.tobytes())
     for module in (pipe.vae, pipe.text_encoder):
         digest.update(f"{type(module).__name__} {module.dtype}".encode())
         for parameter in module.parameters():

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffcr.core.ratios import region_of
-
-TIMESTEPS = 1000
+from diffcr.core.ratios import region_timesteps
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,11 @@ class Draws:
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
         size = self.micro_batch_size
         region = int(torch.randint(self.regions, (), generator=generator))
-        first, beyond = region_timesteps(region, self.regions)
+        timesteps = region_timesteps(region, self.regions)
         return MicroBatch(
             indices=self._indices((step * self.gradient_accumulation + micro) * size, size),
             region=region,
-            timesteps=torch.randint(first, beyond, (size,), generator=generator),
+            timesteps=torch.randint(timesteps.start, timesteps.stop, (size,), generator=generator),
             noise=torch.randn(size, *self.latent_shape, generator=generator),
             drop_caption=torch.rand(size, generator=generator) < self.caption_dropout,
             branch_seed=int(state[1] >> np.uint64(1)),
@@ -106,12 +103,3 @@ def _epoch_order(seed: int, epoch: int, items: int) -> Tensor:
     state = np.random.SeedSequence([seed, epoch, items, 1]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
     return torch.randperm(items, generator=generator)
-
-
-def region_timesteps(region: int, regions: int) -> tuple[int, int]:
-    """First timestep of a region and the first beyond it."""
-    first = ceil(region * TIMESTEPS / regions)
-    beyond = ceil((region + 1) * TIMESTEPS / regions)
-    assert region_of(first / TIMESTEPS, regions) == region
-    assert region_of((beyond - 1) / TIMESTEPS, regions) == region
-    return first, beyond

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from diffcr.pipelines import load_pipeline
+import torch
+
+from diffcr.errors import DiffCRError
+from diffcr.pipelines import load_pipeline, size_multiple
 from diffcr.training.data import encode_dataset, open_dataset
 from diffcr.training.loop import TrainingResult, train
 from diffcr.training.recipe import TrainingRecipe
@@ -23,13 +27,29 @@ def run_recipe(
     Raises:
         DiffCRError: The model, the data or the recipe is wrong.
     """
+    from accelerate import PartialState
+
     from diffcr.pretrained import default_pipeline_path
 
     output = Path(output_directory)
+    on_gpu = torch.cuda.is_available()
+    if recipe.mixed_precision == "fp16" and not on_gpu:
+        raise DiffCRError("mixed_precision is 'fp16', which needs a GPU: give 'bf16' or 'no'")
     dataset = open_dataset(recipe.data)
     pipe = load_pipeline(recipe.model or default_pipeline_path())
+    _check_resolution(pipe, recipe)
     pipe.set_progress_bar_config(disable=True)
-    encoded = encode_dataset(
-        pipe, dataset, output.parent / "encoded", recipe.data.max_sequence_length
-    )
+    # The first process encodes, the others find what it wrote.
+    with PartialState(cpu=not on_gpu).main_process_first():
+        encoded = encode_dataset(
+            pipe, dataset, output.parent / "encoded", recipe.data.max_sequence_length
+        )
     return train(recipe, pipe, encoded, output, resume)
+
+
+def _check_resolution(pipe: Any, recipe: TrainingRecipe) -> None:
+    multiple, resolution = size_multiple(pipe), recipe.data.resolution
+    if resolution % multiple:
+        raise DiffCRError(
+            f"data.resolution is {resolution}: this pipeline needs a multiple of {multiple}"
+        )

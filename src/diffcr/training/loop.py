@@ -19,14 +19,18 @@ from diffcr.hardware import hardware, library_versions
 from diffcr.training.average import WeightAverage
 from diffcr.training.checkpoint import Progress, TrainedState, load_checkpoint, save_checkpoint
 from diffcr.training.data import EncodedDataset
-from diffcr.training.draws import Draws, MicroBatch
+from diffcr.training.draws import MicroBatch
+from diffcr.training.history import History
+from diffcr.training.identity import RunIdentity
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
-    History,
+    StepLosses,
     attention_kernel,
     forward_losses,
     learning_rate_factor,
+    make_accelerator,
+    make_draws,
     make_optimizer,
     next_ratio_loss_weight,
     prepare_model,
@@ -84,7 +88,9 @@ class _Trainer:
         resume: bool,
     ) -> None:
         self.recipe, self.data, self.directory = recipe, dataset, directory
-        self.accelerator = _make_accelerator(recipe, directory)
+        identity = RunIdentity.of(recipe, dataset)
+        identity.check(directory)
+        self.accelerator = make_accelerator(recipe, directory)
         self.schedule = NoiseSchedule.of(pipe.scheduler)
         self.transformer = find_transformer(pipe)
         self.compressor: Compressor | None = prepare_model(self.transformer, recipe)
@@ -94,11 +100,12 @@ class _Trainer:
         self.average = WeightAverage(trained, recipe.ema_decay)
         self.state = TrainedState(trained, self.average.values, optimizer)
         self.model, self.optimizer = self.accelerator.prepare(self.transformer, optimizer)
-        self.draws = _make_draws(recipe, dataset, self.accelerator.num_processes)
+        self.draws = make_draws(recipe, dataset, self.accelerator.num_processes)
         self.progress = self._resume(resume)
         # Every process has read its checkpoint before the first one changes files.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            identity.write(directory)
             self.history = History(directory / "history.jsonl", self.progress.step)
 
     def _resume(self, resume: bool) -> Progress:
@@ -110,6 +117,11 @@ class _Trainer:
         found = load_checkpoint(checkpoints, self.state)
         if found is None:
             return Progress(ratio_loss_weight=self.recipe.ratio_loss.weight)
+        if found.step > self.recipe.steps:
+            raise DiffCRError(
+                f"{self.directory} holds a run of {found.step} steps, more than steps "
+                f"({self.recipe.steps}): give another directory"
+            )
         self.average.updates = found.average_updates
         if self.accelerator.scaler is not None and found.scaler:
             self.accelerator.scaler.load_state_dict(found.scaler)
@@ -156,8 +168,10 @@ class _Trainer:
         if self.compressor is not None:
             self.compressor.project_ratios()
         self.average.update()
-        loss = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean")
-        values = {"loss": float(loss), "region": float(draw.region)}
+        values = {"loss": self._mean([micro.diffusion for micro in losses])}
+        values["region"] = float(draw.region)
+        if self.recipe.distillation_weight > 0:
+            values["distillation"] = self._mean([micro.distillation for micro in losses])
         if (mean := self._mean_ratio()) is not None:
             values["ratio"] = mean
         self.progress = replace(
@@ -168,7 +182,11 @@ class _Trainer:
         )
         return values
 
-    def _backward(self, draw: MicroBatch) -> torch.Tensor:
+    def _mean(self, losses: list[torch.Tensor]) -> float:
+        """Over micro-batches and processes."""
+        return float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+
+    def _backward(self, draw: MicroBatch) -> StepLosses:
         if self.compressor is not None:
             self.compressor.seed_branches(draw.branch_seed)
         part = draw.part(self.accelerator.process_index, self.accelerator.num_processes)
@@ -182,7 +200,7 @@ class _Trainer:
             if self.compressor is not None:
                 total = total + self.compressor.ratio_loss(self.progress.ratio_loss_weight)
             self.accelerator.backward(total)
-        return losses.diffusion
+        return losses
 
     def _clip(self) -> None:
         if self.recipe.optimizer.gradient_clip > 0:
@@ -267,40 +285,3 @@ class _Trainer:
 
     def _mean_ratio(self) -> float | None:
         return None if self.compressor is None else self.compressor.mean_compression_ratio
-
-
-def _make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    # accelerate keeps the first run's precision for the whole process otherwise.
-    AcceleratorState._reset_state()
-    directory.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=recipe.mixed_precision,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
-        log_with=None if recipe.tracker == "none" else recipe.tracker,
-        project_dir=str(directory),
-    )
-    if recipe.tracker != "none":
-        accelerator.init_trackers(recipe.name)
-    return accelerator
-
-
-def _make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) -> Draws:
-    micro = recipe.batch_size // recipe.gradient_accumulation
-    if micro % processes:
-        raise DiffCRError(
-            f"a micro-batch of {micro} cannot be split over {processes} processes: "
-            f"make batch_size / gradient_accumulation a multiple of {processes}"
-        )
-    return Draws(
-        recipe.seed,
-        len(dataset),
-        dataset.latent_shape,
-        micro,
-        recipe.gradient_accumulation,
-        recipe.timestep_regions,
-        recipe.caption_dropout,
-    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -35,6 +37,13 @@ class DataRecipe:
     resolution: int = 96
     max_sequence_length: int = 48
 
+    def __post_init__(self) -> None:
+        _require(self.size is None or self.size >= 1, "data.size", self.size, "1 or more")
+        length = self.max_sequence_length
+        _require(length >= 1, "data.max_sequence_length", length, "1 or more")
+        good = self.resolution >= 8 and self.resolution % 8 == 0
+        _require(good, "data.resolution", self.resolution, "a multiple of 8, 8 or more")
+
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
@@ -60,6 +69,20 @@ class OptimizerRecipe:
     final_fraction: float = 0.0
     gradient_clip: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name in (
+            "learning_rate",
+            "router_learning_rate",
+            "ratio_learning_rate",
+            "weight_decay",
+            "warmup_steps",
+            "gradient_clip",
+        ):
+            value = getattr(self, name)
+            _require(value >= 0, f"optimizer.{name}", value, "0 or more")
+        share = self.final_fraction
+        _require(0 <= share <= 1, "optimizer.final_fraction", share, "a value in [0, 1]")
+
 
 @dataclass(frozen=True)
 class RatioLossRecipe:
@@ -75,6 +98,13 @@ class RatioLossRecipe:
     raise_every: int = 25
     ramp: float = 0.5
     largest: float = 100.0
+
+    def __post_init__(self) -> None:
+        _require(self.weight >= 0, "ratio_loss.weight", self.weight, "0 or more")
+        _require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
+        _require(self.raise_every >= 1, "ratio_loss.raise_every", self.raise_every, "1 or more")
+        _require(0 < self.ramp <= 1, "ratio_loss.ramp", self.ramp, "a value in (0, 1]")
+        _require(self.largest >= 0, "ratio_loss.largest", self.largest, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -130,6 +160,7 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
         _require(self.log_every >= 1, "log_every", self.log_every, "1 or more")
         _require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
         _require(
@@ -173,6 +204,26 @@ class TrainingRecipe:
     def with_changes(self, **changes: Any) -> TrainingRecipe:
         """A copy with other values; None leaves a value as it is."""
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe file, or the shipped recipe of that name.
+
+    Raises:
+        DiffCRError: It is neither a path nor a name of a shipped recipe.
+    """
+    path = Path(name)
+    if path.is_file() or path.suffix:
+        return path
+    package = Path(__file__).parents[1]
+    # A wheel holds them inside the package, a clone beside src/.
+    folders = (package / "recipes", package.parents[1] / "recipes")
+    shipped = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    if name not in shipped:
+        raise DiffCRError(
+            f"no recipe is called {name!r}: give a file, or one of {', '.join(shipped)}"
+        )
+    return shipped[name]
 
 
 def load_recipe(path: str | Path) -> TrainingRecipe:
@@ -234,15 +285,12 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         _require(value in get_args(kind), where, value, " or ".join(map(repr, get_args(kind))))
         return value
     allowed = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    # YAML 1.1 reads 1e-4, without a point, as text.
-    if float in allowed and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    if float in allowed and isinstance(value, int | str) and not isinstance(value, bool):
+        # YAML 1.1 reads 1e-4, without a point, as text.
+        with suppress(ValueError):
+            value = float(value)
     good = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+    good = good and not (isinstance(value, float) and not isfinite(value))
     _require(good, where, value, " or ".join(kind.__name__ for kind in allowed))
     return value
 

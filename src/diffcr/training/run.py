@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.attachment import attach, disabled, get_compressor, parameter_groups
 from diffcr.compressor import Compressor
+from diffcr.config import DiffCRConfig
+from diffcr.core.ratios import BINS
 from diffcr.errors import DiffCRError
-from diffcr.files import replacing_directory, write_text
+from diffcr.families import family_of
+from diffcr.files import replacing_directory
 from diffcr.io import save
 from diffcr.lora import add_lora, has_lora, save_lora
 from diffcr.training.data import EncodedDataset
-from diffcr.training.draws import MicroBatch
+from diffcr.training.draws import Draws, MicroBatch
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
 
@@ -55,6 +57,52 @@ def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return compressor
+
+
+def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
+    """accelerate's `Accelerator` for a run in `directory`."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    # accelerate keeps the first run's precision for the whole process otherwise.
+    AcceleratorState._reset_state()
+    directory.mkdir(parents=True, exist_ok=True)
+    # At a ratio of 1 a layer computes no token, and its weights are in no graph.
+    unused = isinstance(recipe.method, DiffCRConfig) and recipe.method.max_bin == BINS
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=recipe.mixed_precision,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        log_with=None if recipe.tracker == "none" else recipe.tracker,
+        project_dir=str(directory),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+    )
+    if recipe.tracker != "none":
+        accelerator.init_trackers(recipe.name)
+    return accelerator
+
+
+def make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) -> Draws:
+    """The draws of a run.
+
+    Raises:
+        DiffCRError: A micro-batch cannot be split over the processes.
+    """
+    micro = recipe.batch_size // recipe.gradient_accumulation
+    if micro % processes:
+        raise DiffCRError(
+            f"a micro-batch of {micro} cannot be split over {processes} processes: "
+            f"make batch_size / gradient_accumulation a multiple of {processes}"
+        )
+    return Draws(
+        recipe.seed,
+        len(dataset),
+        dataset.latent_shape,
+        micro,
+        recipe.gradient_accumulation,
+        recipe.timestep_regions,
+        recipe.caption_dropout,
+    )
 
 
 def make_optimizer(transformer: nn.Module, recipe: TrainingRecipe) -> torch.optim.AdamW:
@@ -133,14 +181,13 @@ def forward_losses(
     latents = data.latents[draw.indices].to(device)
     noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
     rows = data.captions(draw.indices, draw.drop_caption)
-    inputs = {
-        "hidden_states": schedule.add_noise(latents, noise, timesteps),
-        "encoder_hidden_states": data.prompt_embeds[rows].to(device),
-        "encoder_attention_mask": data.prompt_masks[rows].to(device),
-        "timestep": timesteps,
-        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
-        "return_dict": False,
-    }
+    inputs = family_of(transformer).call_inputs(
+        transformer,
+        schedule.add_noise(latents, noise, timesteps),
+        timesteps,
+        data.prompt_embeds[rows].to(device),
+        data.prompt_masks[rows].to(device),
+    )
     output = model(**inputs)[0].float()
     losses = diffusion_loss(schedule, output, latents, noise, timesteps)
     weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight)
@@ -152,28 +199,6 @@ def forward_losses(
         distillation = (output - dense).square().mean()
     total = diffusion + recipe.distillation_weight * distillation
     return StepLosses(total, diffusion.detach(), distillation.detach())
-
-
-class History:
-    """history.jsonl: one line per logged step, none twice."""
-
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        self.path = path
-        kept = [line for line in read_history(path) if line["step"] <= resumed_step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def append(self, values: dict[str, Any]) -> None:
-        """Add a line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Lines of a history; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
 
 
 def save_result(transformer: Any, recipe: TrainingRecipe, directory: Path) -> None:
