@@ -34,7 +34,7 @@ format: install
 	$(BIN)/ruff format .
 
 pretrain: install
-	$(BIN)/python -m diffcr.pretraining.build --output runs/pretrain
+	$(BIN)/python -m diffcr.pretraining.build --output runs/pretrain --install
 
 finetune: install
 	$(BIN)/diffcr train recipes/scenes-diffcr-lt.yaml --output runs/scenes-diffcr-lt

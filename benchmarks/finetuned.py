@@ -2,7 +2,8 @@
 
 RUN is the directory of a training run on the embedded pipeline (`diffcr train ... --output RUN`),
 DiffCR or dense. One record per run: caption accuracy, the judge's Frechet distance, held-out loss
-per timestep region, FLOPs, and the training record.
+per timestep region, FLOPs, latency, router maps, the course of the ratios, and the training record.
+Of a DiffCR run the figures in `docs/images/` are drawn from it, too.
 """
 
 from __future__ import annotations
@@ -13,19 +14,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import diffcr
+from diffcr import plotting
+from diffcr.evaluation.cost import trajectory_section
 from diffcr.evaluation.judge import load_judge
 from diffcr.evaluation.records import Record, write_record
 from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
 from diffcr.files import read_json
 from diffcr.lora import load_lora, read_lora
-from diffcr.pretrained import judge_path, load_default_pipeline
+from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data import encode_dataset
+from diffcr.training.history import read_history
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+_FIGURES = {
+    "compression": plotting.plot_compression,
+    "trajectory": plotting.plot_trajectory,
+    "router_maps": plotting.plot_router_maps,
+}
 
 
-def measure(run: Path, captions: int, guidance_scale: float) -> Record:
+def measure(run: Path, captions: int, pairs: int) -> Record:
     """Evaluate a run's final weights on the test split."""
     pipe = load_default_pipeline()
     final = run / "final"
@@ -36,32 +46,44 @@ def measure(run: Path, captions: int, guidance_scale: float) -> Record:
     test = ScenesDataset("test", size=captions)
     scenes = [test[i] for i in range(captions)]
     options = EvaluationOptions(
-        guidance_scale=guidance_scale,
+        guidance_scale=GUIDANCE_SCALE,
+        batch_size=32,
         held_out_samples=256,
-        saved_images=0,
-        denoiser_repeats=0,
-        pipeline_repeats=0,
+        denoiser_repeats=pairs,
+        pipeline_repeats=pairs // 3,
     )
     with tempfile.TemporaryDirectory() as directory:
         held_out = encode_dataset(pipe, test, Path(directory), 48)
-        subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
-        record = evaluate(pipe, subjects, directory, options, load_judge(judge_path()), "finetuned")
+    subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
+    judge = load_judge(judge_path())
+    record = evaluate(
+        pipe, subjects, RESULTS / f"finetuned-{run.name}", options, judge, "finetuned"
+    )
     training = read_json(run / "training_record.json")
     training["recipe"].pop("model")
-    results = {k: v for k, v in record.results.items() if k not in ("images", "router_maps")}
-    return replace(record, results={**results, "training": training})
+    results = {**record.results, "training": training}
+    if "compression" in results:
+        target = results["compression"]["target"]
+        results["trajectory"] = trajectory_section(read_history(run / "history.jsonl"), target)
+    return replace(record, results=results)
+
+
+def draw(record: Record, images: Path) -> None:
+    """The figures of a DiffCR run, into `docs/images`."""
+    folder = ROOT / "docs" / "images"
+    for name, plot in _FIGURES.items():
+        plot(record, folder / f"{name}.png")
+    plotting.plot_images(record, images, folder / "images.png")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--captions", type=int, default=256)
-    parser.add_argument("--guidance-scale", type=float, default=4.5)
+    parser.add_argument("--captions", type=int, default=512)
+    parser.add_argument("--pairs", type=int, default=15)
     arguments = parser.parse_args()
-    measured = measure(arguments.run, arguments.captions, arguments.guidance_scale)
+    measured = measure(arguments.run, arguments.captions, arguments.pairs)
     target = RESULTS / f"finetuned-{arguments.run.name}.json"
-    print(
-        write_record(
-            replace(measured, command=["benchmarks/finetuned.py", arguments.run.name]), target
-        )
-    )
+    print(write_record(measured, target))
+    if "compression" in measured.results:
+        draw(measured, target.with_suffix(""))

@@ -1,9 +1,9 @@
 """How good the embedded pipeline is: `python benchmarks/pretrained.py BUILD [--captions N]`.
 
-BUILD is the directory of `make pretrain`, whose record becomes part of this one. Measured on the
-shipped weights: the judge on real pictures and on the autoencoder's reconstructions of them, the
-guidance scale chosen on validation captions, and with it the caption accuracy and the judge's
-Frechet distance on test captions. Also writes a picture of the first 64 test captions.
+BUILD is the directory of `make pretrain`, whose records become part of this one. Measured: the
+judge on real pictures and on the autoencoder's reconstructions of them, the guidance scale chosen
+on validation captions, and with it the caption accuracy and the judge's Frechet distance on test
+captions. Also writes a picture of the first 64 test captions.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import torch
 from PIL import Image
 
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.judge import attribute_accuracy, image_tensor, load_judge
+from diffcr.evaluation.judge import attribute_accuracy, load_judge
 from diffcr.evaluation.quality import SceneQuality, measure_quality
 from diffcr.evaluation.records import make_record, write_record
-from diffcr.files import read_json
-from diffcr.pretrained import judge_path, load_default_pipeline
-from diffcr.pretraining.build import RECORD
+from diffcr.pipelines import load_pipeline
+from diffcr.pretraining.build import read_records
 from diffcr.scenes import Scene, ScenesDataset
+from diffcr.training.data import encode_images
 
 ROOT = Path(__file__).parents[1]
 GUIDANCE_SCALES = (1.5, 2.0, 3.0, 4.5)
 
 
 class _Measurement:
-    def __init__(self) -> None:
-        self.judge = load_judge(judge_path())
-        self.pipe = load_default_pipeline()
+    def __init__(self, build: Path) -> None:
+        self.judge = load_judge(build / "judge")
+        self.pipe = load_pipeline(build / "scenes")
 
     def quality(self, scenes: list[Scene], guidance_scale: float) -> SceneQuality:
         self.images = generate_images(
@@ -45,18 +45,19 @@ class _Measurement:
 
     @torch.no_grad()
     def reconstructions(self, scenes: list[Scene]) -> list[Image.Image]:
-        rebuilt = []
+        vae, rebuilt = self.pipe.vae, []
         for start in range(0, len(scenes), 50):
-            pixels = image_tensor([scene.image for scene in scenes[start : start + 50]])
-            latents = self.pipe.vae.encode(pixels).latent_dist.mode()
-            decoded = self.pipe.vae.decode(latents).sample
+            latents = encode_images(
+                self.pipe, [scene.image for scene in scenes[start : start + 50]]
+            )
+            decoded = vae.decode(latents / vae.config.scaling_factor).sample
             rebuilt += self.pipe.image_processor.postprocess(decoded)
         return rebuilt
 
 
 def measure(build: Path, captions: int, validation_captions: int) -> dict[str, Any]:
     """Everything that the record says."""
-    measurement = _Measurement()
+    measurement = _Measurement(build)
     validation, test = (
         [data[i] for i in range(len(data))]
         for data in (
@@ -77,7 +78,7 @@ def measure(build: Path, captions: int, validation_captions: int) -> dict[str, A
     quality = measurement.quality(test, chosen)
     tile(measurement.images[:64]).save(ROOT / "docs" / "images" / "pretrained.png")
     return {
-        "training": read_json(build / RECORD)["stages"],
+        "training": read_records(build),
         "judge": {
             name: vars(attribute_accuracy(measurement.judge, images, attributes))
             for name, images in judged.items()
@@ -110,5 +111,10 @@ if __name__ == "__main__":
         "validation_captions": arguments.validation_captions,
         "num_inference_steps": 20,
     }
-    record = make_record("pretraining", configuration, results, seeds={"images": 0, "build": 0})
+    record = make_record(
+        "pretraining",
+        configuration,
+        results,
+        seeds={"images": 0, "build": results["training"]["autoencoder"]["settings"]["seed"]},
+    )
     print(write_record(record, ROOT / "benchmarks" / "results" / "pretraining.json"))

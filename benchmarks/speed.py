@@ -3,7 +3,7 @@
 forward: PixArt-Sigma XL/2's configuration with random weights at 512 x 512, batch 1: the dense
 forward against 20 and 50 % compression of every layer.
 step: a fine-tuning step of the embedded pipeline's transformer with LoRA: the dense model against
-sampled branches, at c = 0 and at a table around 30 %.
+sampled branches, at c = 0 and at the table of the embedded checkpoint.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from diffusers import PixArtTransformer2DModel
 import diffcr
 from diffcr.evaluation.latency import time_interleaved
 from diffcr.evaluation.records import make_record, write_record
-from diffcr.lora import add_lora
-from diffcr.pretraining.transformer import make_transformer
+from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -81,38 +80,57 @@ def measure_forward(pairs: int) -> None:
 
 
 def measure_step(pairs: int, batch: int) -> None:
-    models = {"dense": None, "c = 0": 0.0, "30 % table": 0.3}
-    runs = {name: _training_step(ratio, batch) for name, ratio in models.items()}
-    _write("step-embedded-lora", _samples(runs, pairs), pairs, {"batch_size": batch})
+    runs = {
+        "dense": _training_step(_dense_with_lora(), batch),
+        "c = 0": _training_step(_compressed(at_zero=True), batch),
+        "learned table": _training_step(_compressed(at_zero=False), batch),
+    }
+    learned = _compressed(at_zero=False).diffcr.mean_compression_ratio
+    extra = {"batch_size": batch, "learned_mean_compression_ratio": learned}
+    _write("step-embedded-lora", _samples(runs, pairs), pairs, extra)
 
 
-def _training_step(ratio: float | None, batch: int) -> Callable[[], None]:
-    transformer = make_transformer(0).train()
-    if ratio is not None:
-        compressor = diffcr.attach(transformer, diffcr.DiffCRConfig())
-        torch.manual_seed(1)
-        with torch.no_grad():
-            spread = torch.rand_like(compressor.ratios) - 0.5
-            compressor.ratios.copy_(ratio + 0.4 * (spread - spread.mean()) * (ratio > 0))
-            for router in compressor.routers.values():
-                router.normal_(std=0.1)
-        compressor.project_ratios()
-    add_lora(transformer, 32)
-    optimizer = torch.optim.AdamW([p for p in transformer.parameters() if p.requires_grad])
+def _dense_with_lora() -> Any:
+    transformer = load_default_pipeline("cpu").transformer
+    diffcr.add_lora(transformer, rank=32)
+    return transformer
+
+
+def _compressed(at_zero: bool) -> Any:
+    """The embedded checkpoint: its LoRA has rank 32."""
+    pipe = load_default_pipeline("cpu")
+    compressor = diffcr.load(pipe, default_checkpoint_path())
+    if at_zero:
+        compressor.set_compression_ratios(0.0)
+    return pipe.transformer
+
+
+def _training_step(transformer: Any, batch: int) -> Callable[[], None]:
+    """Forward, backward and an optimizer step that leaves the ratios where they are."""
+    transformer.train()
+    compressor = getattr(transformer, "diffcr", None)
+    trained = [
+        parameter
+        for name, parameter in transformer.named_parameters()
+        if parameter.requires_grad and name != "diffcr.ratios"
+    ]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6)
     generator = torch.Generator().manual_seed(0)
+    mask = (torch.arange(28) < 20).long().expand(batch, -1)
 
     def run() -> None:
         region = int(torch.randint(4, (), generator=generator))
         output = transformer(
             torch.randn(batch, 4, 24, 24),
-            encoder_hidden_states=torch.randn(batch, 32, 128),
+            encoder_hidden_states=torch.randn(batch, 28, 128),
+            encoder_attention_mask=mask,
             timestep=torch.full((batch,), 125 + 250 * region),
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             return_dict=False,
         )[0]
         loss = output.square().mean()
-        if ratio is not None:
-            loss = loss + diffcr.get_compressor(transformer).ratio_loss(3.0)
+        if compressor is not None:
+            loss = loss + compressor.ratio_loss(3.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

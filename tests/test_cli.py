@@ -101,6 +101,8 @@ def test_help_names_the_commands(
 def test_usage_errors(fails: _Fails) -> None:
     fails("generate", "x", "--steps", "0", saying="--steps")
     fails("generate", "x", "--seed", "some", saying="--seed")
+    fails("generate", "x", "--seed", 2**70, saying="--seed")
+    fails("generate", "x", "--guidance-scale", "nan", saying="guidance_scale is nan")
     fails("generate", "x", "--bogus", saying="--bogus")
     fails("frobnicate", saying="frobnicate")
     fails("train", saying="recipe")
@@ -124,9 +126,10 @@ def test_prompt_errors(tmp_path: Path, fails: _Fails) -> None:
 def test_an_output_that_is_a_file(tmp_path: Path, fails: _Fails) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    fails("generate", "x", "--output", file, saying="is a file")
+    for command in (("generate", "x"), ("eval",), ("train", "scenes-dense"), ("demo",)):
+        fails(*command, "--output", file, saying="is a file")
     arguments = ("generate", "x", "--dense", "--model", default_pipeline_path(), "--steps", 1)
-    fails(*arguments, "--output", file / "images", saying=f"{file / 'images'}: Not a directory")
+    fails(*arguments, "--output", file / "images", saying=f"{file} is a file")
     assert file.read_text() == "mine"
 
 
@@ -143,6 +146,10 @@ def test_recipe_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _
     recipe.write_text("name: x\n")
     fails("train", recipe, "--data", tmp_path / "no", saying="is not a folder")
     fails("train", "scenes-dense", "--data", tmp_path, saying="metadata.jsonl is missing")
+    recipe.write_text("name: x\nmixed_precision: fp16\n")
+    fails("train", recipe, saying="needs a GPU")
+    (tmp_path / "report.json").write_text("{}")
+    fails("eval", "--output", tmp_path, saying="holds a report")
     assert not (tmp_path / "runs").exists()
 
 

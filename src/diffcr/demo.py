@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,16 +14,17 @@ from rich.console import Console
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.console import show
+from diffcr.evaluation.cost import trajectory_section
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.judge import SceneJudge, load_judge
 from diffcr.evaluation.records import Record
 from diffcr.evaluation.report import Report, write_report
 from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
-from diffcr.pretrained import judge_path, load_default_pipeline
+from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.training import EncodedDataset, TrainingRecipe, TrainingResult, encode_dataset, train
+from diffcr.training.history import read_history
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
-from diffcr.training.run import read_history
 
 _METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=4, branching="sampled")
 
@@ -53,7 +54,11 @@ class DemoPlan:
     resolution: int = 96
     evaluation: EvaluationOptions = field(
         default_factory=lambda: EvaluationOptions(
-            held_out_samples=64, denoiser_repeats=9, pipeline_repeats=3, latency_batch_size=4
+            guidance_scale=GUIDANCE_SCALE,
+            held_out_samples=64,
+            denoiser_repeats=9,
+            pipeline_repeats=3,
+            latency_batch_size=4,
         )
     )
     seed: int = 0
@@ -176,7 +181,7 @@ def demo_recipe(plan: DemoPlan) -> TrainingRecipe:
         ema_decay=0.98,
         # As in the pretraining of the embedded pipeline: without it the short run spends noisy
         # timesteps, where places are decided, on the ratio's target.
-        largest_loss_weight=200.0,
+        largest_loss_weight=100.0,
         seed=plan.seed,
         log_every=max(1, plan.steps // 60),
         checkpoint_every=plan.steps,
@@ -222,26 +227,12 @@ def _complete(
     """The record with what is known of the training."""
     history = read_history(trained.directory / "history.jsonl")
     results = dict(record.results)
-    results["trajectory"] = _trajectory(history)
+    results["trajectory"] = trajectory_section(history, _METHOD.target_compression_ratio)
     results["seconds"] = {**clock.parts, "training steps": round(trained.seconds, 2)}
     results["notes"] = _notes(recipe.steps, results)
     configuration = {**record.configuration, "recipe": recipe.to_json_dict()}
     seeds = {**record.seeds, "training": recipe.seed}
     return replace(record, results=results, configuration=configuration, seeds=seeds)
-
-
-def _trajectory(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    tables = [line["table"] for line in history]
-    return {
-        "step": [line["step"] for line in history],
-        "mean": [line["ratio"] for line in history],
-        "per_region": [
-            [sum(layer[region] for layer in table) / len(table) for table in tables]
-            for region in range(_METHOD.timestep_regions)
-        ],
-        "loss": [line["loss"] for line in history],
-        "target": _METHOD.target_compression_ratio,
-    }
 
 
 def _notes(steps: int, results: Mapping[str, Any]) -> list[str]:

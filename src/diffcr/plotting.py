@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from diffcr.core.ratios import region_timesteps
+from diffcr.files import replacing_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, in an order that stays distinct in greyscale for the first four.
+# Okabe and Ito's palette.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+# So that curves stay apart in greyscale.
+LINE_STYLES = ("-", "--", "-.", ":")
 _DPI = 150
 _LARGEST_LAYERS = 4
 
@@ -95,7 +98,7 @@ def plot_compression(record: Measured, path: str | Path) -> None:
                     color="white" if value < 0.55 * highest else "black",
                 )
         axes.set_xticks(range(regions), _region_labels(regions))
-        axes.set_yticks(range(layers), [str(layer + 1) for layer in range(layers)])
+        axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
         axes.set_xlabel("timestep region (clean to noisy)")
         axes.set_ylabel("layer")
         axes.set_title(f"Tokens that bypass a layer, % (mean {table.mean():.1f})")
@@ -107,8 +110,8 @@ def plot_compression(record: Measured, path: str | Path) -> None:
 def _region_labels(regions: int) -> list[str]:
     if regions == 1:
         return ["all"]
-    edges = [round(1000 * i / regions) for i in range(regions + 1)]
-    return [f"{a} to {b - 1}" for a, b in pairwise(edges)]
+    ranges = [region_timesteps(region, regions) for region in range(regions)]
+    return [f"{within.start} to {within.stop - 1}" for within in ranges]
 
 
 def plot_trajectory(record: Measured, path: str | Path) -> None:
@@ -126,7 +129,9 @@ def plot_trajectory(record: Measured, path: str | Path) -> None:
         labels = _region_labels(len(regions)) if regions else []
         for region, line in enumerate(regions if len(regions) > 1 else []):
             colour = PALETTE[region % len(PALETTE)]
-            axes.plot(steps, _percent(line), color=colour, lw=1.2, label=f"t {labels[region]}")
+            style = LINE_STYLES[region % len(LINE_STYLES)]
+            label = f"t {labels[region]}"
+            axes.plot(steps, _percent(line), color=colour, ls=style, lw=1.2, label=label)
         axes.plot(steps, _percent(values["mean"]), color="black", lw=2.2, label="mean")
         target = 100 * values["target"]
         axes.axhline(target, color="grey", ls="--", lw=1, label=f"target {target:.0f} %")
@@ -176,7 +181,7 @@ def plot_router_maps(record: Measured, path: str | Path) -> None:
         _draw_row(figure, axes[0, first:], kept.mean(axis=1), "layers that\ncompute it", (0, 1))
         for row, layer in enumerate(shown, start=1):
             maps = scores[:, layer]
-            label = f"router score\nlayer {layer + 1}"
+            label = f"router score\nlayer {layer}"
             # Single tokens with extreme scores would leave the others in one colour.
             limits = (float(np.percentile(maps, 1)), float(np.percentile(maps, 99)))
             _draw_row(figure, axes[row, first:], maps, label, limits)
@@ -254,8 +259,5 @@ def _write(draw: Callable[[Figure], None], path: str | Path, width: float, heigh
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.partial")
-    figure.savefig(temporary, format="png", dpi=_DPI)
-    os.replace(temporary, target)
+    with replacing_file(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI)

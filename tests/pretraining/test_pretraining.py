@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers import PixArtSigmaPipeline
 from transformers import T5Tokenizer
 
+from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
-from diffcr.files import read_json
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
-from diffcr.pretraining.build import RECORD, STAGES, build
+from diffcr.pretraining.build import STAGES, build, install, read_records
 from diffcr.pretraining.text import MAX_SEQUENCE_LENGTH, make_tokenizer
 from diffcr.pretraining.transformer import make_transformer
 from diffcr.scenes import ScenesDataset
@@ -46,9 +47,11 @@ def test_an_untrained_transformer_predicts_nothing() -> None:
 
 def test_building_skips_what_is_there(tmp_path: Path) -> None:
     build(tmp_path, shorten=0.0005, stages=STAGES[:-1])
-    record = read_json(tmp_path / RECORD)
-    assert set(record["stages"]) == {"text", "autoencoder", "judge", "pipeline"}
-    assert record["stages"]["autoencoder"]["validation_psnr"] > 0
+    records = read_records(tmp_path)
+    assert set(records) == {"text", "autoencoder", "judge", "pipeline"}
+    assert records["autoencoder"]["validation_psnr"] > 0
+    with pytest.raises(DiffCRError, match="scenes is missing"):
+        install(tmp_path, tmp_path / "package")
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     build(tmp_path, shorten=0.0005, stages=STAGES[:-1])
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffcr.cli.inputs import check_size, find_recipe, open_pipeline, read_prompts
+from diffcr.cli.inputs import (
+    check_output,
+    check_size,
+    choose_guidance,
+    open_pipeline,
+    read_prompts,
+)
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
@@ -27,9 +33,16 @@ Checkpoint = Annotated[
     str, typer.Option(help="DiffCR checkpoint, directory or Hub id; the embedded one by default.")
 ]
 Dense = Annotated[bool, typer.Option("--dense", help="The bare model, without a checkpoint.")]
-Seed = Annotated[int, typer.Option(help="Of the first image; image i has seed + i.")]
+Seed = Annotated[
+    int, typer.Option(help="Of the first image; image i has seed + i.", min=0, max=2**62)
+]
 Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
-Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Classifier-free guidance; 1 is none. 4.5, or the embedded default's own scale."
+    ),
+]
 
 
 @app.command()
@@ -44,7 +57,7 @@ def train(
     """Fine-tune a pipeline by a recipe."""
     from dataclasses import replace
 
-    from diffcr.training.recipe import load_recipe
+    from diffcr.training.recipe import find_recipe, load_recipe
 
     chosen: TrainingRecipe = load_recipe(find_recipe(recipe)).with_changes(
         steps=steps, model=model or None
@@ -52,6 +65,7 @@ def train(
     if data:
         chosen = chosen.with_changes(data=replace(chosen.data, source=data, size=None))
     directory = output or Path("runs") / chosen.name
+    check_output(directory)
     from diffcr.training.job import run_recipe
 
     result = run_recipe(chosen, directory, resume)
@@ -71,7 +85,7 @@ def generate(
     dense: Dense = False,
     output: Annotated[Path, typer.Option(help="Directory of the images.")] = Path("images"),
     steps: Steps = 20,
-    guidance_scale: Guidance = 4.5,
+    guidance_scale: Guidance = None,
     seed: Seed = 0,
     height: Annotated[int | None, typer.Option(help="In pixels.", min=8)] = None,
     width: Annotated[int | None, typer.Option(help="In pixels.", min=8)] = None,
@@ -80,19 +94,18 @@ def generate(
 ) -> None:
     """Generate images with a compressed pipeline, or with `--dense` the bare one."""
     texts = read_prompts(prompts or [], prompt_file)
-    if output.exists() and not output.is_dir():
-        raise DiffCRError(f"--output {output} is a file: give a directory")
+    check_output(output)
     present = [p for i in range(len(texts)) if (p := output / f"image-{i:04d}.png").exists()]
     if present and not force:
         raise DiffCRError(f"{present[0]} exists: give another --output, or --force to overwrite")
     pipe = open_pipeline(model, checkpoint, dense)
     check_size(pipe, height=height, width=width)
-    # An output that cannot be made is an error before the images are, not after.
-    output.mkdir(parents=True, exist_ok=True)
     from diffcr.evaluation.generate import generate_images, save_images
 
+    output.mkdir(parents=True, exist_ok=True)
+    scale = choose_guidance(guidance_scale, model)
     images = generate_images(
-        pipe, texts, seed, steps, guidance_scale, height, width, batch_size, "generating"
+        pipe, texts, seed, steps, scale, height, width, batch_size, "generating"
     )
     paths = save_images(images, output)
     typer.echo(f"{len(paths)} images: {paths[0]}" + (f" ... {paths[-1].name}" * (len(paths) > 1)))
@@ -109,22 +122,27 @@ def evaluate(
         Path | None, typer.Option("--prompts", help="Prompts of your own instead of scenes.")
     ] = None,
     steps: Steps = 20,
-    guidance_scale: Guidance = 4.5,
+    guidance_scale: Guidance = None,
     seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
 ) -> None:
     """Measure a pipeline, dense and compressed side by side, and write a report."""
     texts = read_prompts([], prompt_file) if prompt_file else []
+    check_output(output)
+    from diffcr.evaluation.report import RECORD, write_report
+
+    if (output / RECORD).exists() and not force:
+        raise DiffCRError(f"{output} holds a report: give another --output, or --force")
     pipe = open_pipeline(model, checkpoint, dense)
     from diffcr.evaluation.generate import text_tokens
     from diffcr.evaluation.judge import load_judge
-    from diffcr.evaluation.report import write_report
     from diffcr.evaluation.run import EvaluationOptions, Subjects
     from diffcr.evaluation.run import evaluate as measure
     from diffcr.pretrained import judge_path
     from diffcr.scenes import ScenesDataset
     from diffcr.training.data import encode_dataset
 
-    options = EvaluationOptions(seed, steps, guidance_scale)
+    options = EvaluationOptions(seed, steps, choose_guidance(guidance_scale, model))
     if texts:
         record = measure(pipe, Subjects(texts), output, options)
     else:
@@ -161,6 +179,7 @@ def demo(
     steps: Annotated[int | None, typer.Option(help="Fine-tuning steps.", min=1)] = None,
 ) -> None:
     """Fine-tune the embedded default for a short time, and show what it gives."""
+    check_output(output)
     from diffcr.demo import run_demo
 
     run_demo(output, steps)

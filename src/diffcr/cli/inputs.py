@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from math import lcm
+import os
 from pathlib import Path
 from typing import Any
 
 from diffcr.errors import DiffCRError
-
-
-def find_recipe(name: str) -> Path:
-    """A recipe file, or the shipped recipe of that name.
-
-    Raises:
-        DiffCRError: It is neither a path nor a name of a shipped recipe.
-    """
-    path = Path(name)
-    if path.is_file() or path.suffix:
-        return path
-    package = Path(__file__).parent.parent
-    # A wheel holds them inside the package, a clone beside src/.
-    folders = (package / "recipes", package.parent.parent / "recipes")
-    shipped = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-    if name not in shipped:
-        raise DiffCRError(
-            f"no recipe is called {name!r}: give a file, or one of {', '.join(shipped)}"
-        )
-    return shipped[name]
 
 
 def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
@@ -53,15 +33,29 @@ def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
 
 
 def check_size(pipe: Any, **lengths: int | None) -> None:
-    """Raises DiffCRError where a picture of that height or width, in pixels, cannot be made.
+    """Raises DiffCRError where a picture of that height or width, in pixels, cannot be made."""
+    from diffcr.pipelines import size_multiple
 
-    Tokens are whole patches of latents, and pipelines ask for multiples of 8 besides.
-    """
-    patch = int(getattr(pipe.transformer.config, "patch_size", 1))
-    multiple = lcm(8, int(getattr(pipe, "vae_scale_factor", 8)) * patch)
+    multiple = size_multiple(pipe)
     for name, pixels in lengths.items():
         if pixels is not None and pixels % multiple:
             raise DiffCRError(f"--{name} is {pixels}: give a multiple of {multiple}")
+
+
+def check_output(directory: Path) -> None:
+    """Raises DiffCRError where results cannot be written: before the work, not after."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise DiffCRError(f"--output {directory}: {existing} is a file: give a directory")
+    if not os.access(existing, os.W_OK):
+        raise DiffCRError(f"--output {directory}: {existing} cannot be written to")
+
+
+def choose_guidance(asked: float | None, model: str) -> float:
+    """The guidance scale that was asked for, else the embedded pipeline's or the paper's 4.5."""
+    from diffcr.pretrained import GUIDANCE_SCALE
+
+    return asked if asked is not None else 4.5 if model else GUIDANCE_SCALE
 
 
 def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:

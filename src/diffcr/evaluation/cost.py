@@ -9,10 +9,8 @@ from typing import Any
 from diffcr.attachment import find_transformer, get_compressor, is_attached
 from diffcr.compressor import Compressor
 from diffcr.core.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
-from diffcr.core.ratios import region_of
+from diffcr.core.ratios import TIMESTEPS, region_of
 from diffcr.evaluation.generate import text_tokens
-
-_TIMESTEPS = 1000
 
 
 def compression_section(compressor: Compressor) -> dict[str, Any]:
@@ -23,6 +21,22 @@ def compression_section(compressor: Compressor) -> dict[str, Any]:
         "learned_mean": compressor.mean_compression_ratio,
         "realised_mean": compressor.realised_mean_compression_ratio,
         "target": compressor.config.target_compression_ratio,
+    }
+
+
+def trajectory_section(history: Sequence[Mapping[str, Any]], target: float) -> dict[str, Any]:
+    """The course of the ratios in training, from the lines of its history.jsonl."""
+    tables = [line["table"] for line in history]
+    regions = range(len(tables[0][0]))
+    return {
+        "step": [line["step"] for line in history],
+        "mean": [line["ratio"] for line in history],
+        "per_region": [
+            [sum(layer[region] for layer in table) / len(table) for table in tables]
+            for region in regions
+        ],
+        "loss": [line["loss"] for line in history],
+        "target": target,
     }
 
 
@@ -60,4 +74,4 @@ def sampler_regions(pipe: Any, num_inference_steps: int, regions: int) -> Sequen
     """Region of every step of the pipeline's sampler."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(num_inference_steps)
-    return [region_of(float(t) / _TIMESTEPS, regions) for t in scheduler.timesteps]
+    return [region_of(float(t) / TIMESTEPS, regions) for t in scheduler.timesteps]

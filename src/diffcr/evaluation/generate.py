@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from diffcr.attachment import find_transformer
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
+from diffcr.files import replacing_file
 
 
 def generate_images(
@@ -50,7 +50,7 @@ def generate_images(
     Raises:
         DiffCRError: There are no prompts, or a number is outside its range.
     """
-    check_generation(prompts, num_inference_steps, batch_size)
+    check_generation(prompts, num_inference_steps, batch_size, guidance_scale)
     options = call_options(pipe) | {
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
@@ -67,7 +67,9 @@ def generate_images(
     return images
 
 
-def check_generation(prompts: Sequence[str], num_inference_steps: int, batch_size: int) -> None:
+def check_generation(
+    prompts: Sequence[str], num_inference_steps: int, batch_size: int, guidance_scale: float
+) -> None:
     """Raises DiffCRError where `generate_images` cannot run."""
     if not prompts:
         raise DiffCRError("there are no prompts: give at least one")
@@ -76,6 +78,8 @@ def check_generation(prompts: Sequence[str], num_inference_steps: int, batch_siz
     for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
         if value < 1:
             raise DiffCRError(f"{name} is {value}: give 1 or more")
+    if not 0 <= guidance_scale < float("inf"):
+        raise DiffCRError(f"guidance_scale is {guidance_scale}: give 0 or more")
 
 
 def generators(seed: int, count: int) -> list[torch.Generator]:
@@ -125,10 +129,8 @@ def save_images(
     """Write images as `PREFIX-0000.png`, `PREFIX-0001.png`, ...: lossless, so that what is measured
     on them is the model's. Returns their paths."""
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{prefix}-{index:04d}.png" for index in range(len(images))]
     for image, path in zip(images, paths, strict=True):
-        temporary = path.with_name(f".{path.name}.partial")
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
+        with replacing_file(path) as temporary:
+            image.save(temporary, format="PNG")
     return paths

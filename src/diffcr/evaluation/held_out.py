@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from diffcr.attachment import find_transformer
+from diffcr.core.ratios import region_timesteps
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
+from diffcr.families import family_of
 from diffcr.training.data import EncodedDataset
-from diffcr.training.draws import region_timesteps
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
 
 
@@ -71,8 +72,8 @@ def held_out_loss(
     noise_errors, totals = [], []
     with evaluating(find_transformer(pipe)):
         for region in range(regions):
-            first, beyond = region_timesteps(region, regions)
-            places = torch.linspace(first, beyond - 1, samples_per_region)
+            within = region_timesteps(region, regions)
+            places = torch.linspace(within.start, within.stop - 1, samples_per_region)
             generator = torch.Generator().manual_seed(1000 * seed + region)
             noise = torch.randn(samples_per_region, *data.latent_shape, generator=generator)
             items = torch.arange(samples_per_region) % len(data)
@@ -99,13 +100,13 @@ def _losses(
     schedule = NoiseSchedule.of(pipe.scheduler)
     latents, captions = data.latents[items], data.caption_of[items]
     noisy = schedule.add_noise(latents, noise, timesteps)
-    output = transformer(
+    inputs = family_of(transformer).call_inputs(
+        transformer,
         noisy.to(weights.device, weights.dtype),
-        encoder_hidden_states=data.prompt_embeds[captions].to(weights.device, weights.dtype),
-        encoder_attention_mask=data.prompt_masks[captions].to(weights.device),
-        timestep=timesteps.to(weights.device),
-        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-        return_dict=False,
-    )[0]
+        timesteps.to(weights.device),
+        data.prompt_embeds[captions].to(weights.device, weights.dtype),
+        data.prompt_masks[captions].to(weights.device),
+    )
+    output = transformer(**inputs)[0]
     loss = diffusion_loss(schedule, output.float().cpu(), latents, noise, timesteps)
     return loss.noise, loss.total

@@ -6,30 +6,23 @@ distance between sets of pictures. Neither is comparable with CLIP scores or Inc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from diffcr.errors import DiffCRError
+from diffcr.files import read_json, read_tensors, write_json
 from diffcr.scenes import SceneAttributes, scene_targets
 from diffcr.scenes.attributes import BACKGROUND_CLASSES, OBJECT_CLASSES, PLACES
+from diffcr.training.data import image_tensor
 
 _CONFIG_FILE = "config.json"
 _WEIGHTS_FILE = "judge.safetensors"
-
-
-def image_tensor(images: Sequence[Image.Image]) -> Tensor:
-    """PIL images of one size as [B, 3, H, W] float32 in [-1, 1]."""
-    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ def save_judge(judge: SceneJudge, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
     save_file(state, directory / _WEIGHTS_FILE)
-    (directory / _CONFIG_FILE).write_text(json.dumps(asdict(judge.config), indent=2) + "\n")
+    write_json(directory / _CONFIG_FILE, asdict(judge.config))
 
 
 def load_judge(directory: Path) -> SceneJudge:
@@ -114,15 +107,11 @@ def load_judge(directory: Path) -> SceneJudge:
     Raises:
         DiffCRError: There is no judge, or it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    values, weights = read_json(directory / _CONFIG_FILE), read_tensors(directory / _WEIGHTS_FILE)
     try:
-        values: dict[str, Any] = json.loads((directory / _CONFIG_FILE).read_text())
-        values["channels"] = tuple(values["channels"])
-        judge = SceneJudge(JudgeConfig(**values))
-        judge.load_state_dict(load_file(directory / _WEIGHTS_FILE))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        judge = SceneJudge(JudgeConfig(**{**values, "channels": tuple(values["channels"])}))
+        judge.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
         raise DiffCRError(f"no judge can be read from {directory}: {error}") from error
     return judge.eval()
 

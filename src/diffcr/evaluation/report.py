@@ -12,6 +12,7 @@ from diffcr.evaluation.tables import Table, make_tables
 from diffcr.files import write_text
 from diffcr.plotting import FigureFile, plot_all
 
+RECORD = "report.json"
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
        color: #1a1a1a; background: #fff; }
@@ -50,7 +51,7 @@ def write_report(record: Record, directory: str | Path, title: str = "DiffCR rep
         title: Of the page.
     """
     folder = Path(directory)
-    path = write_record(record, folder / "report.json")
+    path = write_record(record, folder / RECORD)
     figures = plot_all(record, folder)
     page = folder / "report.html"
     write_text(page, _page(record, figures, folder, title))

@@ -22,6 +22,7 @@ from diffcr.evaluation.modes import evaluating
 from diffcr.families import family_of
 from diffcr.scenes import Scene
 from diffcr.step import LayerPlan, StepContext
+from diffcr.training.data import encode_images
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def scene_router_maps(
         seed: Of the noise, the same at every level.
     """
     transformer = find_transformer(pipe)
-    latents = _encode_image(pipe, scene.image)
+    latents = encode_images(pipe, [scene.image]).to(next(transformer.parameters()).dtype)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
     embeds, attention, *_ = pipe.encode_prompt(
         scene.caption,
@@ -201,25 +202,14 @@ def scene_router_maps(
         device=latents.device,
         max_sequence_length=text_tokens(pipe),
     )
+    call_inputs = family_of(transformer).call_inputs
     with evaluating(transformer), recording_routers(pipe) as calls:
         for timestep in timesteps:
             level = pipe.scheduler.alphas_cumprod[timestep].to(latents)
-            transformer(
-                level.sqrt() * latents + (1 - level).sqrt() * noise,
-                encoder_hidden_states=embeds,
-                encoder_attention_mask=attention,
-                timestep=torch.tensor([timestep], device=latents.device),
-                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-                return_dict=False,
-            )
+            noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
+            steps = torch.tensor([timestep], device=latents.device)
+            transformer(**call_inputs(transformer, noisy, steps, embeds, attention))
     return _stack(calls, scene.caption, scene.image, scene.mask)
-
-
-def _encode_image(pipe: Any, image: Image.Image) -> Tensor:
-    pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
-    pixels = pixels.permute(2, 0, 1)[None].to(pipe.vae.device, pipe.vae.dtype) / 127.5 - 1
-    latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
-    return latents.to(next(find_transformer(pipe).parameters()).dtype)
 
 
 def _stack(

@@ -19,10 +19,15 @@ from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.judge import SceneJudge
 from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.records import Record, make_record
-from diffcr.evaluation.router_maps import scene_router_maps
+from diffcr.evaluation.router_maps import RouterMaps, router_maps, scene_router_maps
 from diffcr.evaluation.speed import denoiser_latency, pipeline_latency
 from diffcr.scenes import Scene
 from diffcr.training.data import EncodedDataset
+
+_CHANGED_WEIGHTS = (
+    "The model's own weights were fine-tuned: 'dense' is those weights with all tokens computed, "
+    "not the base model."
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class EvaluationOptions:
         latency_batch_size: Images per timed call.
         denoiser_repeats: Timed pairs of forwards, 0 for none.
         pipeline_repeats: Timed pairs of whole generations, 0 for none.
-        map_timesteps: Noise levels of the router maps.
+        map_timesteps: Noise levels of the router maps on a scene; as many denoising steps are
+            mapped for a prompt of one's own.
     """
 
     seed: int = 0
@@ -121,12 +127,28 @@ def evaluate(
     if is_attached(find_transformer(pipe)):
         results["compression"] = compression_section(get_compressor(pipe))
         _measure_latency(pipe, subjects.prompts, options, results, samples)
-        if subjects.scenes:
-            maps = scene_router_maps(pipe, subjects.scenes[0], options.map_timesteps, options.seed)
-            results["router_maps"] = maps.to_json_dict()
+        results["router_maps"] = _map_routers(pipe, subjects, options).to_json_dict()
+        if get_compressor(pipe).base.have_changed(find_transformer(pipe)):
+            results["notes"] = [_CHANGED_WEIGHTS]
     configuration = {"options": asdict(options), **_describe(pipe)}
     return make_record(
         kind, configuration, results, seeds={"images": options.seed}, samples=samples
+    )
+
+
+def _map_routers(pipe: Any, subjects: Subjects, options: EvaluationOptions) -> RouterMaps:
+    if subjects.scenes:
+        return scene_router_maps(pipe, subjects.scenes[0], options.map_timesteps, options.seed)
+    last, count = options.num_inference_steps - 1, len(options.map_timesteps)
+    return router_maps(
+        pipe,
+        subjects.prompts[0],
+        sorted({round(last * i / max(1, count - 1)) for i in range(count)}),
+        options.seed,
+        options.num_inference_steps,
+        options.guidance_scale,
+        options.height,
+        options.width,
     )
 
 

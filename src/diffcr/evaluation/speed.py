@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from diffcr.attachment import find_transformer, get_compressor
+from diffcr.core.ratios import TIMESTEPS
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.latency import LatencyRatio, Timing, compare_latency
 from diffcr.evaluation.modes import evaluating, without_adapters
-
-_TIMESTEPS = 1000
+from diffcr.families import family_of
 
 
 def denoiser_latency(
@@ -59,20 +59,16 @@ def _sweep(
     embeds = torch.randn(text, generator=generator).to(weights)
     latents = latents.to(weights)
     timesteps = [
-        torch.full((batch_size,), int((region + 0.5) * _TIMESTEPS / regions), device=weights.device)
+        torch.full((batch_size,), int((region + 0.5) * TIMESTEPS / regions), device=weights.device)
         for region in range(regions)
     ]
+
+    call_inputs = family_of(transformer).call_inputs
 
     @torch.no_grad()
     def sweep() -> None:
         for timestep in timesteps:
-            transformer(
-                latents,
-                encoder_hidden_states=embeds,
-                timestep=timestep,
-                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-                return_dict=False,
-            )
+            transformer(**call_inputs(transformer, latents, timestep, embeds, None))
 
     return sweep
 

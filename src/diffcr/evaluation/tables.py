@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
+from diffcr.core.ratios import region_timesteps
 from diffcr.evaluation.records import Record
 
 
@@ -44,14 +44,14 @@ def make_tables(record: Record) -> list[Table]:
 
 def region_headings(regions: int) -> tuple[str, ...]:
     """Timestep ranges, clean to noisy."""
-    edges = [round(1000 * i / regions) for i in range(regions + 1)]
-    return tuple(f"t {a}-{b - 1}" for a, b in pairwise(edges))
+    ranges = [region_timesteps(region, regions) for region in range(regions)]
+    return tuple(f"t {within.start}-{within.stop - 1}" for within in ranges)
 
 
 def _compression(section: Mapping[str, Any]) -> Table:
     realised, learned = section["realised"], section["learned"]
     rows = [
-        (str(layer + 1), *(f"{100 * c:.0f}  ({100 * d:.1f})" for c, d in zip(*pair, strict=True)))
+        (str(layer), *(f"{100 * c:.0f}  ({100 * d:.1f})" for c, d in zip(*pair, strict=True)))
         for layer, pair in enumerate(zip(realised, learned, strict=True))
     ]
     note = (

@@ -9,6 +9,8 @@ from diffcr.errors import DiffCRError
 
 _HERE = Path(__file__).parent
 RESOLUTION = 96
+# Chosen on validation captions: benchmarks/results/pretraining.json.
+GUIDANCE_SCALE = 3.0
 
 
 def default_pipeline_path() -> Path:

@@ -8,6 +8,7 @@ resumes where it was stopped.
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -16,7 +17,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from diffcr.evaluation.judge import attribute_accuracy, image_tensor, save_judge
+from diffcr import pretrained
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.judge import attribute_accuracy, save_judge
 from diffcr.files import read_json, replacing_directory, write_json
 from diffcr.hardware import hardware, library_versions
 from diffcr.pretraining.autoencoder import (
@@ -28,11 +31,12 @@ from diffcr.pretraining.judge import JudgeSettings, train_judge
 from diffcr.pretraining.text import TextSettings, make_tokenizer, train_text_encoder
 from diffcr.pretraining.transformer import assemble_pipeline
 from diffcr.scenes import ScenesDataset
+from diffcr.training.data import image_tensor
+from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe import TrainingRecipe, load_recipe
-from diffcr.training.run import read_history
+from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe
 
-RECORD = "pretraining_record.json"
+RECORDS = "records"
 
 
 class _Progress:
@@ -75,7 +79,7 @@ def build(
 
     Args:
         output: Gets `pipeline/` (untrained transformer), `transformer/` (its training), `scenes/`
-            (the trained pipeline), `judge/` and a record.
+            (the trained pipeline), `judge/`, and in `records/` what each stage did.
         seed: Of everything.
         shorten: Steps and pictures are multiplied with it, for a trial.
         stages: Which of `STAGES` to run; the last two need the results of those before.
@@ -103,7 +107,8 @@ def build(
         if name in stages:
             _stage(output, name, run)
     if "transformer" in stages:
-        recipe = load_recipe(_recipe_path()).with_changes(model=str(output / "pipeline"), seed=seed)
+        recipe = load_recipe(find_recipe("pretrain-scenes"))
+        recipe = recipe.with_changes(model=str(output / "pipeline"), seed=seed)
         recipe = recipe.with_changes(
             steps=scaled(recipe.steps),
             data=replace(recipe.data, size=scaled(recipe.data.size or 1)),
@@ -111,24 +116,15 @@ def build(
         _stage(output, "transformer", lambda: _transformer(output, recipe))
 
 
-def _recipe_path() -> Path:
-    package = Path(__file__).parents[1]
-    shipped = package / "recipes" / "pretrain-scenes.yaml"
-    return shipped if shipped.exists() else package.parents[1] / "recipes" / shipped.name
-
-
 def _stage(output: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
-    if name in _read_record(output)["stages"]:
-        return
-    result = run() | {"hardware": hardware()}
-    record = _read_record(output)
-    record["stages"][name] = result
-    write_json(output / RECORD, record | {"versions": library_versions()})
+    path = output / RECORDS / f"{name}.json"
+    if not path.exists():
+        write_json(path, run() | {"hardware": hardware(), "versions": library_versions()})
 
 
-def _read_record(output: Path) -> dict[str, Any]:
-    path = output / RECORD
-    return read_json(path) if path.exists() else {"stages": {}}
+def read_records(output: Path) -> dict[str, Any]:
+    """What each stage in a build directory did, by stage."""
+    return {path.stem: read_json(path) for path in sorted((output / RECORDS).glob("*.json"))}
 
 
 def _text(stages: Path, settings: TextSettings) -> dict[str, Any]:
@@ -203,15 +199,27 @@ def _embed(output: Path) -> None:
         pipe.save_pretrained(str(directory))
 
 
+def install(output: Path, package: Path) -> None:
+    """Put a build's pipeline and judge in the place of the embedded ones, in `package`."""
+    for name in ("scenes", "judge"):
+        if not (output / name).is_dir():
+            raise DiffCRError(f"{output / name} is missing: build it first")
+        with replacing_directory(package / name) as directory:
+            shutil.copytree(output / name, directory, dirs_exist_ok=True)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Make the embedded default.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shorten", type=float, default=1.0, help="factor of steps, for a trial")
+    parser.add_argument("--install", action="store_true", help="embed the result in the package")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     build(arguments.output, arguments.seed, arguments.shorten, arguments.stages)
+    if arguments.install:
+        install(arguments.output, Path(pretrained.__file__).parent)
 
 
 if __name__ == "__main__":

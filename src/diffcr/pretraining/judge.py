@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcr.evaluation.judge import JudgeConfig, SceneJudge
-from diffcr.pretraining.text import attribute_loss, stack_targets
+from diffcr.pretraining.attribute_loss import attribute_loss, stack_targets
 from diffcr.scenes import ScenesDataset
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from string import ascii_lowercase, digits, punctuation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from diffcr.scenes import ScenesDataset, scene_targets, vocabulary
+from diffcr.pretraining.attribute_loss import attribute_loss, stack_targets
+from diffcr.scenes import ScenesDataset, vocabulary
 from diffcr.scenes.attributes import BACKGROUND_CLASSES, OBJECT_CLASSES, PLACES
 
 if TYPE_CHECKING:
@@ -102,24 +102,6 @@ class CaptionReader(nn.Module):
         for name, head in self.heads.items():
             logits[name] = head(read[:, -1] if name in BACKGROUND_CLASSES else read[:, :-1])
         return logits
-
-
-def stack_targets(scenes: list[Any]) -> dict[str, Tensor]:
-    """Targets of scenes as tensors by attribute, [B, places] or [B]."""
-    targets = [scene_targets(scene.attributes) for scene in scenes]
-    names = ["presence", *OBJECT_CLASSES, *BACKGROUND_CLASSES]
-    return {name: torch.tensor([getattr(t, name) for t in targets]) for name in names}
-
-
-def attribute_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-    """Sum of the attributes' cross entropies; absent objects count for presence alone."""
-    presence = targets["presence"].float()
-    loss = binary_cross_entropy_with_logits(logits["presence"], presence)
-    for name, target in targets.items():
-        if name != "presence":
-            flat = logits[name].flatten(0, -2)
-            loss = loss + cross_entropy(flat, target.flatten(), ignore_index=-1)
-    return loss
 
 
 def train_text_encoder(
