@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from diffcr.core import ratios as ratio_core
 from diffcr.core.select import router_logits
 from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.inference_bins import InferenceBins
 from diffcr.step import (
     RegionPlan,
     StepContext,
@@ -28,22 +28,6 @@ if TYPE_CHECKING:
     from diffcr.fingerprint import HostWeights
 
 _FULL_PRECISION = (torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class _Snapped:
-    """Bins at inference and what they were read from.
-
-    Attributes:
-        state: Which parameter (a deep copy counts its changes anew), and how often it had been
-            changed; writes to `.data`, as averages of weights make them, do not count.
-        values: Of the ratios, flat.
-        bins: [L][R].
-    """
-
-    state: tuple[int, int]
-    values: list[float]
-    bins: list[list[int]]
 
 
 class Compressor(nn.Module):
@@ -80,7 +64,7 @@ class Compressor(nn.Module):
         self._given_region: int | None = None
         self._held_rankings: Mapping[int, Tensor] = {}
         self._branch_seed: int | None = None
-        self._snapped: _Snapped | None = None
+        self._bins = InferenceBins(config.max_bin)
         self._warned: set[str] = set()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Compressor:
@@ -88,7 +72,7 @@ class Compressor(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype in _FULL_PRECISION else tensor.to(moved.device)
 
-        self._snapped = None
+        self._bins = InferenceBins(self.config.max_bin)
         applied: Compressor = super()._apply(keep_precision, recurse)
         return applied
 
@@ -119,27 +103,11 @@ class Compressor(nn.Module):
 
     def inference_bins(self) -> list[list[int]]:
         """Bin of every layer and region at inference, [L][R]; read once per change of ratios."""
-        unread = self._snapped is None or self._snapped.state != self._ratios_state
-        # Reading them again costs nothing where it makes no accelerator wait.
-        if unread or self.ratios.device.type == "cpu":
-            self.read_ratios(self.ratios.detach().flatten().tolist())
-        assert self._snapped is not None
-        return self._snapped.bins
+        return self._bins.of(self.ratios)
 
     def read_ratios(self, values: list[float]) -> None:
         """Take notice of the ratios' present values, [L * R], where the caller has read them."""
-        if self._snapped is not None and self._snapped.values == values:
-            bins = self._snapped.bins
-        else:
-            regions = self.config.timestep_regions
-            rows = [values[start : start + regions] for start in range(0, len(values), regions)]
-            bins = ratio_core.snap_bins(rows, self.config.max_bin)
-        self._snapped = _Snapped(self._ratios_state, values, bins)
-
-    @property
-    def _ratios_state(self) -> tuple[int, int]:
-        inference = self.ratios.is_inference()
-        return id(self.ratios), 0 if inference else self.ratios._version
+        self._bins.take(self.ratios, values)
 
     def kept_tokens(self, sequence_length: int) -> list[list[int]]:
         """Tokens that each layer computes at inference, [L][R], of `sequence_length` ones."""

@@ -1,0 +1,134 @@
+"""The README's tables, from the committed records: `python benchmarks/readme.py`.
+
+Each stands between `<!-- NAME -->` and `<!-- end -->`; a test checks that README and records agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffcr.evaluation.records import read_record
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def _results(name: str) -> Mapping[str, Any]:
+    return read_record(RESULTS / f"{name}.json").results
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def pretraining_table() -> str:
+    """What the judge reads of real, reconstructed and generated test images."""
+    results = _results("pretraining")
+    judged, quality = results["judge"], results["quality"]
+    rows = [
+        ("real images", judged["real"]["per_attribute"], judged["real"]["exact_match"]),
+        (
+            "the same through the autoencoder",
+            judged["reconstructed"]["per_attribute"],
+            judged["reconstructed"]["exact_match"],
+        ),
+        (
+            f"generated, 20 steps, guidance {results['guidance_scale']:g}",
+            quality["caption_accuracy_per_attribute"],
+            quality["caption_exact_match"],
+        ),
+    ]
+    names = list(rows[0][1])
+    header = ["images", "mean", *(name.replace("_", " ") for name in names), "all right"]
+    return _table(
+        header,
+        [
+            [
+                title,
+                _percent(sum(shares.values()) / len(shares)),
+                *(_percent(shares[name]) for name in names),
+                _percent(exact),
+            ]
+            for title, shares, exact in rows
+        ],
+    )
+
+
+def quality_table() -> str:
+    """The fine-tuned models beside the pretrained one."""
+    compressed, continued = (
+        _results(f"finetuned-scenes-{name}") for name in ("diffcr-lt", "dense")
+    )
+    flops = compressed["flops"]
+    share = flops["compressed"]["total"] / flops["dense"]["total"]
+    linear = flops["compressed"]["linear"] / flops["dense"]["linear"]
+    timed = next(v for k, v in compressed["latency"].items() if k.startswith("denoiser"))
+    skipped = compressed["compression"]["realised_mean"]
+    cost = (_percent(skipped), f"{_percent(share)} ({_percent(linear)})", f"{timed['ratio']:.2f}")
+    dense = (_percent(0), "100 %", "1")
+    rows = [
+        ("as pretrained", 0, compressed, "dense", dense),
+        ("dense, continued", continued["training"]["steps"], continued, "dense", dense),
+        ("DiffCR-LT", compressed["training"]["steps"], compressed, "compressed", cost),
+    ]
+    header = ("model", "steps", "tokens skipped", "FLOPs, total (linear)", "denoiser time")
+    header += ("held-out loss per region", "mean", "caption accuracy", "judge's Frechet distance")
+    return _table(header, [_quality_row(*row) for row in rows])
+
+
+def _quality_row(
+    title: str, steps: int, results: Mapping[str, Any], name: str, cost: tuple[str, ...]
+) -> list[str]:
+    loss, quality = results["held_out_loss"][name], results["quality"][name]
+    return [
+        title,
+        str(steps),
+        *cost,
+        " / ".join(f"{value:.4f}" for value in loss["noise"]),
+        f"{loss['mean']:.4f}",
+        _percent(quality["caption_accuracy"]),
+        f"{quality['judge_frechet_distance']:.0f}",
+    ]
+
+
+def speed_table() -> str:
+    """Ratios to the dense model's time."""
+    forward = _results("forward-pixart-sigma-xl-512")["ratio_to_dense"]
+    step = _results("step-embedded-lora")
+    learned = _percent(step["learned_mean_compression_ratio"])
+    where = "forward of PixArt-Sigma XL/2's configuration, 512 x 512, batch 1"
+    rows = [
+        (f"{where}, 20 % in every layer", forward["20%"]),
+        ("the same at 50 %", forward["50%"]),
+        (
+            f"fine-tuning step of the embedded model, sampled branches, learned table ({learned})",
+            step["ratio_to_dense"]["learned table"],
+        ),
+        ("the same at ratio 0, where training begins", step["ratio_to_dense"]["c = 0"]),
+    ]
+    header = ("time against the dense model", "median ratio")
+    return _table(header, [(title, f"{ratio:.3f}") for title, ratio in rows])
+
+
+TABLES = {"pretraining": pretraining_table, "quality": quality_table, "speed": speed_table}
+
+
+def filled(text: str) -> str:
+    """A text with every table between its marks replaced by the records'."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t()}\n{m[2]}", text, flags=re.DOTALL)
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
