@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import cpu_offload
+from accelerate import cpu_offload, cpu_offload_with_hook
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from diffusers import PixArtTransformer2DModel
 from diffusers.training_utils import EMAModel
@@ -322,3 +322,10 @@ def test_routers_and_ratios_are_next_to_nothing_beside_the_model() -> None:
     added = sum(parameter.numel() for parameter in compressor.parameters())
     total = sum(parameter.numel() for parameter in transformer.parameters())
     assert total > 6e8 and added / total < 1e-4
+
+
+def test_whole_model_offload_changes_nothing() -> None:
+    transformer = trained_pixart()
+    expected = denoise(transformer, inputs())
+    cpu_offload_with_hook(transformer, execution_device=torch.device("cpu"))
+    assert torch.equal(denoise(transformer, inputs()), expected)

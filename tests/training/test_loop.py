@@ -94,7 +94,7 @@ def test_the_callers_model_holds_the_averaged_weights(tmp_path: Path) -> None:
 
 def test_a_run_that_is_killed_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    process = _start("-m", "tests.training.worker", directory, 12, 0.25)
+    process = _start("-m", "tests.training.worker", directory, 12, "--delay", 0.25)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(read_history(directory / "history.jsonl")) < 5:
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
@@ -111,6 +111,23 @@ def test_a_run_that_is_killed_ends_bit_equal(finished: Path, tmp_path: Path) -> 
     assert {**progress, "seconds": 0} == {**expected, "seconds": 0}
     lines = [{**line, "seconds": 0} for line in read_history(directory / "history.jsonl")]
     assert lines == [{**line, "seconds": 0} for line in read_history(finished / "history.jsonl")]
+
+
+@pytest.mark.parametrize("number", [3, 11])
+def test_a_run_that_is_killed_while_it_saves_ends_bit_equal(
+    finished: Path, tmp_path: Path, number: int
+) -> None:
+    directory = tmp_path / "run"
+    killed = _start("-m", "tests.training.worker", directory, 12, "--die-in-save", number)
+    assert killed.wait(120) == -signal.SIGKILL, killed.stderr and killed.stderr.read().decode()
+    assert not (directory / "training_record.json").exists()
+    resumed = _start("-m", "tests.training.worker", directory, 12)
+    assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
+    assert _equal(_state(directory, 12), _state(finished, 12))
+    for name in ("final", "by-products/ratio-05"):
+        before, after = (load_file(d / name / "diffcr.safetensors") for d in (finished, directory))
+        assert _equal(before, after)
+    assert not list(directory.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "half-written"])

@@ -1,13 +1,17 @@
-"""A tiny training run, as a program: `python -m tests.training.worker DIRECTORY STEPS [delay]`."""
+"""A tiny training run, as a program: `python -m tests.training.worker DIRECTORY STEPS`."""
 
 from __future__ import annotations
 
-import sys
+import argparse
+import itertools
+import os
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import safetensors.torch
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
@@ -53,15 +57,41 @@ def run(directory: Path, recipe: TrainingRecipe, pipe: Any = None) -> TrainingRe
     return train(recipe, pipe or tiny_pipe(), tiny_data(), directory)
 
 
+def _stretch_steps(seconds: float) -> None:
+    """So that a kill finds the run in its middle."""
+    plain = torch.optim.AdamW.step
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(seconds)
+        return plain(*args, **kwargs)
+
+    torch.optim.AdamW.step = slow  # type: ignore[method-assign]
+
+
+def _die_in_save(number: int) -> None:
+    """The process is killed when half of the `number`th file of tensors is written."""
+    plain, saves = safetensors.torch.save_file, itertools.count(1)
+
+    def save(tensors: dict[str, torch.Tensor], path: Any, *args: Any) -> None:
+        plain(tensors, path, *args)
+        if next(saves) == number:
+            whole = Path(path).read_bytes()
+            Path(path).write_bytes(whole[: len(whole) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    safetensors.torch.save_file = save
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("steps", type=int)
+    parser.add_argument("--delay", type=float, default=0)
+    parser.add_argument("--die-in-save", type=int, default=0)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if len(sys.argv) > 3:
-        # Stretch every step, so that a kill finds the run in its middle.
-        plain = torch.optim.AdamW.step
-
-        def slow(*args: Any, **kwargs: Any) -> Any:
-            time.sleep(float(sys.argv[3]))
-            return plain(*args, **kwargs)
-
-        torch.optim.AdamW.step = slow  # type: ignore[method-assign]
-    run(Path(sys.argv[1]), tiny_recipe(steps=int(sys.argv[2])))
+    if arguments.delay:
+        _stretch_steps(arguments.delay)
+    if arguments.die_in_save:
+        _die_in_save(arguments.die_in_save)
+    run(arguments.directory, tiny_recipe(steps=arguments.steps))
