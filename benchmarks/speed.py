@@ -1,7 +1,9 @@
-"""Speed of routing, measured side by side: `python benchmarks/speed.py forward|step`.
+"""Speed of routing, measured side by side: `python benchmarks/speed.py forward|precision|step`.
 
 forward: PixArt-Sigma XL/2's configuration with random weights at 512 x 512, batch 1: the dense
 forward against 20 and 50 % compression of every layer.
+precision: a training step of the embedded pipeline's transformer in float32, and in bfloat16 with
+either kernel of attention.
 step: a fine-tuning step of the embedded pipeline's transformer with LoRA: the dense model against
 sampled branches, at c = 0 and at the table of the embedded checkpoint.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -22,6 +25,7 @@ import diffcr
 from diffcr.evaluation.latency import time_interleaved
 from diffcr.evaluation.records import make_record, write_record
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
+from diffcr.training.run import attention_kernel
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -88,6 +92,24 @@ def measure_step(pairs: int, batch: int) -> None:
     learned = _compressed(at_zero=False).diffcr.mean_compression_ratio
     extra = {"batch_size": batch, "learned_mean_compression_ratio": learned}
     _write("step-embedded-lora", _samples(runs, pairs), pairs, extra)
+
+
+def measure_precision(pairs: int, batch: int) -> None:
+    transformer = load_default_pipeline("cpu").transformer
+    step = _training_step(transformer, batch)
+
+    def autocast(kernel: AbstractContextManager[None]) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16), kernel:
+            step()
+
+    runs = {
+        "dense": step,
+        "bfloat16, fused attention": lambda: autocast(nullcontext()),
+        "bfloat16, plain attention": lambda: autocast(
+            attention_kernel(torch.device("cpu"), "bf16")
+        ),
+    }
+    _write("step-embedded-precision", _samples(runs, pairs), pairs, {"batch_size": batch})
 
 
 def _dense_with_lora() -> Any:
@@ -163,11 +185,13 @@ def _write(name: str, samples: dict[str, list[float]], pairs: int, extra: dict[s
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["forward", "step"])
+    parser.add_argument("what", choices=["forward", "precision", "step"])
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=32)
     arguments = parser.parse_args()
     if arguments.what == "forward":
         measure_forward(arguments.pairs)
+    elif arguments.what == "precision":
+        measure_precision(arguments.pairs, arguments.batch_size)
     else:
         measure_step(arguments.pairs, arguments.batch_size)

@@ -89,7 +89,7 @@ class RatioLossRecipe:
     """lambda of the ratio loss (Sec. 3.3, App. B) and how it is adjusted.
 
     The mean ratio is expected to rise linearly to the target within the first `ramp` of the
-    steps. Every `raise_every` steps at which it lags by more than a point, lambda is multiplied
+    steps. Every `raise_every` steps at which it lags by more than `tolerance`, lambda is multiplied
     with `growth`, up to `largest`.
     """
 
@@ -97,6 +97,7 @@ class RatioLossRecipe:
     growth: float = 1.25
     raise_every: int = 25
     ramp: float = 0.5
+    tolerance: float = 0.005
     largest: float = 100.0
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ class RatioLossRecipe:
         _require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
         _require(self.raise_every >= 1, "ratio_loss.raise_every", self.raise_every, "1 or more")
         _require(0 < self.ramp <= 1, "ratio_loss.ramp", self.ramp, "a value in (0, 1]")
+        _require(self.tolerance >= 0, "ratio_loss.tolerance", self.tolerance, "0 or more")
         _require(self.largest >= 0, "ratio_loss.largest", self.largest, "0 or more")
 
 

@@ -144,7 +144,8 @@ def next_ratio_loss_weight(
     if step % recipe.raise_every:
         return weight
     expected = target * min(1.0, step / (recipe.ramp * steps))
-    return min(weight * recipe.growth, recipe.largest) if expected - mean > 0.01 else weight
+    lags = expected - mean > recipe.tolerance
+    return min(weight * recipe.growth, recipe.largest) if lags else weight
 
 
 def attention_kernel(device: torch.device, mixed_precision: str) -> AbstractContextManager[None]:
