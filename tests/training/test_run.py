@@ -1,0 +1,48 @@
+"""Schedules of a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.run import attention_kernel, learning_rate_factor, next_ratio_loss_weight
+
+RATIO_LOSS = RatioLossRecipe(weight=3.0, growth=2.0, raise_every=10, ramp=0.5, largest=20.0)
+
+
+@pytest.mark.parametrize(
+    ("weight", "mean", "step", "expected"),
+    [
+        (3.0, 0.10, 50, 6.0),  # half of the ramp: 0.15 is expected
+        (3.0, 0.10, 51, 3.0),  # not a step at which lambda is looked at
+        (3.0, 0.147, 50, 3.0),  # within the tolerance
+        (3.0, 0.40, 50, 3.0),  # ahead: lambda never falls
+        (3.0, 0.29, 180, 6.0),  # behind the target after the ramp
+        (15.0, 0.10, 50, 20.0),  # the largest
+    ],
+)
+def test_lambda_rises_while_the_mean_lags(
+    weight: float, mean: float, step: int, expected: float
+) -> None:
+    assert next_ratio_loss_weight(RATIO_LOSS, weight, mean, 0.3, step, 200) == expected
+
+
+def test_rates_warm_up_and_fall() -> None:
+    recipe = OptimizerRecipe(warmup_steps=10, schedule="cosine", final_fraction=0.1)
+    factors = [learning_rate_factor(recipe, step, 110) for step in range(110)]
+    assert factors[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert max(factors) == 1
+    assert factors[60] == pytest.approx(0.55, abs=0.02)
+    assert factors[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_attention_kernels_agree() -> None:
+    query, key, value = (torch.randn(1, 2, 8, 4).bfloat16() for _ in range(3))
+    outputs = []
+    for precision in ("no", "bf16"):
+        with attention_kernel(torch.device("cpu"), precision):
+            outputs.append(
+                torch.nn.functional.scaled_dot_product_attention(query, key, value).float()
+            )
+    assert (outputs[0] - outputs[1]).abs().max() < 0.05
