@@ -34,11 +34,13 @@ format: install
 	$(BIN)/ruff format .
 
 pretrain: install
-	$(BIN)/python -m diffcr.pretraining.build --output runs/pretrain --install
+	$(BIN)/python -m diffcr.pretraining.build --output runs/pretrain
+	$(BIN)/python -m diffcr.pretraining.install --build runs/pretrain
 
 finetune: install
 	$(BIN)/diffcr train recipes/scenes-diffcr-lt.yaml --output runs/scenes-diffcr-lt
 	$(BIN)/diffcr train recipes/scenes-dense.yaml --output runs/scenes-dense
+	$(BIN)/python -m diffcr.pretraining.install --checkpoint runs/scenes-diffcr-lt/final
 
 wheel: install
 	rm -rf dist

@@ -250,14 +250,14 @@ def parameter_groups(
         weight_decay: Of the host and adapter weights.
 
     Raises:
-        DiffCRError: Routers or ratios are frozen: injecting a LoRA through peft itself freezes
-            everything else.
+        DiffCRError: Routers and ratios are frozen: injecting a LoRA through peft itself freezes
+            everything else. Ratios frozen alone stay as they are set.
     """
     host = find_transformer(transformer)
     compressor = get_compressor(host)
-    if not all(parameter.requires_grad for parameter in compressor.parameters()):
+    if not any(parameter.requires_grad for parameter in compressor.parameters()):
         raise DiffCRError(
-            "routers or ratios are frozen (peft freezes what is not its own): "
+            "routers and ratios are frozen (peft freezes what is not its own): "
             "call compressor.requires_grad_(True) first"
         )
     router_lr = lr if router_lr is None else router_lr
@@ -265,10 +265,12 @@ def parameter_groups(
     weights = [
         p for n, p in host.named_parameters() if p.requires_grad and not n.startswith("diffcr.")
     ]
+    routers = [p for p in compressor.routers.values() if p.requires_grad]
+    ratios = [compressor.ratios] if compressor.ratios.requires_grad else []
     groups = [
         {"params": weights, "lr": lr, "weight_decay": weight_decay},
-        {"params": list(compressor.routers.values()), "lr": router_lr, "weight_decay": 0.0},
-        {"params": [compressor.ratios], "lr": ratio_lr, "weight_decay": 0.0},
+        {"params": routers, "lr": router_lr, "weight_decay": 0.0},
+        {"params": ratios, "lr": ratio_lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from diffcr.attachment import find_transformer, get_compressor
+from diffcr.errors import DiffCRError
 from diffcr.methods.diffcr import run_branch
 
 _RECOMPILE_LIMIT = 64
@@ -26,7 +27,7 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
 
     Raises:
-        DiffCRError: DiffCR is not attached.
+        DiffCRError: DiffCR is not attached, or the forward that would be compiled is patched.
     """
     transformer = find_transformer(pipe_or_transformer)
     compressor = get_compressor(transformer)
@@ -38,6 +39,11 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     if granularity == "block":
         compressor.run_branch = torch.compile(run_branch, **options)
     else:
+        if "forward" in vars(transformer):
+            raise DiffCRError(
+                "the transformer's forward is patched already (offload, cache, compile?): "
+                "compile first, then offload"
+            )
         # The hooks that read the timestep stay outside of the graph. Bound anew, not closed over:
         # a deep copy runs the compiled forward on its own weights.
         compiled = torch.compile(type(transformer).forward, **options)

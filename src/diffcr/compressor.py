@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _FULL_PRECISION = (torch.float32, torch.float64)
 
 
+_IDLE = (
+    "DiffCR is attached and every compression ratio is 0: nothing is saved; fine-tune, load a "
+    "checkpoint, or call compressor.set_compression_ratios(...)"
+)
+
+
 class Compressor(nn.Module):
     """Routers and compression ratios of a transformer, registered on it as `transformer.diffcr`.
 
@@ -67,6 +73,12 @@ class Compressor(nn.Module):
         self._bins = InferenceBins(config.max_bin)
         self._warned: set[str] = set()
 
+    def train(self, mode: bool = True) -> Compressor:
+        """As `nn.Module.train`; the ratios are read anew at the next call."""
+        self._bins = InferenceBins(self.config.max_bin)
+        trained: Compressor = super().train(mode)
+        return trained
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Compressor:
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -103,7 +115,7 @@ class Compressor(nn.Module):
 
     def inference_bins(self) -> list[list[int]]:
         """Bin of every layer and region at inference, [L][R]; read once per change of ratios."""
-        return self._bins.of(self.ratios)
+        return self._bins.of(self.ratios, may_wait=True)
 
     def read_ratios(self, values: list[float]) -> None:
         """Take notice of the ratios' present values, [L * R], where the caller has read them."""
@@ -260,8 +272,9 @@ class Compressor(nn.Module):
                 )
             plans = self._training_regions([group.region for group in groups])
         else:
-            self._warn_if_idle()
-            bins = self.inference_bins()
+            bins = self._bins.of(self.ratios, may_wait=False)
+            if not any(bin_index for row in bins for bin_index in row):
+                self._warn_once(_IDLE)
             plans = [inference_plans(bins, group.region) for group in groups]
         return StepContext(
             tuple(RegionPlan(g.samples, p) for g, p in zip(groups, plans, strict=True)),
@@ -288,13 +301,6 @@ class Compressor(nn.Module):
             training_plans(bounded, table, region, maximum, draws[region], probability)
             for region in regions
         ]
-
-    def _warn_if_idle(self) -> None:
-        if not any(bin_index for row in self.inference_bins() for bin_index in row):
-            self._warn_once(
-                "DiffCR is attached and every compression ratio is 0: nothing is saved; fine-tune, "
-                "load a checkpoint, or call compressor.set_compression_ratios(...)"
-            )
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,18 +27,14 @@ def replacing_directory(target: Path) -> Iterator[Path]:
     """A directory to write into that takes the place of `target` when the context ends well.
 
     Files are on the disk before the exchange, so that a kill or a power cut leaves the previous
-    directory or the complete one. What an earlier, killed writer left beside it is removed: one
-    process at a time writes a target.
+    directory or the complete one. Where the system cannot exchange directories in one step, a kill
+    between its two steps leaves both beside the target, and the next write takes the new one.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in target.parent.glob(f".{target.name}.*.partial"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    workplace = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    )
+    _clear_left_overs(target)
+    workplace = _workplace(target)
+    written = workplace / "written"
+    written.mkdir(parents=True)
     try:
-        written = workplace / "written"
-        written.mkdir()
         yield written
         for path in written.rglob("*"):
             if path.is_file():
@@ -46,13 +43,65 @@ def replacing_directory(target: Path) -> Iterator[Path]:
             if target.exists():
                 os.replace(target, workplace / "previous")
             os.replace(written, target)
-        _flush(target.parent)
+        if os.name == "posix":
+            _flush(target.parent)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """A name to write a file under that takes the place of `target` when the context ends well."""
+    _clear_left_overs(target)
+    temporary = _workplace(target)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _workplace(target: Path) -> Path:
+    """Where this process makes what is to become `target`."""
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+
+def _clear_left_overs(target: Path) -> None:
+    """Remove what killed processes left of earlier writes to `target`."""
+    pattern = re.compile(re.escape(f".{target.name}.") + r"(\d+)\.partial")
+    for path in target.parent.glob(".*.partial"):
+        found = pattern.fullmatch(path.name)
+        if found is None or _is_running(int(found[1])):
+            continue
+        if path.is_file():
+            path.unlink(missing_ok=True)
+            continue
+        if (path / "previous").exists() and (path / "written").exists() and not target.exists():
+            os.replace(path / "written", target)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether it may still be writing; this process itself is not, it is about to begin."""
+    if process == os.getpid():
+        return False
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two directories in one step, where the system can (Linux); whether it was done."""
+    if sys.platform != "linux":
+        return False
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -60,19 +109,6 @@ def _exchange(first: Path, second: Path) -> bool:
     paths = (os.fsencode(first), os.fsencode(second))
     swapped: int = renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
     return swapped == 0
-
-
-@contextmanager
-def replacing_file(target: Path) -> Iterator[Path]:
-    """A name to write a file under that takes the place of `target` when the context ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

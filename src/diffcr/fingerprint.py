@@ -67,10 +67,13 @@ class HostWeights:
         return cls(take_fingerprint(transformer), _take_samples(transformer))
 
     def have_changed(self, transformer: nn.Module) -> bool:
-        """Whether they differ by more than a conversion to the present dtype."""
+        """Whether they differ by more than a cast, or a cast and back."""
         present = _take_samples(transformer)
         return any(
-            not torch.equal(present[name].to(parameter.dtype), before.to(parameter.dtype))
+            not any(
+                torch.equal(present[name].to(parameter.dtype), before.to(cast).to(parameter.dtype))
+                for cast in (torch.float32, torch.float16, torch.bfloat16)
+            )
             for name, parameter in host_parameters(transformer)
             if (before := self.samples.get(name)) is not None
         )

@@ -26,10 +26,15 @@ class InferenceBins:
     values: list[float] | None = None
     bins: list[list[int]] | None = None
 
-    def of(self, ratios: Tensor) -> list[list[int]]:
-        """Bins of the ratios [L, R], [L][R]."""
-        # Reading them again costs nothing where it makes no accelerator wait.
-        if self.state != _state(ratios) or ratios.device.type == "cpu":
+    def of(self, ratios: Tensor, may_wait: bool) -> list[list[int]]:
+        """Bins of the ratios [L, R], [L][R].
+
+        Args:
+            ratios: On any device.
+            may_wait: Whether an accelerator may be waited for where no change is known of.
+        """
+        free = may_wait or ratios.device.type == "cpu" or ratios.is_inference()
+        if free or self.bins is None or self.state != _state(ratios):
             self.take(ratios, ratios.detach().flatten().tolist())
         assert self.bins is not None
         return self.bins

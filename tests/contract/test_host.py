@@ -262,6 +262,9 @@ def test_a_lora_of_ones_own_works_and_is_said_not_to_be_saved(tmp_path: Path) ->
     with pytest.raises(DiffCRError, match=r"frozen.*requires_grad_\(True\)"):
         diffcr.parameter_groups(transformer, lr=1e-4)
     transformer.diffcr.requires_grad_(True)
+    transformer.diffcr.ratios.requires_grad_(False)
+    assert len(diffcr.parameter_groups(transformer, lr=1e-4)) == 2
+    transformer.diffcr.ratios.requires_grad_(True)
     groups = diffcr.parameter_groups(transformer, lr=1e-4)
     trained = [id(p) for group in groups for p in group["params"]]
     assert len(trained) == len(set(trained)) == 2 * 2 * 3 + 2

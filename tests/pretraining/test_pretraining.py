@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from transformers import T5Tokenizer
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
-from diffcr.pretraining.build import STAGES, build, install, read_records
+from diffcr.pretraining.build import STAGES, build, read_records
+from diffcr.pretraining.install import install_build, install_checkpoint
 from diffcr.pretraining.text import MAX_SEQUENCE_LENGTH, make_tokenizer
 from diffcr.pretraining.transformer import make_transformer
 from diffcr.scenes import ScenesDataset
@@ -50,11 +52,25 @@ def test_building_skips_what_is_there(tmp_path: Path) -> None:
     records = read_records(tmp_path)
     assert set(records) == {"text", "autoencoder", "judge", "pipeline"}
     assert records["autoencoder"]["validation_psnr"] > 0
-    with pytest.raises(DiffCRError, match="scenes is missing"):
-        install(tmp_path, tmp_path / "package")
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     build(tmp_path, shorten=0.0005, stages=STAGES[:-1])
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_installing_replaces_what_is_embedded(tmp_path: Path) -> None:
+    build_directory, package = tmp_path / "build", tmp_path / "package"
+    for name in ("scenes", "judge"):
+        (build_directory / name).mkdir(parents=True)
+        with pytest.raises(DiffCRError, match=r"is missing") if name == "scenes" else nullcontext():
+            install_build(build_directory, package)
+    (build_directory / "scenes" / "new").write_text("x")
+    install_checkpoint(default_checkpoint_path(), package)
+    assert (package / "scenes-diffcr" / "diffcr_config.json").exists()
+    with pytest.raises(DiffCRError):
+        install_checkpoint(build_directory, package)
+    install_build(build_directory, package)
+    assert (package / "scenes" / "new").exists()
+    assert not (package / "scenes-diffcr").exists()
 
 
 def test_the_shipped_pipeline_loads_plainly_and_is_small() -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -272,8 +273,11 @@ def test_another_run_does_not_go_on_from_a_runs_checkpoints(
         run(directory, tiny_recipe(**changes))
     data = tiny_data()
     data.latents[0] += 1
-    with pytest.raises(DiffCRError, match=r"data\.contents"):
+    with pytest.raises(DiffCRError, match="other data"):
         train(tiny_recipe(), tiny_pipe(), data, directory)
+    pipe = SimpleNamespace(transformer=pixart(1, layers=2), scheduler=tiny_pipe().scheduler)
+    with pytest.raises(DiffCRError, match="another base model"):
+        train(tiny_recipe(), pipe, tiny_data(), directory)
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 
@@ -297,6 +301,9 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     recipe.write_text("name: two\nsteps: 2\nbatch_size: 4\nema_decay: 0.5\ndata: {size: 40}\n")
     launch = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29573)
     process = _start(*launch, "-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
-    assert process.wait(240) == 0, process.stderr and process.stderr.read().decode()
+    assert process.stderr is not None
+    printed = process.stderr.read().decode()
+    assert process.wait(240) == 0, printed
+    assert printed.count("encoding pictures: 100%") == 1
     assert len(list((tmp_path / "encoded").glob("*"))) == 1
     assert (tmp_path / "run" / "final" / "diffcr_config.json").exists()

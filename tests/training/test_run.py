@@ -37,12 +37,15 @@ def test_rates_warm_up_and_fall() -> None:
     assert factors[-1] == pytest.approx(0.1, abs=0.01)
 
 
-def test_attention_kernels_agree() -> None:
+def test_bfloat16_on_a_cpu_takes_the_plain_kernel_and_it_agrees() -> None:
+    fused = {}
     query, key, value = (torch.randn(1, 2, 8, 4).bfloat16() for _ in range(3))
     outputs = []
     for precision in ("no", "bf16"):
         with attention_kernel(torch.device("cpu"), precision):
+            fused[precision] = torch.backends.cuda.flash_sdp_enabled()
             outputs.append(
                 torch.nn.functional.scaled_dot_product_attention(query, key, value).float()
             )
+    assert fused == {"no": True, "bf16": False}
     assert (outputs[0] - outputs[1]).abs().max() < 0.05

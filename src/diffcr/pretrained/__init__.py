@@ -50,5 +50,7 @@ def judge_path() -> Path:
 def _directory(name: str) -> Path:
     path = _HERE / name
     if not path.is_dir():
-        raise DiffCRError(f"{path} is missing: install a released diffcr or run `make pretrain`")
+        raise DiffCRError(
+            f"{path} is missing: install a released diffcr or run `make pretrain finetune`"
+        )
     return path

@@ -8,7 +8,6 @@ resumes where it was stopped.
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -17,8 +16,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from diffcr import pretrained
-from diffcr.errors import DiffCRError
 from diffcr.evaluation.judge import attribute_accuracy, save_judge
 from diffcr.files import read_json, replacing_directory, write_json
 from diffcr.hardware import hardware, library_versions
@@ -199,27 +196,15 @@ def _embed(output: Path) -> None:
         pipe.save_pretrained(str(directory))
 
 
-def install(output: Path, package: Path) -> None:
-    """Put a build's pipeline and judge in the place of the embedded ones, in `package`."""
-    for name in ("scenes", "judge"):
-        if not (output / name).is_dir():
-            raise DiffCRError(f"{output / name} is missing: build it first")
-        with replacing_directory(package / name) as directory:
-            shutil.copytree(output / name, directory, dirs_exist_ok=True)
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Make the embedded default.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shorten", type=float, default=1.0, help="factor of steps, for a trial")
-    parser.add_argument("--install", action="store_true", help="embed the result in the package")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     build(arguments.output, arguments.seed, arguments.shorten, arguments.stages)
-    if arguments.install:
-        install(arguments.output, Path(pretrained.__file__).parent)
 
 
 if __name__ == "__main__":

@@ -8,53 +8,93 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json, write_json
+from diffcr.fingerprint import Fingerprint, take_fingerprint
 from diffcr.training.data import EncodedDataset
 from diffcr.training.recipe import TrainingRecipe
 
 _FILE = "run.json"
-# What a resumed run may change; `model` is a path, the data holds what it encodes.
-_FREE = ("name", "model", "steps", "checkpoint_every", "log_every", "tracker")
+# What a resumed run may change. `model` and `source` are paths: weights and data are compared.
+_FREE = {"name", "model", "steps", "checkpoint_every", "log_every", "tracker"} | {
+    "gradient_checkpointing",
+    "data.source",
+}
+_SAMPLED = 64
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Settings and data that decide what a run computes.
+    """What decides what a run computes.
 
     Attributes:
-        settings: Of the recipe, by dotted key, and `data.contents`, a hash of the encoded data.
+        settings: Of the recipe, by dotted key.
+        captions: Hash of which item has which caption.
+        values: Some of the encoded data's, which differ in their last bits from machine to machine.
+        base: Of the transformer as it came.
     """
 
     settings: dict[str, Any]
+    captions: str
+    values: list[float]
+    base: Fingerprint | None
 
     @classmethod
-    def of(cls, recipe: TrainingRecipe, dataset: EncodedDataset) -> RunIdentity:
+    def of(
+        cls, recipe: TrainingRecipe, dataset: EncodedDataset, transformer: nn.Module
+    ) -> RunIdentity:
         """Of a run that is about to begin."""
-        values = {k: v for k, v in recipe.to_json_dict().items() if k not in _FREE}
+        settings = {k: v for k, v in _flatten(recipe.to_json_dict(), "") if k not in _FREE}
         digest = hashlib.sha256(str(tuple(dataset.latents.shape)).encode())
-        for tensor in (dataset.latents, dataset.prompt_embeds):
-            digest.update(tensor.flatten()[:: tensor.numel() // 4096 + 1].numpy().tobytes())
-        contents = digest.hexdigest()[:16]
-        return cls({**dict(_flatten(values, "")), "data.contents": contents})
+        for tensor in (dataset.caption_of, dataset.prompt_masks):
+            digest.update(tensor.numpy().tobytes())
+        values = [*_sample(dataset.latents), *_sample(dataset.prompt_embeds)]
+        return cls(settings, digest.hexdigest(), values, take_fingerprint(transformer))
 
     def check(self, directory: Path) -> None:
-        """Raises DiffCRError where the directory holds a run with other settings or data."""
+        """Raises DiffCRError where the directory holds checkpoints of another run."""
         path = directory / _FILE
-        if not path.exists():
+        if not path.exists() or not list(directory.glob("checkpoints/step-*")):
             return
         present = read_json(path)
-        for name in sorted({*present, *self.settings}):
-            before, asked = present.get(name), self.settings.get(name)
-            if before != asked:
-                raise DiffCRError(
-                    f"{directory} holds a run with {name} {before!r}, not {asked!r}: "
-                    "give another directory, or the settings of that run"
-                )
+        other = self._difference(present)
+        if other is not None:
+            raise DiffCRError(
+                f"{directory} holds a run with {other}: give another directory, or the same again"
+            )
+
+    def _difference(self, present: dict[str, Any]) -> str | None:
+        settings = present["settings"]
+        for name in sorted({*settings}.intersection(self.settings)):
+            if settings[name] != self.settings[name]:
+                return f"{name} {settings[name]!r}, not {self.settings[name]!r}"
+        before = torch.tensor(present["values"])
+        if present["captions"] != self.captions or not torch.allclose(
+            before, torch.tensor(self.values), rtol=1e-2, atol=1e-2
+        ):
+            return "other data"
+        if self.base is None or present["base"] is None:
+            return None
+        values = present["base"]
+        base = Fingerprint(values["id"], values["config_hash"], torch.tensor(values["weights"]))
+        return None if base.matches(self.base) else f"another base model ({base.describe()})"
 
     def write(self, directory: Path) -> None:
         """Say which run the directory holds."""
-        write_json(directory / _FILE, self.settings)
+        base = self.base and {
+            "id": self.base.model_id,
+            "config_hash": self.base.config_hash,
+            "weights": self.base.weights.tolist(),
+        }
+        write_json(directory / _FILE, {**vars(self), "base": base})
+
+
+def _sample(tensor: Tensor) -> list[float]:
+    values: list[float] = tensor.flatten()[:: tensor.numel() // _SAMPLED + 1].tolist()
+    return values
 
 
 def _flatten(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

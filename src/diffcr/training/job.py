@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def run_recipe(
     pipe = load_pipeline(recipe.model or default_pipeline_path())
     _check_resolution(pipe, recipe)
     pipe.set_progress_bar_config(disable=True)
-    # The first process encodes, the others find what it wrote.
-    with PartialState(cpu=not on_gpu).main_process_first():
+    # The first process encodes, the others find what it wrote, however long it takes.
+    with PartialState(cpu=not on_gpu, timeout=timedelta(days=7)).main_process_first():
         encoded = encode_dataset(
             pipe, dataset, output.parent / "encoded", recipe.data.max_sequence_length
         )

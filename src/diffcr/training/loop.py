@@ -88,11 +88,11 @@ class _Trainer:
         resume: bool,
     ) -> None:
         self.recipe, self.data, self.directory = recipe, dataset, directory
-        identity = RunIdentity.of(recipe, dataset)
-        identity.check(directory)
         self.accelerator = make_accelerator(recipe, directory)
         self.schedule = NoiseSchedule.of(pipe.scheduler)
         self.transformer = find_transformer(pipe)
+        identity = RunIdentity.of(recipe, dataset, self.transformer)
+        identity.check(directory)
         self.compressor: Compressor | None = prepare_model(self.transformer, recipe)
         self.transformer.to(self.accelerator.device).train()
         optimizer = make_optimizer(self.transformer, recipe)

@@ -1,0 +1,64 @@
+"""Embed what was made: `python -m diffcr.pretraining.install [--build DIR] [--checkpoint DIR]`.
+
+A build brings pipeline and judge. The embedded DiffCR checkpoint belongs to the pipeline before, so
+it goes; `--checkpoint` embeds the one that was fine-tuned on what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from diffcr import pretrained
+from diffcr.errors import DiffCRError
+from diffcr.files import replacing_directory
+from diffcr.io import read_checkpoint
+
+_CHECKPOINT = "scenes-diffcr"
+
+
+def install_build(build: Path, package: Path) -> None:
+    """Put a build's pipeline and judge in the place of the embedded ones, in `package`.
+
+    Raises:
+        DiffCRError: The build is not complete.
+    """
+    for name in ("scenes", "judge"):
+        if not (build / name).is_dir():
+            raise DiffCRError(f"{build / name} is missing: build it first")
+    for name in ("scenes", "judge"):
+        _copy(build / name, package / name)
+    shutil.rmtree(package / _CHECKPOINT, ignore_errors=True)
+
+
+def install_checkpoint(checkpoint: Path, package: Path) -> None:
+    """Put a checkpoint in the place of the embedded one, in `package`.
+
+    Raises:
+        DiffCRError: It is not a checkpoint.
+    """
+    read_checkpoint(checkpoint)
+    _copy(checkpoint, package / _CHECKPOINT)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing_directory(target) as directory:
+        shutil.copytree(source, directory, dirs_exist_ok=True)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Embed a build or a checkpoint in the package.")
+    parser.add_argument("--build", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    arguments = parser.parse_args()
+    package = Path(pretrained.__file__).parent
+    if arguments.build:
+        install_build(arguments.build, package)
+    if arguments.checkpoint:
+        install_checkpoint(arguments.checkpoint, package)
+
+
+if __name__ == "__main__":
+    main()
