@@ -25,7 +25,7 @@ from diffcr.scenes import Scene, ScenesDataset
 from diffcr.training.data import encode_images
 
 ROOT = Path(__file__).parents[1]
-GUIDANCE_SCALES = (1.5, 2.0, 3.0, 4.5)
+GUIDANCE_SCALES = (1.25, 1.5, 2.0, 3.0)
 
 
 class _Measurement:
