@@ -151,8 +151,8 @@ def next_ratio_loss_weight(
 def attention_kernel(device: torch.device, mixed_precision: str) -> AbstractContextManager[None]:
     """Context for a training step with the kernel of attention that differentiates fastest.
 
-    On a CPU without matrix units the fused kernel's backward takes four times as long in bfloat16
-    as in float32 (torch 2.13), and undoes what bfloat16 gains in the linear layers.
+    On a CPU without matrix units the fused kernel's backward is so slow in bfloat16 that it undoes
+    what the linear layers gain (benchmarks/results/step-embedded-precision.json, torch 2.13).
     """
     if device.type == "cpu" and mixed_precision == "bf16":
         return sdpa_kernel(SDPBackend.MATH)
