@@ -114,7 +114,7 @@ class Compressor(nn.Module):
         return float(self.compression_ratios.mean())
 
     def inference_bins(self) -> list[list[int]]:
-        """Bin of every layer and region at inference, [L][R]; read once per change of ratios."""
+        """Bin of every layer and region at inference, [L][R]; waits for an accelerator."""
         return self._bins.of(self.ratios, may_wait=True)
 
     def read_ratios(self, values: list[float]) -> None:
