@@ -1,4 +1,4 @@
-"""Quality of what was fine-tuned: `python benchmarks/finetuned.py RUN [--captions N]`.
+"""Quality of what was fine-tuned: `python benchmarks/finetuned.py RUN`.
 
 RUN is the directory of a training run on the embedded pipeline (`diffcr train ... --output RUN`),
 DiffCR or dense. One record per run: caption accuracy, the judge's Frechet distance, held-out loss
@@ -12,9 +12,11 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diffcr
 from diffcr import plotting
+from diffcr.attachment import is_attached
 from diffcr.evaluation.cost import trajectory_section
 from diffcr.evaluation.judge import load_judge
 from diffcr.evaluation.records import Record, write_record
@@ -35,14 +37,21 @@ _FIGURES = {
 }
 
 
-def measure(run: Path, captions: int, pairs: int) -> Record:
-    """Evaluate a run's final weights on the test split."""
+def load_result(directory: Path) -> Any:
+    """The embedded pipeline with what a run wrote."""
     pipe = load_default_pipeline()
-    final = run / "final"
-    if (final / "diffcr_config.json").exists():
-        diffcr.load(pipe, final)
+    if (directory / "diffcr_config.json").exists():
+        diffcr.load(pipe, directory)
+    elif (directory / "adapter").exists():
+        load_lora(pipe.transformer, read_lora(directory / "adapter"))
     else:
-        load_lora(pipe.transformer, read_lora(final / "adapter"))
+        pipe.transformer = type(pipe.transformer).from_pretrained(directory / "transformer")
+    return pipe
+
+
+def measure(run: Path, result: Path, captions: int, pairs: int) -> Record:
+    """Evaluate what a run gave on the test split."""
+    pipe = load_result(result)
     test = ScenesDataset("test", size=captions)
     scenes = [test[i] for i in range(captions)]
     options = EvaluationOptions(
@@ -56,9 +65,9 @@ def measure(run: Path, captions: int, pairs: int) -> Record:
         held_out = encode_dataset(pipe, test, Path(directory), 48)
     subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
     judge = load_judge(judge_path())
-    record = evaluate(
-        pipe, subjects, RESULTS / f"finetuned-{run.name}", options, judge, "finetuned"
-    )
+    bare = load_default_pipeline() if is_attached(pipe.transformer) else None
+    target = RESULTS / f"finetuned-{run.name}"
+    record = evaluate(pipe, subjects, target, options, judge, "finetuned", bare)
     training = read_json(run / "training_record.json")
     training["recipe"].pop("model")
     results = {**record.results, "training": training}
@@ -79,10 +88,12 @@ def draw(record: Record, images: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--result", type=Path, help="in place of the run's final/")
     parser.add_argument("--captions", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=15)
     arguments = parser.parse_args()
-    measured = measure(arguments.run, arguments.captions, arguments.pairs)
+    result = arguments.result or arguments.run / "final"
+    measured = measure(arguments.run, result, arguments.captions, arguments.pairs)
     target = RESULTS / f"finetuned-{arguments.run.name}.json"
     print(write_record(measured, target))
     if "compression" in measured.results:

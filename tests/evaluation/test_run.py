@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffcr.attachment import attach, disabled
@@ -85,6 +86,23 @@ def test_known_dense_images_are_taken(tmp_path: Path) -> None:
     record = evaluate(pipe, Subjects(["a cat"], dense_images=known), tmp_path, OPTIONS)
     with Image.open(tmp_path / record.results["images"]["dense"][0]) as saved:
         assert saved.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_dense_is_the_bare_pipeline_where_host_weights_were_trained(tmp_path: Path) -> None:
+    pipe, bare = tiny_pixart_pipeline(), tiny_pixart_pipeline()
+    scramble(attach(pipe))
+    with torch.no_grad():
+        pipe.transformer.proj_out.weight.add_(0.1)
+    subjects = Subjects(["a cat"], held_out=_data())
+    alone = evaluate(pipe, subjects, tmp_path / "alone", OPTIONS)
+    beside = evaluate(pipe, subjects, tmp_path / "beside", OPTIONS, bare=bare)
+    only = evaluate(bare, subjects, tmp_path / "only", OPTIONS)
+    assert "not the base model" in alone.results["notes"][0] and "notes" not in beside.results
+    losses = [r.results["held_out_loss"] for r in (alone, beside, only)]
+    assert losses[1]["compressed"] == losses[0]["compressed"]
+    assert losses[0]["dense"]["mean"] != losses[1]["dense"]["mean"]
+    images = [tmp_path / name / "images/dense-0000.png" for name in ("alone", "beside", "only")]
+    assert images[1].read_bytes() == images[2].read_bytes() != images[0].read_bytes()
 
 
 def test_scenes_that_are_not_the_prompts_own_are_refused(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import torch
 from diffusers import PixArtSigmaPipeline
 from transformers import T5Tokenizer
 
+from diffcr.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
+from diffcr.io import load, save
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 from diffcr.pretraining.build import STAGES, build, read_records
 from diffcr.pretraining.install import install_build, install_checkpoint
@@ -19,6 +21,7 @@ from diffcr.pretraining.text import MAX_SEQUENCE_LENGTH, make_tokenizer
 from diffcr.pretraining.transformer import make_transformer
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data import encode_dataset
+from tests.hosts import denoise, inputs, pixart, scramble
 
 
 def test_the_tokenizer_knows_the_grammar_and_survives_a_round_trip(tmp_path: Path) -> None:
@@ -71,6 +74,24 @@ def test_installing_replaces_what_is_embedded(tmp_path: Path) -> None:
     install_build(build_directory, package)
     assert (package / "scenes" / "new").exists()
     assert not (package / "scenes-diffcr").exists()
+
+
+def test_an_embedded_checkpoint_holds_host_weights_at_half_the_size(tmp_path: Path) -> None:
+    trained = pixart()
+    scramble(attach(trained))
+    save(trained, tmp_path / "checkpoint", weights=True)
+    install_checkpoint(tmp_path / "checkpoint", tmp_path / "package")
+    sizes = [
+        (tmp_path / name / "transformer.safetensors").stat().st_size
+        for name in ("checkpoint", "package/scenes-diffcr")
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = pixart()
+    load(loaded, tmp_path / "package" / "scenes-diffcr")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    expected, found = denoise(trained, inputs()), denoise(loaded, inputs())
+    assert not torch.equal(expected, found)
+    assert torch.allclose(expected, found, atol=1e-2)
 
 
 def test_the_shipped_pipeline_loads_plainly_and_is_small() -> None:

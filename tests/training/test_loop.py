@@ -19,6 +19,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._dynamo import OptimizedModule
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import diffcr
@@ -28,6 +29,7 @@ from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.training.history import read_history
 from diffcr.training.loop import train
 from diffcr.training.objective import NoiseSchedule
+from diffcr.training.recipe import OptimizerRecipe
 from diffcr.training.run import forward_losses, make_draws, prepare_model
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import METHOD, run, tiny_data, tiny_pipe, tiny_recipe
@@ -184,6 +186,7 @@ def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Pat
         {"distillation_weight": 1.0},
         {"ema_decay": 0.0},
         {"finetune": "full"},
+        {"finetune": "full", "optimizer": OptimizerRecipe("muon", 1e-3)},
         {"tracker": "tensorboard"},
         {"finetune": "none"},
         {"method": DiffCRConfig(timestep_regions=1, branching="both", gate="sigmoid-mlp")},
@@ -201,6 +204,45 @@ def test_settings_train(tmp_path: Path, changes: dict[str, Any]) -> None:
     diffcr.load(loaded, tmp_path / "run" / "final")
     with torch.no_grad():
         assert torch.equal(denoise(loaded, inputs()), denoise(pipe.transformer, inputs()))
+
+
+@pytest.mark.parametrize("method", [DenseConfig(), METHOD], ids=["dense", "diffcr"])
+def test_a_compiled_run_gives_what_a_plain_one_gives(
+    tmp_path: Path, method: DenseConfig | DiffCRConfig
+) -> None:
+    losses = []
+    for compiled in (False, True):
+        pipe, directory = tiny_pipe(), tmp_path / str(compiled)
+        run(directory, tiny_recipe(steps=4, method=method, finetune="full", compile=compiled), pipe)
+        losses.append([line["loss"] for line in read_history(directory / "history.jsonl")])
+        # What is handed back is not compiled.
+        assert not [m for m in pipe.transformer.modules() if isinstance(m, OptimizedModule)]
+        assert method == DenseConfig() or get_compressor(pipe.transformer).run_branch is None
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][0] != losses[0][3]
+
+
+def test_muon_moves_the_blocks_matrices_and_resumes_bit_equal(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        steps=4, finetune="full", checkpoint_every=2, optimizer=OptimizerRecipe("muon", 1e-3)
+    )
+    run(tmp_path / "whole", recipe)
+    run(tmp_path / "parts", replace(recipe, steps=2))
+    run(tmp_path / "parts", recipe)
+    whole = _state(tmp_path / "whole", 4)
+    assert _equal(whole, _state(tmp_path / "parts", 4))
+    momenta = {name for name in whole if name.startswith("optimizer/momentum_buffer/")}
+    seconds = {name for name in whole if name.startswith("optimizer/exp_avg_sq/")}
+    blocks = "transformer_blocks.0.attn1.to_q.weight"
+    assert f"optimizer/momentum_buffer/{blocks}" in momenta
+    assert not [name for name in momenta if "diffcr." in name or "bias" in name]
+    assert [name for name in seconds if "diffcr." in name]
+    assert not momenta & {name.replace("exp_avg_sq", "momentum_buffer") for name in seconds}
+    # Orthogonal updates of AdamW's size: every singular value of the change is alike.
+    start = dict(pixart(layers=2).named_parameters())[blocks]
+    change = whole[f"parameter/{blocks}"] - start
+    values = torch.linalg.svdvals(change)
+    assert values.max() < 10 * values.min()
 
 
 def test_gradient_checkpointing_changes_no_result(tmp_path: Path) -> None:

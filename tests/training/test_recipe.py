@@ -32,6 +32,7 @@ def test_shipped_recipes_load_and_round_trip(path: Path) -> None:
         ("name: x\nmethod: {method: diffcr, target_compression_ratio: 2}", "target_compression"),
         ("name: x\nmethod: {method: dense}\nfinetune: none", "nothing to train"),
         ("name: x\nmethod: {method: [1]}", "method is [1]"),
+        ("name: x\noptimizer: {algorithm: muon}", "with finetune 'lora'"),
         ("name: x\nseed: -1", "seed is -1"),
         ("name: x\ndata: {size: 0}", "data.size is 0"),
         ("name: x\ndata: {resolution: 20}", "data.resolution is 20: give a multiple of 8"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffcr.training.optimizers import learning_rate_factor
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
-from diffcr.training.run import attention_kernel, learning_rate_factor, next_ratio_loss_weight
+from diffcr.training.run import attention_kernel, next_ratio_loss_weight
 
 RATIO_LOSS = RatioLossRecipe(weight=3.0, growth=2.0, raise_every=10, ramp=0.5, largest=20.0)
 

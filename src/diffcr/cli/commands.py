@@ -11,6 +11,7 @@ from diffcr.cli.inputs import (
     check_output,
     check_size,
     choose_guidance,
+    open_bare_beside,
     open_pipeline,
     read_prompts,
 )
@@ -143,14 +144,16 @@ def evaluate(
     from diffcr.training.data import encode_dataset
 
     options = EvaluationOptions(seed, steps, choose_guidance(guidance_scale, model))
+    bare = open_bare_beside(pipe, model)
     if texts:
-        record = measure(pipe, Subjects(texts), output, options)
+        record = measure(pipe, Subjects(texts), output, options, bare=bare)
     else:
         test = ScenesDataset("test", size=captions)
         scenes = [test[i] for i in range(captions)]
         held_out = encode_dataset(pipe, test, output / "encoded", text_tokens(pipe))
         subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
-        record = measure(pipe, subjects, output, options, load_judge(judge_path()))
+        judge = load_judge(judge_path())
+        record = measure(pipe, subjects, output, options, judge, bare=bare)
     report = write_report(record, output)
     typer.echo(f"report: {report.page}, record: {report.record}")
 

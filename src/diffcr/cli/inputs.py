@@ -82,3 +82,14 @@ def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
     if directory is not None:
         load(pipe, directory)
     return pipe
+
+
+def open_bare_beside(pipe: Any, model: str) -> Any | None:
+    """The pipeline without its checkpoint, where that changed host weights; None where
+    `diffcr.disabled` gives the same."""
+    from diffcr.attachment import find_transformer, get_compressor, is_attached
+
+    transformer = find_transformer(pipe)
+    if not is_attached(transformer) or not get_compressor(pipe).base.have_changed(transformer):
+        return None
+    return open_pipeline(model, "", dense=True)

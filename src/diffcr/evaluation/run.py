@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,13 @@ def evaluate(
     options: EvaluationOptions | None = None,
     judge: SceneJudge | None = None,
     kind: str = "evaluation",
+    bare: Any | None = None,
 ) -> Record:
     """Measure a pipeline: compression, FLOPs, latency, quality, held-out loss, router maps.
 
     With DiffCR attached, everything is measured twice: "compressed" is the pipeline as it is,
-    "dense" the same pipeline under `diffcr.disabled`, without adapters. Without DiffCR there is
-    only "dense".
+    "dense" the same pipeline under `diffcr.disabled`, without adapters, or `bare`. Without DiffCR
+    there is only "dense".
 
     Args:
         pipe: A text-to-image pipeline of diffusers.
@@ -103,6 +104,8 @@ def evaluate(
         options: How much.
         judge: Needed for the quality section, which also needs scenes.
         kind: Of the record.
+        bare: The pipeline before it was fine-tuned, for the images and held-out loss of "dense":
+            where host weights were fine-tuned, `diffcr.disabled` does not bring them back.
 
     Returns:
         The record; `write_report` writes it with its figures.
@@ -118,9 +121,10 @@ def evaluate(
         )
     results: dict[str, Any] = {}
     samples: dict[str, list[float]] = {}
-    _measure_images(pipe, subjects, Path(output_directory), options, judge, results)
+    compared = _Compared(pipe, bare)
+    _measure_images(compared, subjects, Path(output_directory), options, judge, results)
     if subjects.held_out is not None:
-        _measure_held_out(pipe, subjects.held_out, options, results, samples)
+        _measure_held_out(compared, subjects.held_out, options, results, samples)
     results["flops"] = flops_section(
         pipe, options.num_inference_steps, options.height, options.width
     )
@@ -128,7 +132,7 @@ def evaluate(
         results["compression"] = compression_section(get_compressor(pipe))
         _measure_latency(pipe, subjects.prompts, options, results, samples)
         results["router_maps"] = _map_routers(pipe, subjects, options).to_json_dict()
-        if get_compressor(pipe).base.have_changed(find_transformer(pipe)):
+        if bare is None and get_compressor(pipe).base.have_changed(find_transformer(pipe)):
             results["notes"] = [_CHANGED_WEIGHTS]
     configuration = {"options": asdict(options), **_describe(pipe)}
     return make_record(
@@ -164,17 +168,30 @@ def _describe(pipe: Any) -> dict[str, Any]:
     return described
 
 
-def _as(pipe: Any, name: str) -> AbstractContextManager[None]:
-    attached = is_attached(find_transformer(pipe))
-    return disabled(pipe) if attached and name == "dense" else nullcontext()
+@dataclass(frozen=True)
+class _Compared:
+    pipe: Any
+    bare: Any | None
 
+    @property
+    def names(self) -> list[str]:
+        attached = is_attached(find_transformer(self.pipe))
+        return ["dense", "compressed"] if attached else ["dense"]
 
-def _models(pipe: Any) -> list[str]:
-    return ["dense", "compressed"] if is_attached(find_transformer(pipe)) else ["dense"]
+    @contextmanager
+    def model(self, name: str) -> Iterator[Any]:
+        """The pipeline to call for one of the names."""
+        if name == "dense" and self.bare is not None:
+            yield self.bare
+        elif name == "dense" and is_attached(find_transformer(self.pipe)):
+            with disabled(self.pipe):
+                yield self.pipe
+        else:
+            yield self.pipe
 
 
 def _measure_images(
-    pipe: Any,
+    compared: _Compared,
     subjects: Subjects,
     directory: Path,
     options: EvaluationOptions,
@@ -183,10 +200,10 @@ def _measure_images(
 ) -> None:
     saved: dict[str, Any] = {"prompts": list(subjects.prompts[: options.saved_images])}
     quality: dict[str, Any] = {}
-    for name in _models(pipe):
+    for name in compared.names:
         images = subjects.dense_images if name == "dense" else None
         if images is None:
-            with _as(pipe, name):
+            with compared.model(name) as pipe:
                 images = _generate(pipe, subjects.prompts, options, f"generating, {name}")
         paths = save_images(images[: options.saved_images], directory / "images", name)
         saved[name] = [path.relative_to(directory).as_posix() for path in paths]
@@ -214,17 +231,17 @@ def _generate(
 
 
 def _measure_held_out(
-    pipe: Any,
+    compared: _Compared,
     data: EncodedDataset,
     options: EvaluationOptions,
     results: dict[str, Any],
     samples: dict[str, list[float]],
 ) -> None:
-    attached = is_attached(find_transformer(pipe))
-    regions = get_compressor(pipe).config.timestep_regions if attached else 4
+    attached = is_attached(find_transformer(compared.pipe))
+    regions = get_compressor(compared.pipe).config.timestep_regions if attached else 4
     results["held_out_loss"] = {}
-    for name in _models(pipe):
-        with _as(pipe, name):
+    for name in compared.names:
+        with compared.model(name) as pipe:
             loss = held_out_loss(pipe, data, regions, options.held_out_samples, options.seed)
         results["held_out_loss"][name] = loss.to_json_dict()
         for region, values in enumerate(loss.samples):

@@ -10,10 +10,12 @@ import argparse
 import shutil
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from diffcr import pretrained
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
-from diffcr.io import read_checkpoint
+from diffcr.io import WEIGHTS_FILE, read_checkpoint
 
 _CHECKPOINT = "scenes-diffcr"
 
@@ -28,23 +30,25 @@ def install_build(build: Path, package: Path) -> None:
         if not (build / name).is_dir():
             raise DiffCRError(f"{build / name} is missing: build it first")
     for name in ("scenes", "judge"):
-        _copy(build / name, package / name)
+        with replacing_directory(package / name) as directory:
+            shutil.copytree(build / name, directory, dirs_exist_ok=True)
     shutil.rmtree(package / _CHECKPOINT, ignore_errors=True)
 
 
 def install_checkpoint(checkpoint: Path, package: Path) -> None:
     """Put a checkpoint in the place of the embedded one, in `package`.
 
+    Host weights are stored in float16, half the size; loading casts them back.
+
     Raises:
         DiffCRError: It is not a checkpoint.
     """
-    read_checkpoint(checkpoint)
-    _copy(checkpoint, package / _CHECKPOINT)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with replacing_directory(target) as directory:
-        shutil.copytree(source, directory, dirs_exist_ok=True)
+    weights = read_checkpoint(checkpoint).weights
+    with replacing_directory(package / _CHECKPOINT) as directory:
+        shutil.copytree(checkpoint, directory, dirs_exist_ok=True)
+        if weights:
+            halves = {name: weight.half() for name, weight in weights.items()}
+            save_file(halves, directory / WEIGHTS_FILE)
 
 
 def main() -> None:

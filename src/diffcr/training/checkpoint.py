@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,19 @@ class TrainedState:
     Attributes:
         parameters: Trained parameters by name.
         averages: Their moving averages by name; empty without averaging.
-        optimizer: The optimizer, whose state is kept per parameter.
+        optimizers: Whose state is kept per parameter; each parameter has one.
     """
 
     parameters: dict[str, nn.Parameter]
     averages: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
 
     def flatten(self) -> dict[str, Tensor]:
         """All tensors under unique names, on the CPU."""
         tensors = {f"parameter/{name}": p.detach() for name, p in self.parameters.items()}
         tensors |= {f"average/{name}": value for name, value in self.averages.items()}
         for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            for key, value in self._state_of(parameter).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
@@ -80,7 +81,15 @@ class TrainedState:
                 key, _, name = rest.partition("/")
                 # torch keeps AdamW's step counter on the CPU, everything else beside the weight.
                 device = "cpu" if key == "step" else self.parameters[name].device
-                self.optimizer.state[self.parameters[name]][key] = tensor.to(device)
+                self._state_of(self.parameters[name])[key] = tensor.to(device)
+
+    def _state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if any(parameter is member for member in group["params"]):
+                    state: dict[str, Any] = optimizer.state[parameter]
+                    return state
+        raise AssertionError("a trained parameter is in no optimizer")
 
 
 def save_checkpoint(directory: Path, state: TrainedState, progress: Progress) -> None:

@@ -21,6 +21,7 @@ _FILE = "run.json"
 # What a resumed run may change. `model` and `source` are paths: weights and data are compared.
 _FREE = {"name", "model", "steps", "checkpoint_every", "log_every", "tracker"} | {
     "gradient_checkpointing",
+    "compile",
     "data.source",
 }
 _SAMPLED = 64

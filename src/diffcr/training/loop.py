@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from diffcr.attachment import find_transformer
+from diffcr.compilation import compile
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
@@ -23,15 +24,14 @@ from diffcr.training.draws import MicroBatch
 from diffcr.training.history import History
 from diffcr.training.identity import RunIdentity
 from diffcr.training.objective import NoiseSchedule
+from diffcr.training.optimizers import learning_rate_factor, make_optimizers
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
     StepLosses,
     attention_kernel,
     forward_losses,
-    learning_rate_factor,
     make_accelerator,
     make_draws,
-    make_optimizer,
     next_ratio_loss_weight,
     prepare_model,
     save_result,
@@ -95,11 +95,13 @@ class _Trainer:
         identity.check(directory)
         self.compressor: Compressor | None = prepare_model(self.transformer, recipe)
         self.transformer.to(self.accelerator.device).train()
-        optimizer = make_optimizer(self.transformer, recipe)
+        optimizers = make_optimizers(self.transformer, recipe)
         trained = {n: p for n, p in self.transformer.named_parameters() if p.requires_grad}
         self.average = WeightAverage(trained, recipe.ema_decay)
-        self.state = TrainedState(trained, self.average.values, optimizer)
-        self.model, self.optimizer = self.accelerator.prepare(self.transformer, optimizer)
+        self.state = TrainedState(trained, self.average.values, optimizers)
+        if recipe.compile and self.compressor is not None:
+            compile(self.transformer)
+        self.model, *self.optimizers = self.accelerator.prepare(self.transformer, *optimizers)
         self.draws = make_draws(recipe, dataset, self.accelerator.num_processes)
         self.progress = self._resume(resume)
         # Every process has read its checkpoint before the first one changes files.
@@ -154,8 +156,9 @@ class _Trainer:
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
         factor = learning_rate_factor(self.recipe.optimizer, step, self.recipe.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
         losses = []
         for micro in range(self.recipe.gradient_accumulation):
             draw = self.draws.micro_batch(step, micro)
@@ -163,8 +166,9 @@ class _Trainer:
                 losses.append(self._backward(draw))
                 if self.accelerator.sync_gradients:
                     self._clip()
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
         if self.compressor is not None:
             self.compressor.project_ratios()
         self.average.update()
@@ -281,6 +285,8 @@ class _Trainer:
                 self.state.parameters[name].copy_(value)
         if self.compressor is not None:
             self.compressor.seed_branches(None)
+            if self.recipe.compile:
+                self.compressor.run_branch = None
         self.transformer.eval()
 
     def _mean_ratio(self) -> float | None:

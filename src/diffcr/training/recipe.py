@@ -47,9 +47,12 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """AdamW and its schedule.
+    """The optimizer and its schedule.
 
     Attributes:
+        algorithm: "adamw", or "muon" (Jordan et al. 2024, scaled as in Liu et al. 2025,
+            arXiv 2502.16982) for the weight matrices of the blocks and AdamW for everything else;
+            with `finetune: full` alone.
         learning_rate: Of host or adapter weights.
         router_learning_rate: Of the routers.
         ratio_learning_rate: Of the compression ratios.
@@ -60,6 +63,7 @@ class OptimizerRecipe:
         gradient_clip: Largest norm of the gradient, 0 for none.
     """
 
+    algorithm: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-4
     router_learning_rate: float = 1e-3
     ratio_learning_rate: float = 5e-3
@@ -124,6 +128,8 @@ class TrainingRecipe:
         gradient_accumulation: Micro-batches per optimiser step.
         mixed_precision: Autocast of the forward.
         gradient_checkpointing: Trade time for memory.
+        compile: Compile the blocks, one graph per number of kept tokens: minutes at first, faster
+            steps then.
         ema_decay: Of the average of the trained weights that is saved, 0 for none.
         caption_dropout: Share of captions replaced by the empty one, for guidance.
         largest_loss_weight: The noise error is weighted with min(1 + 1 / SNR, this): 1 is the plain
@@ -146,6 +152,7 @@ class TrainingRecipe:
     gradient_accumulation: int = 1
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
+    compile: bool = False
     ema_decay: float = 0.999
     caption_dropout: float = 0.1
     largest_loss_weight: float = 1.0
@@ -186,6 +193,11 @@ class TrainingRecipe:
             self.distillation_weight,
             "0 or more",
         )
+        if self.optimizer.algorithm == "muon" and self.finetune != "full":
+            raise DiffCRError(
+                f"optimizer.algorithm is 'muon' with finetune {self.finetune!r}: Muon is for whole "
+                "matrices, give 'full' or choose 'adamw'"
+            )
         if isinstance(self.method, DenseConfig) and self.finetune == "none":
             raise DiffCRError("finetune is 'none' for the dense method: there is nothing to train")
 

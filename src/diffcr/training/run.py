@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffcr.attachment import attach, disabled, get_compressor, parameter_groups
+from diffcr.attachment import attach, disabled, get_compressor
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.core.ratios import BINS
@@ -23,7 +23,7 @@ from diffcr.lora import add_lora, has_lora, save_lora
 from diffcr.training.data import EncodedDataset
 from diffcr.training.draws import Draws, MicroBatch
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
-from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
+from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,22 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     """accelerate's `Accelerator` for a run in `directory`."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
+    from accelerate.utils import TorchDynamoPlugin
 
     # accelerate keeps the first run's precision for the whole process otherwise.
     AcceleratorState._reset_state()
     directory.mkdir(parents=True, exist_ok=True)
     # At a ratio of 1 a layer computes no token, and its weights are in no graph.
     unused = isinstance(recipe.method, DiffCRConfig) and recipe.method.max_bin == BINS
+    blocks = TorchDynamoPlugin(backend="inductor", dynamic=False, use_regional_compilation=True)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.gradient_accumulation,
         log_with=None if recipe.tracker == "none" else recipe.tracker,
         project_dir=str(directory),
+        # Routed blocks are compiled by `diffcr.compile`.
+        dynamo_plugin=blocks if recipe.compile and recipe.is_dense else None,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
     if recipe.tracker != "none":
@@ -103,38 +107,6 @@ def make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) 
         recipe.timestep_regions,
         recipe.caption_dropout,
     )
-
-
-def make_optimizer(transformer: nn.Module, recipe: TrainingRecipe) -> torch.optim.AdamW:
-    """AdamW; no weight decay on routers and ratios."""
-    rates = recipe.optimizer
-    if recipe.is_dense:
-        weights = [p for p in transformer.parameters() if p.requires_grad]
-        groups = [
-            {"params": weights, "lr": rates.learning_rate, "weight_decay": rates.weight_decay}
-        ]
-    else:
-        groups = parameter_groups(
-            transformer,
-            lr=rates.learning_rate,
-            router_lr=rates.router_learning_rate,
-            ratio_lr=rates.ratio_learning_rate,
-            weight_decay=rates.weight_decay,
-        )
-    for group in groups:
-        group["peak_lr"] = group["lr"]
-    return torch.optim.AdamW(groups)
-
-
-def learning_rate_factor(recipe: OptimizerRecipe, step: int, steps: int) -> float:
-    """What learning rates are multiplied with at a step, from 0."""
-    if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    if recipe.schedule == "constant":
-        return 1.0
-    done = (step - recipe.warmup_steps) / max(1, steps - recipe.warmup_steps)
-    cosine = 0.5 * (1 + float(torch.cos(torch.tensor(done * torch.pi, dtype=torch.float64))))
-    return recipe.final_fraction + (1 - recipe.final_fraction) * cosine
 
 
 def next_ratio_loss_weight(
