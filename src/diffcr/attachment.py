@@ -178,6 +178,8 @@ def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
 def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     """Take routers and ratios off; the model computes all tokens as the bare model does.
 
+    Host weights that were fine-tuned stay as they are, and a warning says so.
+
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
         restore: Remove the LoRA that DiffCR added, too. Without, it stays in place and a warning
@@ -187,7 +189,7 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
         DiffCRError: DiffCR is not attached, or something was patched over a block since.
     """
     transformer = find_transformer(pipe_or_transformer)
-    get_compressor(transformer)
+    weights_changed = get_compressor(transformer).base.have_changed(transformer)
     blocks = _routed_blocks(transformer, family_of(transformer))
     for name, block, _ in blocks:
         forward = vars(block).get("forward")
@@ -207,6 +209,13 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     if getattr(compiled, "_torchdynamo_orig_callable", None) is type(transformer).forward:
         del vars(transformer)["forward"]
     del transformer.diffcr
+    if weights_changed:
+        warn(
+            "the model's own weights were fine-tuned with DiffCR and stay so: "
+            "load the base model anew to have it as it was",
+            DiffCRWarning,
+            stacklevel=2,
+        )
     if not lora.has_lora(transformer):
         return
     if restore:
@@ -222,7 +231,8 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
 
 @contextmanager
 def disabled(pipe_or_transformer: Any) -> Iterator[None]:
-    """Within the context the model is the dense one: all tokens, no gate, adapters off."""
+    """Within the context the model is the dense one: all tokens, no gate, adapters off. Host
+    weights that were fine-tuned stay as they are."""
     transformer = find_transformer(pipe_or_transformer)
     compressor = get_compressor(transformer)
     previous, compressor.enabled = compressor.enabled, False

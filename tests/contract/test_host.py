@@ -14,14 +14,12 @@ from accelerate import cpu_offload, cpu_offload_with_hook
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from diffusers import PixArtTransformer2DModel
 from diffusers.training_utils import EMAModel
-from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 import diffcr
-from diffcr.attachment import attach, detach, disabled, find_transformer, get_compressor
+from diffcr.attachment import attach, detach, find_transformer, get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.lora import ADAPTER, add_lora
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")
@@ -42,20 +40,6 @@ def test_freshly_attached_in_bfloat16_changes_no_bit() -> None:
     bare = denoise(transformer, given)
     attach(transformer)
     assert torch.equal(denoise(transformer, given), bare)
-
-
-def test_detach_restores_the_model_and_its_keys() -> None:
-    transformer = pixart()
-    bare, keys = denoise(transformer, inputs()), list(transformer.state_dict())
-    modules = [name for name, _ in transformer.named_modules()]
-    scramble(attach(transformer))
-    assert [k for k in transformer.state_dict() if not k.startswith("diffcr.")] == keys
-    assert not torch.equal(denoise(transformer, inputs()), bare)
-    detach(transformer)
-    assert torch.equal(denoise(transformer, inputs()), bare)
-    assert list(transformer.state_dict()) == keys
-    assert [name for name, _ in transformer.named_modules()] == modules
-    assert all("forward" not in vars(module) for module in transformer.modules())
 
 
 def test_a_deep_copy_computes_with_its_own_weights() -> None:
@@ -128,57 +112,11 @@ def test_accelerates_hooks_are_refused_before_and_work_after_attach() -> None:
     assert torch.equal(denoise(transformer, inputs()), denoise(pixart(), inputs()))
 
 
-def test_detach_refuses_a_block_that_was_patched_since() -> None:
-    transformer = trained_pixart()
-    block = transformer.transformer_blocks[2]
-    ours = block.forward
-    block.forward = lambda *args, **kwargs: ours(*args, **kwargs)
-    with pytest.raises(DiffCRError, match=r"transformer_blocks\.2"):
-        detach(transformer)
-    block.forward = ours
-    detach(transformer)
-
-
 def test_an_unsupported_class_is_refused_with_the_supported_ones() -> None:
     with pytest.raises(DiffCRError, match="Linear is not.*PixArtTransformer2DModel"):
         attach(nn.Linear(2, 2))
     with pytest.raises(DiffCRError, match="no transformer"):
         attach(object())
-
-
-def test_save_pretrained_is_refused_while_attached(tmp_path: object) -> None:
-    transformer = trained_pixart()
-    with pytest.raises(DiffCRError, match=r"diffcr\.save"):
-        transformer.save_pretrained(str(tmp_path))
-    detach(transformer)
-    transformer.save_pretrained(str(tmp_path))
-
-
-def test_disabled_is_the_dense_model_without_adapters() -> None:
-    transformer = trained_pixart()
-    dense = denoise(pixart(), inputs())
-    add_lora(transformer, rank=2)
-    for name, parameter in transformer.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter)
-    compressed = denoise(transformer, inputs())
-    with disabled(transformer):
-        assert torch.equal(denoise(transformer, inputs()), dense)
-    assert torch.equal(denoise(transformer, inputs()), compressed)
-    assert not torch.allclose(compressed, dense)
-
-
-def test_detach_keeps_a_lora_and_says_so_or_removes_it() -> None:
-    transformer = trained_pixart()
-    keys = list(pixart().state_dict())
-    add_lora(transformer, rank=2)
-    with pytest.warns(DiffCRWarning, match="restore=True"):
-        detach(transformer)
-    assert any("lora_" in key for key in transformer.state_dict())
-    attach(transformer)
-    detach(transformer, restore=True)
-    assert list(transformer.state_dict()) == keys
-    assert torch.equal(denoise(transformer, inputs()), denoise(pixart(), inputs()))
 
 
 def test_an_idle_model_is_warned_of_once() -> None:
@@ -254,37 +192,6 @@ def test_bins_follow_an_average_that_is_copied_in_and_out() -> None:
     assert compressor.inference_bins() == trained
     average.restore(transformer.parameters())
     assert torch.equal(denoise(transformer, inputs()), before)
-
-
-def test_a_lora_of_ones_own_works_and_is_said_not_to_be_saved(tmp_path: Path) -> None:
-    transformer = trained_pixart()
-    inject_adapter_in_model(LoraConfig(r=2, target_modules=["to_q"]), transformer)
-    with pytest.raises(DiffCRError, match=r"frozen.*requires_grad_\(True\)"):
-        diffcr.parameter_groups(transformer, lr=1e-4)
-    transformer.diffcr.requires_grad_(True)
-    transformer.diffcr.ratios.requires_grad_(False)
-    assert len(diffcr.parameter_groups(transformer, lr=1e-4)) == 2
-    transformer.diffcr.ratios.requires_grad_(True)
-    groups = diffcr.parameter_groups(transformer, lr=1e-4)
-    trained = [id(p) for group in groups for p in group["params"]]
-    assert len(trained) == len(set(trained)) == 2 * 2 * 3 + 2
-    with pytest.warns(DiffCRWarning, match="'default' is not DiffCR's"):
-        diffcr.save(transformer, tmp_path / "saved")
-
-
-def test_a_peft_model_is_unwrapped() -> None:
-    transformer = trained_pixart()
-    expected = denoise(transformer, inputs())
-    wrapped = get_peft_model(transformer, LoraConfig(r=2, target_modules=["to_q"]))
-    assert find_transformer(wrapped) is transformer
-    assert (denoise(wrapped, inputs()) - expected).abs().max() < 1e-5
-    assert diffcr.summary(wrapped) == diffcr.summary(transformer)
-
-
-def test_a_lora_goes_into_a_pipelines_transformer() -> None:
-    pipe = types.SimpleNamespace(transformer=trained_pixart())
-    add_lora(pipe, rank=2)
-    assert ADAPTER in pipe.transformer.peft_config
 
 
 def test_a_model_in_ddp_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from diffcr.attachment import parameter_groups
+from diffcr.errors import DiffCRError
 from diffcr.families import family_of
 from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
 
@@ -17,6 +18,9 @@ def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torc
 
     Routers and ratios have no weight decay and are AdamW's in any case. Each group carries its
     learning rate as `peak_lr`, too.
+
+    Raises:
+        DiffCRError: This torch has no Muon.
     """
     rates = recipe.optimizer
     if recipe.is_dense:
@@ -34,6 +38,10 @@ def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torc
         )
     optimizers: list[torch.optim.Optimizer] = []
     if rates.algorithm == "muon":
+        if not hasattr(torch.optim, "Muon"):
+            raise DiffCRError(
+                f"optimizer.algorithm 'muon' needs torch 2.9 or later, this is {torch.__version__}"
+            )
         matrices = {id(weight): weight for weight in _block_matrices(transformer)}
         for group in groups:
             group["params"] = [p for p in group["params"] if id(p) not in matrices]
