@@ -119,9 +119,10 @@ def _dense_with_lora() -> Any:
 
 
 def _compressed(at_zero: bool) -> Any:
-    """The embedded checkpoint: its LoRA has rank 32."""
+    """The embedded checkpoint's table, with the same LoRA as the dense model."""
     pipe = load_default_pipeline("cpu")
     compressor = diffcr.load(pipe, default_checkpoint_path())
+    diffcr.add_lora(pipe, rank=32)
     if at_zero:
         compressor.set_compression_ratios(0.0)
     return pipe.transformer
