@@ -59,8 +59,9 @@ class TrainedState:
         """All tensors under unique names, on the CPU."""
         tensors = {f"parameter/{name}": p.detach() for name, p in self.parameters.items()}
         tensors |= {f"average/{name}": value for name, value in self.averages.items()}
+        owners = self._owners()
         for name, parameter in self.parameters.items():
-            for key, value in self._state_of(parameter).items():
+            for key, value in owners[parameter].state.get(parameter, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
@@ -75,21 +76,23 @@ class TrainedState:
             parameter.copy_(tensors[f"parameter/{name}"])
         for name, value in self.averages.items():
             value.copy_(tensors[f"average/{name}"])
+        owners = self._owners()
         for path, tensor in tensors.items():
             kind, _, rest = path.partition("/")
             if kind == "optimizer":
                 key, _, name = rest.partition("/")
                 # torch keeps AdamW's step counter on the CPU, everything else beside the weight.
-                device = "cpu" if key == "step" else self.parameters[name].device
-                self._state_of(self.parameters[name])[key] = tensor.to(device)
+                parameter = self.parameters[name]
+                device = "cpu" if key == "step" else parameter.device
+                owners[parameter].state[parameter][key] = tensor.to(device)
 
-    def _state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                if any(parameter is member for member in group["params"]):
-                    state: dict[str, Any] = optimizer.state[parameter]
-                    return state
-        raise AssertionError("a trained parameter is in no optimizer")
+    def _owners(self) -> dict[nn.Parameter, torch.optim.Optimizer]:
+        return {
+            parameter: optimizer
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
 
 
 def save_checkpoint(directory: Path, state: TrainedState, progress: Progress) -> None:

@@ -70,15 +70,17 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     directory.mkdir(parents=True, exist_ok=True)
     # At a ratio of 1 a layer computes no token, and its weights are in no graph.
     unused = isinstance(recipe.method, DiffCRConfig) and recipe.method.max_bin == BINS
-    blocks = TorchDynamoPlugin(backend="inductor", dynamic=False, use_regional_compilation=True)
+    # Routed blocks are compiled by `diffcr.compile`.
+    dynamo = None
+    if recipe.compile and recipe.is_dense:
+        dynamo = TorchDynamoPlugin(backend="inductor", dynamic=False, use_regional_compilation=True)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_steps=recipe.gradient_accumulation,
         log_with=None if recipe.tracker == "none" else recipe.tracker,
         project_dir=str(directory),
-        # Routed blocks are compiled by `diffcr.compile`.
-        dynamo_plugin=blocks if recipe.compile and recipe.is_dense else None,
+        dynamo_plugin=dynamo,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
     if recipe.tracker != "none":
