@@ -14,6 +14,8 @@ from typing import Any
 import safetensors.torch
 import torch
 from diffusers import DPMSolverMultistepScheduler
+from safetensors.torch import load_file
+from torch import Tensor
 
 from diffcr.config import DiffCRConfig, MethodConfig
 from diffcr.training.data import EncodedDataset
@@ -55,6 +57,14 @@ def tiny_pipe() -> SimpleNamespace:
 
 def run(directory: Path, recipe: TrainingRecipe, pipe: Any = None) -> TrainingResult:
     return train(recipe, pipe or tiny_pipe(), tiny_data(), directory)
+
+
+def state(directory: Path, step: int) -> dict[str, Tensor]:
+    return load_file(directory / "checkpoints" / f"step-{step:07d}" / "state.safetensors")
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def _stretch_steps(seconds: float) -> None:
