@@ -77,12 +77,19 @@ def denoise(transformer: nn.Module, given: Inputs) -> Tensor:
 
 def scramble(compressor: Compressor, seed: int = 2, largest: float = 0.8) -> None:
     """Give routers and ratios random values, as if they had been trained."""
+    generator = scramble_routers(compressor, seed)
+    with torch.no_grad():
+        ratios = torch.rand(compressor.ratios.shape, generator=generator) * largest
+        compressor.ratios.copy_(ratios)
+
+
+def scramble_routers(compressor: Compressor, seed: int = 2) -> torch.Generator:
+    """Give routers random values; the generator as it is afterwards."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for router in compressor.routers.values():
             router.copy_(torch.randn(router.shape, generator=generator))
-        ratios = torch.rand(compressor.ratios.shape, generator=generator) * largest
-        compressor.ratios.copy_(ratios)
+    return generator
 
 
 def trained_pixart(config: DiffCRConfig | None = None, **options: Any) -> PixArtTransformer2DModel:

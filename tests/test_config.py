@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from diffcr.config import DenseConfig, DiffCRConfig, config_from_json_dict, config_to_json_dict
+from diffcr.config import (
+    DenseConfig,
+    DiffCRConfig,
+    MoDConfig,
+    config_from_json_dict,
+    config_to_json_dict,
+)
 from diffcr.errors import DiffCRError
 
 
@@ -30,13 +36,32 @@ def test_a_value_outside_its_range_is_named(values: dict[str, Any]) -> None:
         DiffCRConfig(**values)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"compression_ratio": 0.25},
+        {"compression_ratio": 1.0},
+        {"compression_ratio": -0.1},
+        {"compression_ratio": "much"},
+        {"gate": "tanh"},
+    ],
+)
+def test_a_uniform_ratio_is_a_bin(values: dict[str, Any]) -> None:
+    with pytest.raises(DiffCRError, match=next(iter(values))):
+        MoDConfig(**values)
+
+
 def test_json_round_trip() -> None:
-    for config in (DenseConfig(), DiffCRConfig(timestep_regions=1, gate="sigmoid")):
+    for config in (
+        DenseConfig(),
+        DiffCRConfig(timestep_regions=1, gate="sigmoid"),
+        MoDConfig(compression_ratio=0.3),
+    ):
         assert config_from_json_dict(config_to_json_dict(config)) == config
 
 
 def test_an_unknown_key_suggests_the_nearest() -> None:
     with pytest.raises(DiffCRError, match="did you mean 'timestep_regions'"):
         config_from_json_dict({"method": "diffcr", "timestep_region": 4})
-    with pytest.raises(DiffCRError, match="known are dense, diffcr"):
+    with pytest.raises(DiffCRError, match="known are dense, diffcr, mod"):
         config_from_json_dict({"method": "tome"})

@@ -40,6 +40,7 @@ def test_public_names() -> None:
         "DenseConfig",
         "DiffCRConfig",
         "DiffCRError",
+        "MoDConfig",
         "__version__",
         "add_lora",
         "attach",

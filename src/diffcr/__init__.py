@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         supported_models,
     )
     from diffcr.compilation import compile
-    from diffcr.config import DenseConfig, DiffCRConfig
+    from diffcr.config import DenseConfig, DiffCRConfig, MoDConfig
     from diffcr.errors import DiffCRError
     from diffcr.io import load, save
     from diffcr.lora import add_lora
@@ -36,6 +36,7 @@ _HOMES = {
     "compile": "compilation",
     "DenseConfig": "config",
     "DiffCRConfig": "config",
+    "MoDConfig": "config",
     "DiffCRError": "errors",
     "load": "io",
     "save": "io",
@@ -46,6 +47,7 @@ __all__ = [
     "DenseConfig",
     "DiffCRConfig",
     "DiffCRError",
+    "MoDConfig",
     "__version__",
     "add_lora",
     "attach",

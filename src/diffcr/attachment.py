@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from diffcr import lora
 from diffcr.call import begin_call, end_call, remove_call_hooks
 from diffcr.compressor import Compressor
-from diffcr.config import DenseConfig, DiffCRConfig, MethodConfig
+from diffcr.config import DenseConfig, DiffCRConfig, MethodConfig, RoutedConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.families import family_of, find_transformer, supported_models, unwrapped
 from diffcr.families.family import Family
@@ -136,7 +136,7 @@ def _refuse_distributed(module: nn.Module) -> None:
             )
 
 
-def make_compressor(transformer: nn.Module, config: DiffCRConfig) -> Compressor:
+def make_compressor(transformer: nn.Module, config: RoutedConfig) -> Compressor:
     """The compressor of a transformer, on its device, not yet attached to it."""
     family = family_of(transformer)
     host_config: Any = transformer.config

@@ -11,11 +11,13 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
+from diffcr.config import DiffCRConfig
 from diffcr.core import ratios as ratio_core
 from diffcr.core.select import router_logits
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.inference_bins import InferenceBins
 from diffcr.step import (
+    LayerPlan,
     RegionPlan,
     StepContext,
     group_by_region,
@@ -24,7 +26,7 @@ from diffcr.step import (
 )
 
 if TYPE_CHECKING:
-    from diffcr.config import DiffCRConfig
+    from diffcr.config import RoutedConfig
     from diffcr.fingerprint import HostWeights
 
 _FULL_PRECISION = (torch.float32, torch.float64)
@@ -42,15 +44,18 @@ class Compressor(nn.Module):
     Attributes:
         config: The method's configuration.
         routers: Per block group one Parameter [layers of the group, D]; starts at 0.
-        ratios: Parameter [layers, regions], the learned ratios; starts at 0. Never below float32,
-            whatever `.to(dtype)` says: a bfloat16 ratio does not move at a step of 5e-4.
+        ratios: Parameter [layers, regions], the learned ratios; starts at 0. A buffer where the
+            method learns none. Never below float32, whatever `.to(dtype)` says: a bfloat16 ratio
+            does not move at a step of 5e-4.
         enabled: False lets every block compute all tokens as the bare model does.
         base: The host's weights as the model was attached with them.
     """
 
+    ratios: Tensor
+
     def __init__(
         self,
-        config: DiffCRConfig,
+        config: RoutedConfig,
         layers_per_group: Mapping[str, int],
         width: int,
         device: torch.device,
@@ -64,7 +69,12 @@ class Compressor(nn.Module):
             {name: torch.zeros(n, width, device=device) for name, n in layers_per_group.items()}
         )
         layers = sum(layers_per_group.values())
-        self.ratios = nn.Parameter(torch.zeros(layers, config.timestep_regions, device=device))
+        shape = (layers, config.timestep_regions)
+        ratios = torch.full(shape, config.initial_compression_ratio, device=device)
+        if isinstance(config, DiffCRConfig):
+            self.ratios = nn.Parameter(ratios)
+        else:
+            self.register_buffer("ratios", ratios)
         self.run_branch: Callable[..., Tensor] | None = None
         self._context: StepContext | None = None
         self._given_region: int | None = None
@@ -264,13 +274,13 @@ class Compressor(nn.Module):
             count = self.config.timestep_regions
             regions = [ratio_core.region_of(level, count) for level in noise_levels]
         groups = group_by_region(regions, self.ratios.device)
-        if self.training:
+        if self.training and isinstance(self.config, DiffCRConfig):
             if not torch.is_grad_enabled():
                 self._warn_once(
                     "the model is called without gradients in train mode, where branches are "
                     "drawn at random: call transformer.eval() first"
                 )
-            plans = self._training_regions([group.region for group in groups])
+            plans = self._training_plans(self.config, [group.region for group in groups])
         else:
             bins = self._bins.of(self.ratios, may_wait=False)
             if not any(bin_index for row in bins for bin_index in row):
@@ -286,17 +296,19 @@ class Compressor(nn.Module):
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
         return self.config.timestep_regions > 1 and self._given_region is None
 
-    def _training_regions(self, regions: list[int]) -> list[Any]:
+    def _training_plans(
+        self, config: DiffCRConfig, regions: list[int]
+    ) -> list[tuple[LayerPlan, ...]]:
         bounded = self.bounded_ratios
         table = bounded.detach().tolist()
-        draws: list[Any] = [None] * self.config.timestep_regions
-        if self.config.branching == "sampled":
+        draws: list[Any] = [None] * config.timestep_regions
+        if config.branching == "sampled":
             generator = None
             if self._branch_seed is not None:
                 generator = torch.Generator().manual_seed(self._branch_seed)
             # For all regions: what a sample gets must not depend on its neighbours' regions.
             draws = torch.rand(*self.ratios.T.shape, 2, generator=generator).tolist()
-        maximum, probability = self.config.max_bin, self.config.mixing_probability
+        maximum, probability = config.max_bin, config.mixing_probability
         return [
             training_plans(bounded, table, region, maximum, draws[region], probability)
             for region in regions

@@ -43,6 +43,7 @@ class DiffCRConfig:
     """
 
     method: ClassVar[str] = "diffcr"
+    initial_compression_ratio: ClassVar[float] = 0.0
 
     target_compression_ratio: float = 0.2
     timestep_regions: int = 4
@@ -81,9 +82,54 @@ class DiffCRConfig:
         return round(self.max_compression_ratio * 10)
 
 
-MethodConfig = DenseConfig | DiffCRConfig
-_CONFIGS: dict[str, type[DenseConfig] | type[DiffCRConfig]] = {
-    config.method: config for config in (DenseConfig, DiffCRConfig)
+@dataclass(frozen=True)
+class MoDConfig:
+    """One fixed compression ratio for every layer and timestep; only the routers are learned.
+
+    Mixture-of-Depths (Raposo et al. 2024, arXiv 2404.02258) as DiffCR compares with it (Table 1):
+    every layer is routed, at the same ratio, in training as at inference.
+
+    Attributes:
+        compression_ratio: Share of tokens that bypass a layer, a multiple of 0.1 in [0, 0.9].
+        gate: As `DiffCRConfig.gate`.
+
+    Raises:
+        DiffCRError: A value is outside its range.
+    """
+
+    method: ClassVar[str] = "mod"
+    timestep_regions: ClassVar[int] = 1
+    max_compression_ratio: ClassVar[float] = 0.9
+    max_bin: ClassVar[int] = 9
+
+    compression_ratio: float = 0.2
+    gate: Gate = "identity"
+
+    def __post_init__(self) -> None:
+        ratio = self.compression_ratio
+        _require_number("compression_ratio", ratio)
+        on_a_bin = abs(ratio * 10 - round(ratio * 10)) <= 1e-6
+        if not (0 <= ratio <= self.max_compression_ratio and on_a_bin):
+            raise DiffCRError(
+                f"compression_ratio is {ratio}: give a multiple of 0.1 from 0.0 to 0.9"
+            )
+        _require_choice("gate", self.gate, get_args(Gate))
+
+    @property
+    def initial_compression_ratio(self) -> float:
+        """What every layer starts with."""
+        return self.compression_ratio
+
+    @property
+    def target_compression_ratio(self) -> float:
+        """What every layer ends with."""
+        return self.compression_ratio
+
+
+RoutedConfig = DiffCRConfig | MoDConfig
+MethodConfig = DenseConfig | RoutedConfig
+_CONFIGS: dict[str, type[DenseConfig] | type[DiffCRConfig] | type[MoDConfig]] = {
+    config.method: config for config in (DenseConfig, DiffCRConfig, MoDConfig)
 }
 
 

@@ -28,7 +28,12 @@ from diffcr.attachment import (
     make_compressor,
 )
 from diffcr.compressor import Compressor
-from diffcr.config import DiffCRConfig, config_from_json_dict, config_to_json_dict
+from diffcr.config import (
+    DenseConfig,
+    RoutedConfig,
+    config_from_json_dict,
+    config_to_json_dict,
+)
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.families import family_of
 from diffcr.files import read_json, read_tensors, replacing_directory
@@ -48,7 +53,7 @@ class Checkpoint:
     """A checkpoint directory, read and checked, not yet in a model."""
 
     directory: Path
-    config: DiffCRConfig
+    config: RoutedConfig
     base: Fingerprint
     state: dict[str, Tensor]
     adapter: lora.Adapter | None
@@ -244,7 +249,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         raise DiffCRError(
             f"{directory / CONFIG_FILE} is damaged ({error}): copy it again"
         ) from error
-    if not isinstance(config, DiffCRConfig):
+    if isinstance(config, DenseConfig):
         raise DiffCRError(f"{directory / CONFIG_FILE} describes no compressed model: {config}")
     adapter = None
     if (directory / ADAPTER_DIRECTORY).is_dir():

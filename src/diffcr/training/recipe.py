@@ -119,7 +119,7 @@ class TrainingRecipe:
 
     Attributes:
         name: Of the run.
-        method: Configuration of DiffCR, or of the dense model.
+        method: Configuration of DiffCR, of MoD, or of the dense model.
         model: Pipeline directory or Hub id, the embedded default if empty.
         finetune: "lora", "full" (all host weights) or "none" (routers and ratios alone).
         lora_rank: Rank of the LoRA.

@@ -52,8 +52,8 @@ def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None
             raise DiffCRError("the model has a DiffCR LoRA already: start from the base model")
         torch.manual_seed(recipe.seed)
         add_lora(transformer, recipe.lora_rank)
-    if compressor is not None:
-        assert compressor.ratios.requires_grad
+    if isinstance(recipe.method, DiffCRConfig):
+        assert compressor is not None and compressor.ratios.requires_grad
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return compressor
