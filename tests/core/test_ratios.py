@@ -59,7 +59,7 @@ def test_snapped_bins_are_neighbours_and_keep_the_mean(table: list[list[float]])
         abs(b / 10 - c) < 0.1 + 1e-6 and 0 <= b <= 9 for b, c in zip(flat, ratios, strict=True)
     )
     drift = abs(sum(flat) / 10 - sum(ratios)) / len(flat)
-    assert drift <= max(0.005, 0.05 / len(flat)) + 1e-6
+    assert drift <= max(0.002, 0.05 / len(flat)) + 1e-6
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=1, max_size=8))

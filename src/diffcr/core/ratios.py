@@ -16,7 +16,7 @@ from torch import Tensor
 BINS = 10
 TIMESTEPS = 1000
 _ON_A_BIN = 1e-5
-_LARGEST_DRIFT = 0.005
+_LARGEST_DRIFT = 0.002
 
 
 def kept_tokens(tokens: int, bin_index: int) -> int:
@@ -57,7 +57,7 @@ def snap_bins(table: Sequence[Sequence[float]], max_bin: int) -> list[list[int]]
     """Bin of every entry at inference: the nearest (a tie goes to the lower), mean kept.
 
     Rounding alone moves the mean, and with it the cost. Entries nearest to a tie are rounded the
-    other way until the mean is within 0.005 of the table's, or as near as the table's size allows.
+    other way until the mean is within 0.002 of the table's, or as near as the table's size allows.
 
     Args:
         table: [layers][regions] ratios in [0, max_bin / 10].
