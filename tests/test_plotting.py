@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from diffcr.evaluation.records import read_record, write_record
-from diffcr.plotting import plot_all, plot_compression, plot_images, plot_router_maps
+from diffcr.plotting.evaluation import plot_all, plot_compression, plot_images, plot_router_maps
 from tests.evaluation.synthetic import synthetic_record
 
 

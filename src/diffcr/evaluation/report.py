@@ -10,7 +10,7 @@ from pathlib import Path
 from diffcr.evaluation.records import Record, write_record
 from diffcr.evaluation.tables import Table, make_tables
 from diffcr.files import write_text
-from diffcr.plotting import FigureFile, plot_all
+from diffcr.plotting.evaluation import FigureFile, plot_all
 
 RECORD = "report.json"
 _STYLE = """

@@ -37,7 +37,7 @@ def denoiser_latency(
     """
     transformer = find_transformer(pipe)
     regions = get_compressor(pipe).config.timestep_regions
-    sweep = _sweep(pipe, batch_size, height, width, regions)
+    sweep = sweep_regions(pipe, batch_size, regions, height, width)
     with evaluating(transformer), without_adapters(transformer):
         timed = compare_latency(
             _dense(pipe, sweep), sweep, repeats, warmup, next(transformer.parameters()).device
@@ -45,10 +45,14 @@ def denoiser_latency(
     return LatencyRatio(_divide(timed.baseline, regions), _divide(timed.candidate, regions))
 
 
-def _sweep(
-    pipe: Any, batch_size: int, height: int | None, width: int | None, regions: int
+def sweep_regions(
+    pipe: Any,
+    batch_size: int,
+    regions: int,
+    height: int | None = None,
+    width: int | None = None,
 ) -> Callable[[], None]:
-    """One forward in the middle of every region."""
+    """A call that runs one forward of `batch_size` random samples in the middle of every region."""
     transformer: Any = find_transformer(pipe)
     config, weights = transformer.config, next(transformer.parameters())
     own = config.sample_size * pipe.vae_scale_factor

@@ -1,38 +1,24 @@
-"""Figures, from records only. Colours are safe for colour-blind readers."""
+"""Figures of one record."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from diffcr.core.ratios import region_timesteps
-from diffcr.files import replacing_file
+from diffcr.plotting.canvas import PALETTE, Measured, write_figure
+from diffcr.plotting.comparison import plot_compression_tables, plot_trajectories
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-# So that curves stay apart in greyscale.
-LINE_STYLES = ("-", "--", "-.", ":")
-_DPI = 150
 _LARGEST_LAYERS = 4
-
-
-class Measured(Protocol):
-    """A record: measured values by name."""
-
-    @property
-    def results(self) -> Mapping[str, Any]:
-        """By section."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,39 +65,7 @@ def plot_compression(record: Measured, path: str | Path) -> None:
 
     Reads `results["compression"]["realised"]`, [layers][regions].
     """
-    table = 100 * np.asarray(record.results["compression"]["realised"], dtype=float)
-    layers, regions = table.shape
-    highest = max(50.0, table.max())
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        image = axes.imshow(table, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
-        for layer in range(layers):
-            for region in range(regions):
-                value = table[layer, region]
-                axes.text(
-                    region,
-                    layer,
-                    f"{value:.0f}",
-                    ha="center",
-                    va="center",
-                    color="white" if value < 0.55 * highest else "black",
-                )
-        axes.set_xticks(range(regions), _region_labels(regions))
-        axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
-        axes.set_xlabel("timestep region (clean to noisy)")
-        axes.set_ylabel("layer")
-        axes.set_title(f"Tokens that bypass a layer, % (mean {table.mean():.1f})")
-        figure.colorbar(image, ax=axes, label="compression ratio, %")
-
-    _write(draw, path, 2.6 + 1.1 * regions, 1.6 + 0.34 * layers)
-
-
-def _region_labels(regions: int) -> list[str]:
-    if regions == 1:
-        return ["all"]
-    ranges = [region_timesteps(region, regions) for region in range(regions)]
-    return [f"{within.start} to {within.stop - 1}" for within in ranges]
+    plot_compression_tables({"Tokens that bypass a layer, %": record}, path)
 
 
 def plot_trajectory(record: Measured, path: str | Path) -> None:
@@ -120,34 +74,7 @@ def plot_trajectory(record: Measured, path: str | Path) -> None:
     Reads `results["trajectory"]`: "step" [n], "mean" [n], "per_region" [regions][n] (may be
     empty), "target".
     """
-    values = record.results["trajectory"]
-    steps = values["step"]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        regions = values.get("per_region") or []
-        labels = _region_labels(len(regions)) if regions else []
-        for region, line in enumerate(regions if len(regions) > 1 else []):
-            colour = PALETTE[region % len(PALETTE)]
-            style = LINE_STYLES[region % len(LINE_STYLES)]
-            label = f"t {labels[region]}"
-            axes.plot(steps, _percent(line), color=colour, ls=style, lw=1.2, label=label)
-        axes.plot(steps, _percent(values["mean"]), color="black", lw=2.2, label="mean")
-        target = 100 * values["target"]
-        axes.axhline(target, color="grey", ls="--", lw=1, label=f"target {target:.0f} %")
-        axes.set_xlabel("training step")
-        axes.set_ylabel("learned compression ratio, %")
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0.01)
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False, ncols=2, fontsize=9)
-        axes.set_title("Compression ratio during training")
-
-    _write(draw, path, 6.4, 4.0)
-
-
-def _percent(values: Sequence[float]) -> list[float]:
-    return [100 * value for value in values]
+    plot_trajectories([record], path)
 
 
 def plot_router_maps(record: Measured, path: str | Path) -> None:
@@ -190,7 +117,7 @@ def plot_router_maps(record: Measured, path: str | Path) -> None:
                 _outline(cell, np.asarray(mask), scores.shape[2:])
         figure.suptitle("\n".join(textwrap.wrap(values["caption"], 80)), fontsize=10)
 
-    _write(draw, path, 1.6 * (first + steps) + 1.4, 1.6 * (1 + len(shown)) + 0.6)
+    write_figure(draw, path, 1.6 * (first + steps) + 1.4, 1.6 * (1 + len(shown)) + 0.6)
 
 
 def _outline(axes: Axes, mask: Any, shape: tuple[int, ...]) -> None:
@@ -248,16 +175,4 @@ def plot_images(record: Measured, directory: str | Path, path: str | Path, most:
                     )
                     axes.set_xlabel(caption, fontsize=8, loc="left")
 
-    _write(draw, path, 2.0 * per_row * len(names), 2.75 * rows)
-
-
-def _write(draw: Callable[[Figure], None], path: str | Path, width: float, height: float) -> None:
-    """Draw into a figure of this size in inches; the file appears complete or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    draw(figure)
-    with replacing_file(Path(path)) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI)
+    write_figure(draw, path, 2.0 * per_row * len(names), 2.75 * rows)

@@ -1,0 +1,178 @@
+"""Figures of several records: methods and seeds beside each other."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from diffcr.plotting.canvas import (
+    LINE_STYLES,
+    PALETTE,
+    Measured,
+    percent,
+    region_labels,
+    write_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_compression_tables(records: Mapping[str, Measured], path: str | Path) -> None:
+    """Heat maps as `plot_compression`'s side by side, on one scale, under their titles."""
+    tables = {
+        title: 100 * np.asarray(record.results["compression"]["realised"], dtype=float)
+        for title, record in records.items()
+    }
+    highest = max(50.0, *(table.max() for table in tables.values()))
+
+    def draw(figure: Figure) -> None:
+        row = figure.subplots(1, len(tables), squeeze=False)[0]
+        for axes, (title, table) in zip(row, tables.items(), strict=True):
+            image = _draw_table(axes, table, highest)
+            axes.set_title(f"{title} (mean {table.mean():.1f})")
+        row[0].set_ylabel("layer")
+        figure.colorbar(image, ax=list(row), label="compression ratio, %")
+
+    layers = max(len(table) for table in tables.values())
+    columns = sum(1.4 + 1.1 * table.shape[1] for table in tables.values())
+    write_figure(draw, path, 1.2 + columns, 1.6 + 0.34 * layers)
+
+
+def _draw_table(axes: Axes, table: Any, highest: float) -> Any:
+    layers, regions = table.shape
+    image = axes.imshow(table, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
+    for layer in range(layers):
+        for region in range(regions):
+            value = table[layer, region]
+            colour = "white" if value < 0.55 * highest else "black"
+            axes.text(region, layer, f"{value:.0f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(regions), region_labels(regions))
+    axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
+    axes.set_xlabel("timestep region (clean to noisy)")
+    return image
+
+
+def plot_trajectories(records: Sequence[Measured], path: str | Path) -> None:
+    """Mean compression ratio over the steps of training, of all layers and per region, with a line
+    per record.
+
+    Reads `results["trajectory"]`: "step" [n], "mean" [n], "per_region" [regions][n] (may be
+    empty), "target"; regions and target are the same in all records.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for record in records:
+            values = record.results["trajectory"]
+            labelled = record is records[0]
+            regions = values.get("per_region") or []
+            labels = region_labels(len(regions)) if regions else []
+            for region, line in enumerate(regions if len(regions) > 1 else []):
+                axes.plot(
+                    values["step"],
+                    percent(line),
+                    color=PALETTE[region % len(PALETTE)],
+                    ls=LINE_STYLES[region % len(LINE_STYLES)],
+                    lw=1.2,
+                    label=f"t {labels[region]}" if labelled else None,
+                )
+            label = "mean" if labelled else None
+            axes.plot(values["step"], percent(values["mean"]), color="black", lw=2, label=label)
+        target = 100 * values["target"]
+        axes.axhline(target, color="grey", ls="--", lw=1, label=f"target {target:.0f} %")
+        axes.set_xlabel("training step")
+        axes.set_ylabel("learned compression ratio, %")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.01)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, ncols=2, fontsize=9)
+        axes.set_title("Compression ratio during training")
+
+    write_figure(draw, path, 6.4, 4.0)
+
+
+def plot_loss_against_ratio(records: Mapping[str, Sequence[Measured]], path: str | Path) -> None:
+    """Held-out loss against the realised mean ratio, by method, a line per seed.
+
+    A line runs over `results["by_products"]` to the trained model; without them it is one mark,
+    at ratio 0 without compression.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, (name, seeds) in enumerate(records.items()):
+            for seed, record in enumerate(seeds):
+                stages = [
+                    *map(_stage, record.results.get("by_products", [])),
+                    _stage(record.results),
+                ]
+                axes.plot(
+                    [100 * stage.ratio for stage in stages],
+                    [stage.loss for stage in stages],
+                    color=PALETTE[place],
+                    marker=_MARKERS[place],
+                    ls=LINE_STYLES[place % len(LINE_STYLES)],
+                    ms=4,
+                    lw=1.1,
+                    label=name if seed == 0 else None,
+                )
+        axes.set_xlabel("realised mean compression ratio, %")
+        axes.set_ylabel("held-out noise error")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
+        axes.set_title("Held-out error on the way to the target")
+
+    write_figure(draw, path, 6.4, 4.0)
+
+
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A checkpoint: its realised mean ratio and its held-out error."""
+
+    ratio: float
+    loss: float
+
+
+def _stage(values: Mapping[str, Any]) -> _Stage:
+    compression = values.get("compression", {"realised_mean": 0.0})
+    return _Stage(compression["realised_mean"], values["held_out_loss"]["mean"])
+
+
+def plot_sheets(sheets: Mapping[str, Path], captions: Sequence[str], path: str | Path) -> None:
+    """Rows of pictures of the same captions and seeds, a row per method.
+
+    Args:
+        sheets: By method, a sheet of pictures whose first row is shown.
+        captions: Of the columns; as many as a sheet has pictures in a row.
+        path: PNG.
+    """
+    columns = len(captions)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(len(sheets), columns, squeeze=False)
+        for row, (name, sheet) in zip(grid, sheets.items(), strict=True):
+            with Image.open(sheet) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            side = pixels.shape[1] // columns
+            for place, axes in enumerate(row):
+                axes.imshow(pixels[:side, place * side : (place + 1) * side])
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.set_frame_on(False)
+            row[0].set_ylabel("\n".join(textwrap.wrap(name, 16)), fontsize=9)
+        for axes, caption in zip(grid[-1], captions, strict=True):
+            text = "\n".join(textwrap.wrap(caption, 21, max_lines=6, placeholder=" ..."))
+            axes.set_xlabel(text, fontsize=7, loc="left")
+
+    write_figure(draw, path, 1.35 * columns + 0.5, 1.35 * len(sheets) + 1.0)
