@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/installed
 TORCH := torch==2.13.0
 THREADS_PER_WORKER := OMP_NUM_THREADS=1
 
-.PHONY: install demo test lint format pretrain finetune wheel clean
+.PHONY: install demo test lint format pretrain finetune results wheel clean
 
 install: $(INSTALLED)
 
@@ -39,8 +39,13 @@ pretrain: install
 
 finetune: install
 	$(BIN)/diffcr train recipes/scenes-diffcr-lt.yaml --output runs/scenes-diffcr-lt
-	$(BIN)/diffcr train recipes/scenes-dense.yaml --output runs/scenes-dense
 	$(BIN)/python -m diffcr.pretraining.install --checkpoint runs/scenes-diffcr-lt/final
+
+results: install
+	$(BIN)/python benchmarks/experiments.py
+	$(BIN)/python benchmarks/method_speed.py
+	$(BIN)/python benchmarks/figures.py
+	$(BIN)/python benchmarks/readme.py
 
 wheel: install
 	rm -rf dist

@@ -25,7 +25,7 @@ from diffcr.scenes import Scene, ScenesDataset
 from diffcr.training.data import encode_images
 
 ROOT = Path(__file__).parents[1]
-GUIDANCE_SCALES = (1.25, 1.5, 2.0, 3.0)
+GUIDANCE_SCALES = (1.5, 2.0, 3.0, 4.0, 5.0)
 
 
 class _Measurement:
@@ -103,7 +103,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("build", type=Path)
     parser.add_argument("--captions", type=int, default=1000)
-    parser.add_argument("--validation-captions", type=int, default=192)
+    parser.add_argument("--validation-captions", type=int, default=128)
     arguments = parser.parse_args()
     results = measure(arguments.build, arguments.captions, arguments.validation_captions)
     configuration = {

@@ -126,7 +126,7 @@ def test_prompt_errors(tmp_path: Path, fails: _Fails) -> None:
 def test_an_output_that_is_a_file(tmp_path: Path, fails: _Fails) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    for command in (("generate", "x"), ("eval",), ("train", "scenes-dense"), ("demo",)):
+    for command in (("generate", "x"), ("eval",), ("train", "scenes-diffcr-lt"), ("demo",)):
         fails(*command, "--output", file, saying="is a file")
     arguments = ("generate", "x", "--dense", "--model", default_pipeline_path(), "--steps", 1)
     fails(*arguments, "--output", file / "images", saying=f"{file} is a file")
@@ -145,7 +145,7 @@ def test_recipe_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _
     fails("train", recipe, saying="target_compression_ratio is 0.95")
     recipe.write_text("name: x\n")
     fails("train", recipe, "--data", tmp_path / "no", saying="is not a folder")
-    fails("train", "scenes-dense", "--data", tmp_path, saying="metadata.jsonl is missing")
+    fails("train", "scenes-diffcr-lt", "--data", tmp_path, saying="metadata.jsonl is missing")
     recipe.write_text("name: x\nmixed_precision: fp16\n")
     fails("train", recipe, saying="needs a GPU")
     (tmp_path / "report.json").write_text("{}")
