@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from claim import METHODS, QUALITY_HEADER, claim_rows, quality_rows, speed_rows
+
 from diffcr.evaluation.records import read_record
 
 ROOT = Path(__file__).parents[1]
@@ -63,40 +65,24 @@ def pretraining_table() -> str:
 
 
 def quality_table() -> str:
-    """The fine-tuned models beside the pretrained one."""
-    compressed, continued = (
-        _results(f"finetuned-scenes-{name}") for name in ("diffcr-lt", "dense")
-    )
-    flops = compressed["flops"]
-    share = flops["compressed"]["total"] / flops["dense"]["total"]
-    linear = flops["compressed"]["linear"] / flops["dense"]["linear"]
-    timed = next(v for k, v in compressed["latency"].items() if k.startswith("denoiser"))
-    skipped = compressed["compression"]["realised_mean"]
-    cost = (_percent(skipped), f"{_percent(share)} ({_percent(linear)})", f"{timed['ratio']:.2f}")
-    dense = (_percent(0), "100 %", "1")
-    rows = [
-        ("as pretrained", 0, compressed, "dense", dense),
-        ("dense, continued", continued["training"]["steps"], continued, "dense", dense),
-        ("DiffCR-LT", compressed["training"]["steps"], compressed, "compressed", cost),
-    ]
-    header = ("model", "steps", "tokens skipped", "FLOPs, total (linear)", "denoiser time")
-    header += ("held-out loss per region", "mean", "caption accuracy", "judge's Frechet distance")
-    return _table(header, [_quality_row(*row) for row in rows])
+    """Every fine-tuned row, mean and standard deviation over its seeds."""
+    return _table(QUALITY_HEADER, quality_rows(METHODS))
 
 
-def _quality_row(
-    title: str, steps: int, results: Mapping[str, Any], name: str, cost: tuple[str, ...]
-) -> list[str]:
-    loss, quality = results["held_out_loss"][name], results["quality"][name]
-    return [
-        title,
-        str(steps),
-        *cost,
-        " / ".join(f"{value:.4f}" for value in loss["noise"]),
-        f"{loss['mean']:.4f}",
-        _percent(quality["caption_accuracy"]),
-        f"{quality['judge_frechet_distance']:.0f}",
-    ]
+def lora_table() -> str:
+    """The same with a LoRA in place of all weights."""
+    return _table(QUALITY_HEADER, quality_rows({f"{n}-lora": t for n, t in METHODS.items()}))
+
+
+def claim_table() -> str:
+    """What learned ratios keep of what uniform ones lose."""
+    return _table(("DiffCR at 30 %", "measured"), claim_rows())
+
+
+def method_speed_table() -> str:
+    """Time of every method against the dense model's."""
+    header = ("time against the dense model", "denoiser", "pipeline", "training step")
+    return _table(header, speed_rows())
 
 
 def speed_table() -> str:
@@ -118,7 +104,10 @@ def speed_table() -> str:
     return _table(header, [(title, f"{ratio:.3f}") for title, ratio in rows])
 
 
-TABLES = {"pretraining": pretraining_table, "quality": quality_table, "speed": speed_table}
+TABLES = {
+    "pretraining": pretraining_table,
+    "speed": speed_table,
+}
 
 
 def filled(text: str) -> str:

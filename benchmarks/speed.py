@@ -76,27 +76,27 @@ def measure_forward(pairs: int) -> None:
         return run
 
     runs = {"dense": dense} | {f"{r:.0%}": compressed(r) for r in (0.2, 0.5)}
-    samples = _samples(runs, pairs)
+    samples = timed_samples(runs, pairs)
     added = sum(p.numel() for p in compressor.parameters())
     total = sum(p.numel() for p in transformer.parameters()) - added
     extra = {"attach_seconds": attach_seconds, "added_parameters": added / total}
-    _write("forward-pixart-sigma-xl-512", samples, pairs, extra)
+    write_speed("forward-pixart-sigma-xl-512", samples, pairs, extra)
 
 
 def measure_step(pairs: int, batch: int) -> None:
     runs = {
-        "dense": _training_step(_dense_with_lora(), batch),
-        "c = 0": _training_step(_compressed(at_zero=True), batch),
-        "learned table": _training_step(_compressed(at_zero=False), batch),
+        "dense": training_step(_dense_with_lora(), batch),
+        "c = 0": training_step(_compressed(at_zero=True), batch),
+        "learned table": training_step(_compressed(at_zero=False), batch),
     }
     learned = _compressed(at_zero=False).diffcr.mean_compression_ratio
     extra = {"batch_size": batch, "learned_mean_compression_ratio": learned}
-    _write("step-embedded-lora", _samples(runs, pairs), pairs, extra)
+    write_speed("step-embedded-lora", timed_samples(runs, pairs), pairs, extra)
 
 
 def measure_precision(pairs: int, batch: int) -> None:
     transformer = load_default_pipeline("cpu").transformer
-    step = _training_step(transformer, batch)
+    step = training_step(transformer, batch)
 
     def autocast(kernel: AbstractContextManager[None]) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16), kernel:
@@ -109,7 +109,7 @@ def measure_precision(pairs: int, batch: int) -> None:
             attention_kernel(torch.device("cpu"), "bf16")
         ),
     }
-    _write("step-embedded-precision", _samples(runs, pairs), pairs, {"batch_size": batch})
+    write_speed("step-embedded-precision", timed_samples(runs, pairs), pairs, {"batch_size": batch})
 
 
 def _dense_with_lora() -> Any:
@@ -128,7 +128,7 @@ def _compressed(at_zero: bool) -> Any:
     return pipe.transformer
 
 
-def _training_step(transformer: Any, batch: int) -> Callable[[], None]:
+def training_step(transformer: Any, batch: int) -> Callable[[], None]:
     """Forward, backward and an optimizer step that leaves the ratios where they are."""
     transformer.train()
     compressor = getattr(transformer, "diffcr", None)
@@ -161,27 +161,37 @@ def _training_step(transformer: Any, batch: int) -> Callable[[], None]:
     return run
 
 
-def _samples(runs: dict[str, Callable[[], None]], pairs: int) -> dict[str, list[float]]:
+def timed_samples(runs: dict[str, Callable[[], None]], pairs: int) -> dict[str, list[float]]:
     timings = time_interleaved(runs, repeats=pairs, warmup=1)
     return {name: list(timing.samples) for name, timing in timings.items()}
 
 
-def _write(name: str, samples: dict[str, list[float]], pairs: int, extra: dict[str, Any]) -> None:
+def write_speed(
+    name: str, samples: dict[str, list[float]], pairs: int, extra: dict[str, Any]
+) -> None:
+    summary = summarised(samples)
+    record = make_record(
+        "speed",
+        {"pairs": pairs, **extra},
+        {**summary, **extra},
+        seeds={"weights": 0},
+        samples=samples,
+    )
+    print(summary["ratio_to_dense"], extra, write_record(record, RESULTS / f"{name}.json"))
+
+
+def summarised(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Medians, and the median over rounds of each one's seconds by the dense model's."""
     dense = samples["dense"]
     ratios = {
         key: median(a / b for a, b in zip(values, dense, strict=True))
         for key, values in samples.items()
         if key != "dense"
     }
-    medians = {key: median(values) for key, values in samples.items()}
-    record = make_record(
-        "speed",
-        {"pairs": pairs, **extra},
-        {"median_seconds": medians, "ratio_to_dense": ratios, **extra},
-        seeds={"weights": 0},
-        samples=samples,
-    )
-    print(ratios, extra, write_record(record, RESULTS / f"{name}.json"))
+    return {
+        "median_seconds": {key: median(values) for key, values in samples.items()},
+        "ratio_to_dense": ratios,
+    }
 
 
 if __name__ == "__main__":

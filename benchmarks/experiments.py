@@ -1,0 +1,202 @@
+"""Train and measure the rows of the comparison: `python benchmarks/experiments.py [NAME ...]`.
+
+A row is a file in `benchmarks/experiments/`: what it changes in the shipped recipe. It is trained
+once per seed, into `runs/experiments/NAME-seed-S/`, and measured, into
+`benchmarks/results/experiments/NAME-seed-S.json` with a sheet of its first images beside it. What
+is there already, of the same recipe, is not done again; what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from pretrained import tile
+
+import diffcr
+from diffcr.attachment import get_compressor, is_attached
+from diffcr.config import DiffCRConfig
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.cost import compression_section, flops_section, trajectory_section
+from diffcr.evaluation.generate import generate_images
+from diffcr.evaluation.held_out import held_out_loss
+from diffcr.evaluation.judge import load_judge
+from diffcr.evaluation.quality import measure_quality
+from diffcr.evaluation.records import Record, make_record, read_record, write_record
+from diffcr.evaluation.router_maps import scene_router_maps
+from diffcr.files import read_json, replacing_file
+from diffcr.lora import load_lora, read_lora
+from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
+from diffcr.scenes import Scene, ScenesDataset
+from diffcr.training.data import EncodedDataset, encode_dataset
+from diffcr.training.history import read_history
+from diffcr.training.job import run_recipe
+from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "benchmarks" / "experiments"
+RECORDS = ROOT / "benchmarks" / "results" / "experiments"
+RUNS = ROOT / "runs" / "experiments"
+SETTINGS = {
+    "images": 2000,
+    "num_inference_steps": 20,
+    "guidance_scale": GUIDANCE_SCALE,
+    "image_precision": "bf16",
+    "held_out_regions": 4,
+    "held_out_samples": 512,
+}
+_MAPPED = (950, 700, 450, 200, 50)
+_SHOWN = 16
+
+
+def experiment_recipe(name: str, seed: int) -> TrainingRecipe:
+    """The recipe of one run."""
+    shipped = load_recipe(find_recipe("scenes-diffcr-lt")).to_json_dict()
+    changes = read_json(EXPERIMENTS / f"{name}.json")
+    values = {**_changed(shipped, changes), "name": f"{name}-seed-{seed}", "seed": seed}
+    return recipe_from_dict(values, f"{name}.json")
+
+
+def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with those of `changes`; another method replaces the method whole."""
+    result = dict(values)
+    for key, value in changes.items():
+        merges = isinstance(value, dict) and "method" not in value
+        result[key] = _changed(values[key], value) if merges else value
+    return result
+
+
+def is_current(recipe: TrainingRecipe) -> bool:
+    """Whether there is a record of this very recipe, measured with these settings."""
+    target = RECORDS / f"{recipe.name}.json"
+    if not target.exists():
+        return False
+    record = read_record(target)
+    return record.configuration == {**SETTINGS, "recipe": _described(recipe)}
+
+
+def _described(recipe: TrainingRecipe) -> dict[str, Any]:
+    """The recipe without what does not change a result."""
+    without = {"model"} if isinstance(recipe.method, DiffCRConfig) else {"model", "ratio_loss"}
+    return {key: value for key, value in recipe.to_json_dict().items() if key not in without}
+
+
+def train(recipe: TrainingRecipe) -> Path:
+    """The directory of the run, trained to its end.
+
+    Raises:
+        DiffCRError: Another recipe was trained there.
+    """
+    run = RUNS / recipe.name
+    if not (run / "training_record.json").exists():
+        run_recipe(recipe, run)
+    trained = recipe_from_dict(read_json(run / "training_record.json")["recipe"], str(run))
+    if _described(trained) != _described(recipe):
+        raise DiffCRError(f"{run} was trained with another recipe: remove it to train anew")
+    return run
+
+
+def load_result(directory: Path) -> Any:
+    """The embedded pipeline with what a run wrote."""
+    pipe = load_default_pipeline()
+    if (directory / "diffcr_config.json").exists():
+        diffcr.load(pipe, directory)
+    elif (directory / "adapter").exists():
+        load_lora(pipe.transformer, read_lora(directory / "adapter"))
+    else:
+        pipe.transformer = type(pipe.transformer).from_pretrained(directory / "transformer").eval()
+    return pipe
+
+
+def measure(run: Path, recipe: TrainingRecipe) -> Record:
+    """Quality and cost of what a run gave, on the test split."""
+    pipe = load_result(run / "final")
+    test = ScenesDataset("test", size=SETTINGS["images"])
+    scenes = [test[i] for i in range(len(test))]
+    with tempfile.TemporaryDirectory() as directory:
+        held_out = encode_dataset(pipe, test, Path(directory), recipe.data.max_sequence_length)
+    images = _generate(pipe, scenes, recipe.name)
+    with replacing_file(RECORDS / f"{recipe.name}.png") as temporary:
+        tile(images[:_SHOWN]).save(temporary, format="png")
+    results: dict[str, Any] = {
+        "quality": measure_quality(load_judge(judge_path()), images, scenes).to_json_dict(),
+        "flops": flops_section(pipe, SETTINGS["num_inference_steps"]),
+        "training": read_json(run / "training_record.json"),
+    }
+    results["training"].pop("recipe")
+    samples = _measure_held_out(pipe, held_out, results)
+    if is_attached(pipe.transformer):
+        results["compression"] = compression_section(get_compressor(pipe))
+        results["router_maps"] = scene_router_maps(pipe, scenes[0], _MAPPED, 0).to_json_dict()
+    if isinstance(recipe.method, DiffCRConfig):
+        history = read_history(run / "history.jsonl")
+        target = recipe.method.target_compression_ratio
+        results["trajectory"] = trajectory_section(history, target)
+        results["by_products"] = _measure_by_products(run, held_out)
+    return make_record(
+        "experiment",
+        {**SETTINGS, "recipe": _described(recipe)},
+        results,
+        seeds={"training": recipe.seed, "images": 0, "held_out": 0},
+        samples=samples,
+    )
+
+
+def _generate(pipe: Any, scenes: Sequence[Scene], progress: str) -> list[Image.Image]:
+    captions = [scene.caption for scene in scenes]
+    device = pipe.transformer.device.type
+    with torch.autocast(device, dtype=torch.bfloat16):
+        return generate_images(
+            pipe,
+            captions,
+            num_inference_steps=SETTINGS["num_inference_steps"],
+            guidance_scale=SETTINGS["guidance_scale"],
+            batch_size=50,
+            progress=progress,
+        )
+
+
+def _measure_held_out(
+    pipe: Any, data: EncodedDataset, results: dict[str, Any]
+) -> dict[str, list[float]]:
+    loss = held_out_loss(pipe, data, SETTINGS["held_out_regions"], SETTINGS["held_out_samples"])
+    results["held_out_loss"] = loss.to_json_dict()
+    return {f"held_out_loss/region-{region}": list(v) for region, v in enumerate(loss.samples)}
+
+
+def _measure_by_products(run: Path, data: EncodedDataset) -> list[dict[str, Any]]:
+    """Held-out loss against ratio of the checkpoints on the way, from one run."""
+    rows = []
+    for directory in sorted((run / "by-products").iterdir()):
+        pipe = load_result(directory)
+        row: dict[str, Any] = {"compression": compression_section(get_compressor(pipe))}
+        _measure_held_out(pipe, data, row)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """The command line."""
+    names = sorted(path.stem for path in EXPERIMENTS.glob("*.json"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train-only", action="store_true")
+    arguments = parser.parse_args()
+    for seed in arguments.seeds:
+        for name in arguments.names:
+            recipe = experiment_recipe(name, seed)
+            if is_current(recipe):
+                continue
+            run = train(recipe)
+            if not arguments.train_only:
+                print(write_record(measure(run, recipe), RECORDS / f"{recipe.name}.json"))
+
+
+if __name__ == "__main__":
+    main()

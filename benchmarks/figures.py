@@ -1,0 +1,40 @@
+"""The figures in `docs/images/`, from the committed records: `python benchmarks/figures.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from claim import METHODS, RESULTS, experiments
+
+from diffcr.plotting.comparison import (
+    plot_compression_tables,
+    plot_loss_against_ratio,
+    plot_sheets,
+    plot_trajectories,
+)
+from diffcr.plotting.evaluation import plot_router_maps
+from diffcr.scenes import ScenesDataset
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+SHIPPED = "diffcr-lt-30"
+_COLUMNS = 8
+
+
+def main() -> None:
+    """Draw them all."""
+    seeds = experiments(SHIPPED)
+    tables = {f"seed {seed}": record for seed, record in enumerate(seeds)}
+    plot_compression_tables(tables, IMAGES / "compression.png")
+    plot_trajectories(seeds, IMAGES / "trajectory.png")
+    plot_router_maps(seeds[0], IMAGES / "router_maps.png")
+    rows = {title: experiments(name) for name, title in METHODS.items()}
+    plot_loss_against_ratio({t: r for t, r in rows.items() if r}, IMAGES / "loss_against_ratio.png")
+    test = ScenesDataset("test", size=_COLUMNS)
+    captions = [test[i].caption for i in range(_COLUMNS)]
+    shown = ("dense", "mod-30", "diffcr-l-30", SHIPPED)
+    sheets = {METHODS[n]: RESULTS / "experiments" / f"{n}-seed-0.png" for n in shown}
+    plot_sheets(sheets, captions, IMAGES / "images.png")
+
+
+if __name__ == "__main__":
+    main()

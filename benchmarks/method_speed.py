@@ -1,0 +1,83 @@
+"""Time of every method side by side: `python benchmarks/method_speed.py [--rounds N]`.
+
+On what `benchmarks/experiments.py` trained with seed 0, all methods in turns in every round: the
+denoiser (16 samples, mean over the timestep regions), the pipeline (8 images, 20 steps, guidance),
+and a training step of all weights (32 samples, bfloat16, nothing compiled, AdamW).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from experiments import RUNS, SETTINGS, load_result
+from speed import RESULTS, summarised, timed_samples, training_step
+
+from diffcr.evaluation.generate import generate_images
+from diffcr.evaluation.records import make_record, write_record
+from diffcr.evaluation.speed import sweep_regions
+from diffcr.scenes import ScenesDataset
+from diffcr.training.run import attention_kernel
+
+METHODS = ("dense", "mod-30", "diffcr-l-30", "diffcr-lt-30-both", "diffcr-lt-30")
+_REGIONS = 4
+_IMAGES = 8
+
+
+def _pipeline(pipe: Any, prompts: list[str]) -> Callable[[], None]:
+    def run() -> None:
+        generate_images(
+            pipe,
+            prompts,
+            num_inference_steps=SETTINGS["num_inference_steps"],
+            guidance_scale=SETTINGS["guidance_scale"],
+            batch_size=len(prompts),
+        )
+
+    return run
+
+
+def _training(pipe: Any, batch: int) -> Callable[[], None]:
+    step = training_step(pipe.transformer, batch)
+
+    def run() -> None:
+        kernel = attention_kernel(torch.device("cpu"), "bf16")
+        with torch.autocast("cpu", dtype=torch.bfloat16), kernel:
+            step()
+
+    return run
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    pipes = {name: load_result(RUNS / f"{name}-seed-0" / "final") for name in METHODS}
+    test = ScenesDataset("test", size=_IMAGES)
+    prompts = [test[i].caption for i in range(_IMAGES)]
+    calls = {
+        "denoiser": {n: sweep_regions(p, 16, _REGIONS) for n, p in pipes.items()},
+        "pipeline": {n: _pipeline(p, prompts) for n, p in pipes.items()},
+        "training step": {n: _training(p, 32) for n, p in pipes.items()},
+    }
+    samples: dict[str, list[float]] = {}
+    results = {}
+    for what, runs in calls.items():
+        rounds = arguments.rounds // 3 if what == "pipeline" else arguments.rounds
+        for pipe in pipes.values():
+            pipe.transformer.train(what == "training step")
+        seconds = timed_samples(runs, rounds)
+        results[what] = summarised(seconds)
+        samples |= {f"{what}/{name}": values for name, values in seconds.items()}
+        print(what, results[what]["ratio_to_dense"], flush=True)
+    record = make_record(
+        "speed", {"rounds": arguments.rounds}, results, seeds={"training": 0}, samples=samples
+    )
+    print(write_record(record, RESULTS / "methods-embedded.json"))
+
+
+if __name__ == "__main__":
+    main()
