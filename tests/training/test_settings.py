@@ -16,10 +16,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import diffcr
 from diffcr.attachment import get_compressor
 from diffcr.config import DenseConfig, DiffCRConfig
+from diffcr.errors import DiffCRError
 from diffcr.training.history import read_history
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.recipe import OptimizerRecipe
-from diffcr.training.run import forward_losses, make_draws, prepare_model
+from diffcr.training.run import forward_losses, make_draws, make_teacher, prepare_model
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
 
@@ -33,6 +34,7 @@ from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pip
         {"distillation_weight": 1.0},
         {"ema_decay": 0.0},
         {"finetune": "full"},
+        {"finetune": "full", "distillation_weight": 1.0, "mixed_precision": "bf16"},
         {"finetune": "full", "optimizer": OptimizerRecipe("muon", 1e-3)},
         {"tracker": "tensorboard"},
         {"finetune": "none"},
@@ -91,6 +93,41 @@ def test_muon_moves_the_blocks_matrices_and_resumes_bit_equal(tmp_path: Path) ->
     values = torch.linalg.svdvals(change)
     assert values.max() < 4 * values.median()
     assert 1e-4 < change.square().mean().sqrt() < 4 * 0.2 * 1e-3 * 1.1
+
+
+@pytest.mark.parametrize("finetune", ["full", "lora"])
+def test_the_teacher_stays_the_dense_model_before_training(finetune: Any) -> None:
+    pipe = tiny_pipe()
+    transformer, cpu = pipe.transformer, torch.device("cpu")
+    given = inputs()
+    call = {
+        "hidden_states": given.latents,
+        "encoder_hidden_states": given.prompt_embeds,
+        "timestep": given.timesteps,
+        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        "return_dict": False,
+    }
+    with torch.no_grad():
+        before = denoise(transformer, given)
+    recipe = tiny_recipe(steps=1, finetune=finetune, distillation_weight=1.0)
+    teacher = make_teacher(transformer, recipe, cpu)
+    assert teacher is not None
+    compressor = prepare_model(transformer.train(), recipe)
+    assert compressor is not None
+    compressor.set_compression_ratios(0.5)
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            if parameter.requires_grad and parameter is not compressor.ratios:
+                parameter.add_(0.1)
+    output = teacher(call)
+    assert torch.equal(output, before) and not output.requires_grad
+    assert not torch.equal(denoise(transformer, given), before)
+
+
+def test_the_dense_model_has_no_teacher() -> None:
+    with pytest.raises(DiffCRError, match="its own teacher"):
+        tiny_recipe(DenseConfig(), steps=1, distillation_weight=1.0)
+    assert make_teacher(tiny_pipe().transformer, tiny_recipe(steps=1), torch.device("cpu")) is None
 
 
 def test_gradient_checkpointing_changes_no_result(tmp_path: Path) -> None:

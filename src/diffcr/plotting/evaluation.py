@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,23 @@ def plot_trajectory(record: Measured, path: str | Path) -> None:
     empty), "target".
     """
     plot_trajectories([record], path)
+
+
+def plot_losses(losses: Sequence[float], steps: int, path: str | Path) -> None:
+    """Training loss, means over equal parts of a run of `steps` steps."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        width = steps / len(losses)
+        middles = [width * (part + 0.5) for part in range(len(losses))]
+        axes.plot(middles, losses, color=PALETTE[0], marker="o", ms=3, lw=1.2)
+        axes.set_yscale("log")
+        axes.set_xlabel("training step")
+        axes.set_ylabel("weighted diffusion loss")
+        axes.grid(alpha=0.25, which="both")
+        axes.set_title("Pretraining")
+
+    write_figure(draw, path, 6.4, 3.4)
 
 
 def plot_router_maps(record: Measured, path: str | Path) -> None:

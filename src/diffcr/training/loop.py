@@ -32,6 +32,7 @@ from diffcr.training.run import (
     forward_losses,
     make_accelerator,
     make_draws,
+    make_teacher,
     next_ratio_loss_weight,
     prepare_model,
     save_result,
@@ -93,6 +94,7 @@ class _Trainer:
         self.transformer = find_transformer(pipe)
         identity = RunIdentity.of(recipe, dataset, self.transformer)
         identity.check(directory)
+        self.teacher = make_teacher(self.transformer, recipe, self.accelerator.device)
         self.compressor: Compressor | None = prepare_model(self.transformer, recipe)
         self.transformer.to(self.accelerator.device).train()
         optimizers = make_optimizers(self.transformer, recipe)
@@ -174,7 +176,7 @@ class _Trainer:
         self.average.update()
         values = {"loss": self._mean([micro.diffusion for micro in losses])}
         values["region"] = float(draw.region)
-        if self.recipe.distillation_weight > 0:
+        if self.teacher is not None:
             values["distillation"] = self._mean([micro.distillation for micro in losses])
         if (mean := self._mean_ratio()) is not None:
             values["ratio"] = mean
@@ -198,7 +200,14 @@ class _Trainer:
         # Around backward too, which runs checkpointed blocks again.
         with attention_kernel(device, self.recipe.mixed_precision):
             losses = forward_losses(
-                self.model, self.transformer, self.schedule, self.data, part, self.recipe, device
+                self.model,
+                self.transformer,
+                self.schedule,
+                self.data,
+                part,
+                self.recipe,
+                device,
+                self.teacher,
             )
             total = losses.total
             if self.compressor is not None:

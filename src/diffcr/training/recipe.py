@@ -134,7 +134,8 @@ class TrainingRecipe:
         caption_dropout: Share of captions replaced by the empty one, for guidance.
         largest_loss_weight: The noise error is weighted with min(1 + 1 / SNR, this): 1 is the plain
             loss, more gives weight to noisy timesteps, where layout and colours are decided.
-        distillation_weight: Of the squared distance to the dense model's output, 0 for none.
+        distillation_weight: Of the squared distance to the output of the dense model before
+            fine-tuning, weighted over timesteps as the noise error is; 0 for none.
         seed: Of every draw.
         checkpoint_every: Steps between resumable checkpoints.
         log_every: Steps between lines of the history.
@@ -200,6 +201,11 @@ class TrainingRecipe:
             )
         if isinstance(self.method, DenseConfig) and self.finetune == "none":
             raise DiffCRError("finetune is 'none' for the dense method: there is nothing to train")
+        if isinstance(self.method, DenseConfig) and self.distillation_weight > 0:
+            raise DiffCRError(
+                f"distillation_weight is {self.distillation_weight} for the dense method, which is "
+                "its own teacher: give 0"
+            )
 
     @property
     def is_dense(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffcr.attachment import attach, disabled, get_compressor
+from diffcr.attachment import attach, disabled, get_compressor, is_attached
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.core.ratios import BINS
@@ -33,7 +35,8 @@ class StepLosses:
     Attributes:
         total: Scalar with gradient.
         diffusion: Mean over the batch, detached.
-        distillation: The same of the distance to the dense model.
+        distillation: The same of the squared distance to the dense model's output, weighted over
+            timesteps as the noise error is; 0 without a teacher.
     """
 
     total: Tensor
@@ -57,6 +60,37 @@ def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return compressor
+
+
+Teacher = Callable[[Mapping[str, Any]], Tensor]
+
+
+def make_teacher(transformer: Any, recipe: TrainingRecipe, device: torch.device) -> Teacher | None:
+    """The dense model that a run is distilled from, or None; called before anything is attached.
+
+    Returns:
+        From the arguments of the transformer's forward to its output, without gradient.
+    """
+    if recipe.distillation_weight == 0:
+        return None
+    if recipe.finetune != "full":
+        dense = transformer
+    else:
+        # The weights move: a copy alone stays what the model was.
+        dense = copy.deepcopy(transformer).requires_grad_(False).eval().to(device)
+        for group in family_of(dense).block_groups if recipe.compile else ():
+            for block in getattr(dense, group):
+                block.compile(dynamic=False)
+    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision)
+
+    @torch.no_grad()
+    def teach(inputs: Mapping[str, Any]) -> Tensor:
+        attached = disabled(dense) if is_attached(dense) else nullcontext()
+        with attached, torch.autocast(device.type, precision, enabled=precision is not None):
+            output: Tensor = dense(**inputs)[0]
+        return output
+
+    return teach
 
 
 def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
@@ -141,6 +175,7 @@ def forward_losses(
     draw: MicroBatch,
     recipe: TrainingRecipe,
     device: torch.device,
+    teacher: Teacher | None = None,
 ) -> StepLosses:
     """Diffusion loss, and distillation loss where asked for, of one micro-batch.
 
@@ -152,6 +187,7 @@ def forward_losses(
         draw: This process's part of the draws.
         recipe: Of the run.
         device: Of the model.
+        teacher: Of the distillation loss.
     """
     latents = data.latents[draw.indices].to(device)
     noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
@@ -168,10 +204,9 @@ def forward_losses(
     weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight)
     diffusion = (weight * losses.noise + losses.variance).mean()
     distillation = torch.zeros((), device=device)
-    if recipe.distillation_weight > 0:
-        with torch.no_grad(), disabled(transformer):
-            dense = model(**inputs)[0].float()
-        distillation = (output - dense).square().mean()
+    if teacher is not None:
+        distance = (output - teacher(inputs).float()).square().flatten(1).mean(1)
+        distillation = (weight * distance).mean()
     total = diffusion + recipe.distillation_weight * distillation
     return StepLosses(total, diffusion.detach(), distillation.detach())
 
