@@ -6,13 +6,14 @@ from pathlib import Path
 
 from claim import METHODS, RESULTS, experiments
 
+from diffcr.evaluation.records import read_record
 from diffcr.plotting.comparison import (
     plot_compression_tables,
     plot_loss_against_ratio,
     plot_sheets,
     plot_trajectories,
 )
-from diffcr.plotting.evaluation import plot_router_maps
+from diffcr.plotting.evaluation import plot_losses, plot_router_maps
 from diffcr.scenes import ScenesDataset
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -22,6 +23,9 @@ _COLUMNS = 8
 
 def main() -> None:
     """Draw them all."""
+    pretraining = read_record(RESULTS / "pretraining.json").results["training"]["transformer"]
+    steps = pretraining["recipe"]["steps"]
+    plot_losses(pretraining["losses"], steps, IMAGES / "pretraining_loss.png")
     seeds = experiments(SHIPPED)
     tables = {f"seed {seed}": record for seed, record in enumerate(seeds)}
     plot_compression_tables(tables, IMAGES / "compression.png")

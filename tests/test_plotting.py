@@ -11,7 +11,19 @@ import pytest
 from PIL import Image
 
 from diffcr.evaluation.records import read_record, write_record
-from diffcr.plotting.evaluation import plot_all, plot_compression, plot_images, plot_router_maps
+from diffcr.plotting.comparison import (
+    plot_compression_tables,
+    plot_loss_against_ratio,
+    plot_sheets,
+    plot_trajectories,
+)
+from diffcr.plotting.evaluation import (
+    plot_all,
+    plot_compression,
+    plot_images,
+    plot_losses,
+    plot_router_maps,
+)
 from tests.evaluation.synthetic import synthetic_record
 
 
@@ -70,3 +82,49 @@ def test_a_single_prompt_and_long_captions_are_drawn(tmp_path: Path) -> None:
     images = {"prompts": ["word " * 60], "dense": ["a.png"]}
     plot_images(Results({"images": images}), tmp_path, tmp_path / "grid.png")
     assert (_read(tmp_path / "grid.png") == (255, 0, 0)).all(axis=-1).mean() > 0.15
+
+
+def test_seeds_stand_side_by_side_on_one_scale(tmp_path: Path) -> None:
+    low, high = (
+        Results({"compression": {"realised": np.full((2, 2), value).tolist()}})
+        for value in (0.0, 0.9)
+    )
+    plot_compression_tables({"low": low, "high": high}, tmp_path / "both.png")
+    pixels = _read(tmp_path / "both.png").astype(int)
+    middle = pixels.shape[1] // 2
+    assert np.median(pixels[:, middle:, 0]) > np.median(pixels[:, :middle, 0])
+
+
+def test_each_seed_and_method_adds_its_line(tmp_path: Path) -> None:
+    record = synthetic_record(tmp_path)
+    plot_trajectories([record], tmp_path / "one.png")
+    values = record.results["trajectory"]
+    later = {**values, "mean": [0.5 * v for v in values["mean"]]}
+    plot_trajectories([record, Results({"trajectory": later})], tmp_path / "two.png")
+    assert (_read(tmp_path / "one.png") != _read(tmp_path / "two.png")).any()
+
+    trained = _stage(0.3, 0.06)
+    learned = Results({**trained, "by_products": [_stage(0.1, 0.05), _stage(0.2, 0.055)]})
+    dense = Results({"held_out_loss": {"mean": 0.05}})
+    plot_loss_against_ratio({"learned": [learned], "dense": [dense]}, tmp_path / "curve.png")
+    plot_loss_against_ratio({"learned": [learned]}, tmp_path / "alone.png")
+    assert (_read(tmp_path / "curve.png") != _read(tmp_path / "alone.png")).any()
+
+
+def _stage(ratio: float, loss: float) -> dict[str, Any]:
+    return {"compression": {"realised_mean": ratio}, "held_out_loss": {"mean": loss}}
+
+
+def test_a_sheet_shows_its_first_row(tmp_path: Path) -> None:
+    sheet = Image.new("RGB", (16, 16), "blue")
+    sheet.paste("red", (0, 0, 16, 8))
+    sheet.save(tmp_path / "sheet.png")
+    plot_sheets({"dense": tmp_path / "sheet.png"}, ["a", "b"], tmp_path / "rows.png")
+    pixels = _read(tmp_path / "rows.png")
+    assert (pixels == (255, 0, 0)).all(axis=-1).mean() > 0.1
+    assert not (pixels == (0, 0, 255)).all(axis=-1).any()
+
+
+def test_the_course_of_a_loss_is_drawn(tmp_path: Path) -> None:
+    plot_losses([3.0, 0.3, 0.2], 300, tmp_path / "loss.png")
+    assert _read(tmp_path / "loss.png").std() > 0
