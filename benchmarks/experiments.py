@@ -114,15 +114,13 @@ def load_result(directory: Path) -> Any:
 
 
 def measure(run: Path, recipe: TrainingRecipe) -> Record:
-    """Quality and cost of what a run gave, on the test split."""
+    """Quality and cost of what a run gave, on the test split; its first images go to a sheet."""
     pipe = load_result(run / "final")
     test = ScenesDataset("test", size=SETTINGS["images"])
     scenes = [test[i] for i in range(len(test))]
     with tempfile.TemporaryDirectory() as directory:
         held_out = encode_dataset(pipe, test, Path(directory), recipe.data.max_sequence_length)
     images = _generate(pipe, scenes, recipe.name)
-    with replacing_file(RECORDS / f"{recipe.name}.png") as temporary:
-        tile(images[:_SHOWN]).save(temporary, format="png")
     results: dict[str, Any] = {
         "quality": measure_quality(load_judge(judge_path()), images, scenes).to_json_dict(),
         "flops": flops_section(pipe, SETTINGS["num_inference_steps"]),
@@ -138,13 +136,17 @@ def measure(run: Path, recipe: TrainingRecipe) -> Record:
         target = recipe.method.target_compression_ratio
         results["trajectory"] = trajectory_section(history, target)
         results["by_products"] = _measure_by_products(run, held_out)
-    return make_record(
+    record = make_record(
         "experiment",
         {**SETTINGS, "recipe": _described(recipe)},
         results,
         seeds={"training": recipe.seed, "images": 0, "held_out": 0},
         samples=samples,
     )
+    # An earlier run's sheet is tracked: written sooner, the new one would make the record dirty.
+    with replacing_file(RECORDS / f"{recipe.name}.png") as temporary:
+        tile(images[:_SHOWN]).save(temporary, format="png")
+    return record
 
 
 def _generate(pipe: Any, scenes: Sequence[Scene], progress: str) -> list[Image.Image]:

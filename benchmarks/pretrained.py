@@ -55,9 +55,8 @@ class _Measurement:
         return rebuilt
 
 
-def measure(build: Path, captions: int, validation_captions: int) -> dict[str, Any]:
-    """Everything that the record says."""
-    measurement = _Measurement(build)
+def measure(measurement: _Measurement, captions: int, validation_captions: int) -> dict[str, Any]:
+    """Everything that the record says of quality; the test images stay in `measurement`."""
     validation, test = (
         [data[i] for i in range(len(data))]
         for data in (
@@ -76,9 +75,7 @@ def measure(build: Path, captions: int, validation_captions: int) -> dict[str, A
     }
     chosen = max(scales, key=scales.__getitem__)
     quality = measurement.quality(test, chosen)
-    tile(measurement.images[:64]).save(ROOT / "docs" / "images" / "pretrained.png")
     return {
-        "training": read_records(build),
         "judge": {
             name: vars(attribute_accuracy(measurement.judge, images, attributes))
             for name, images in judged.items()
@@ -105,7 +102,11 @@ if __name__ == "__main__":
     parser.add_argument("--captions", type=int, default=1000)
     parser.add_argument("--validation-captions", type=int, default=128)
     arguments = parser.parse_args()
-    results = measure(arguments.build, arguments.captions, arguments.validation_captions)
+    measurement = _Measurement(arguments.build)
+    results = {
+        "training": read_records(arguments.build),
+        **measure(measurement, arguments.captions, arguments.validation_captions),
+    }
     configuration = {
         "captions": arguments.captions,
         "validation_captions": arguments.validation_captions,
@@ -118,3 +119,4 @@ if __name__ == "__main__":
         seeds={"images": 0, "build": results["training"]["autoencoder"]["settings"]["seed"]},
     )
     print(write_record(record, ROOT / "benchmarks" / "results" / "pretraining.json"))
+    tile(measurement.images[:64]).save(ROOT / "docs" / "images" / "pretrained.png")

@@ -10,7 +10,7 @@ from diffcr.errors import DiffCRError
 _HERE = Path(__file__).parent
 RESOLUTION = 96
 # Chosen on validation captions: benchmarks/results/pretraining.json.
-GUIDANCE_SCALE = 3.0
+GUIDANCE_SCALE = 4.0
 
 
 def default_pipeline_path() -> Path:
