@@ -159,6 +159,46 @@ def evaluate(
 
 
 @app.command()
+def flops(
+    model: Annotated[
+        str,
+        typer.Option(help="pixart-sigma-xl, pixart-alpha-xl, or a pipeline directory."),
+    ] = "",
+    resolution: Annotated[int | None, typer.Option(help="In pixels, of a side.", min=8)] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples of a forward.", min=1)] = 1,
+    text_tokens: Annotated[
+        int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1)
+    ] = 120,
+    method: Annotated[str, typer.Option(help="dense, mod, or diffcr with --checkpoint.")] = "",
+    compression_ratio: Annotated[
+        float | None, typer.Option(help="Of every layer, for mod.", min=0, max=0.9)
+    ] = None,
+    checkpoint: Checkpoint = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, without rounding.")] = False,
+) -> None:
+    """Count the operations of a method, from configurations alone: no weights are needed."""
+    import json
+
+    from rich.console import Console
+
+    from diffcr.cli.inputs import choose_bins
+    from diffcr.core.flops import pixart_shape
+    from diffcr.evaluation.console import show_tables
+    from diffcr.evaluation.flop_count import count_flops, flop_tables
+    from diffcr.families.published import transformer_config
+    from diffcr.pretrained import default_pipeline_path
+
+    config = transformer_config(model or str(default_pipeline_path()), resolution)
+    chosen = choose_bins(method, compression_ratio, checkpoint, model, config["num_layers"])
+    count = count_flops(pixart_shape(config, text_tokens), chosen.bins, batch_size)
+    if as_json:
+        described = {"model": model or "scenes", "method": chosen.method, **count.to_json_dict()}
+        typer.echo(json.dumps(described))
+    else:
+        show_tables(flop_tables(chosen.method, count), Console())
+
+
+@app.command()
 def models() -> None:
     """List the model classes that can be compressed, and the embedded default."""
     from diffcr.families import supported_models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,54 @@ def choose_guidance(asked: float | None, model: str) -> float:
     from diffcr.pretrained import GUIDANCE_SCALE
 
     return asked if asked is not None else 4.5 if model else GUIDANCE_SCALE
+
+
+@dataclass(frozen=True)
+class ChosenBins:
+    """A method and its table of compression ratios in tenths, [L][R]; None for the dense model."""
+
+    method: str
+    bins: list[list[int]] | None
+
+
+def choose_bins(
+    method: str, compression_ratio: float | None, checkpoint: str, model: str, layers: int
+) -> ChosenBins:
+    """What a method skips in each layer; a checkpoint's table where no method is named.
+
+    Raises:
+        DiffCRError: The arguments exclude each other, or the checkpoint is another model's.
+    """
+    from diffcr.config import MoDConfig
+    from diffcr.core.ratios import bounded, snap_bins
+    from diffcr.io import read_checkpoint, resolve_checkpoint
+    from diffcr.pretrained import default_checkpoint_path
+
+    if method not in ("", "dense", "mod", "diffcr"):
+        raise DiffCRError(f"--method is {method!r}: choose from dense, mod, diffcr")
+    if (method == "mod") != (compression_ratio is not None):
+        raise DiffCRError("--method mod and --compression-ratio belong together: give both or none")
+    if checkpoint and method in ("dense", "mod"):
+        raise DiffCRError(
+            f"--checkpoint and --method {method} exclude each other: give one of them"
+        )
+    if method == "dense":
+        return ChosenBins(method, None)
+    if compression_ratio is not None:
+        tenths = round(10 * MoDConfig(compression_ratio).compression_ratio)
+        return ChosenBins(method, [[tenths]] * layers)
+    if model and not checkpoint:
+        raise DiffCRError("DiffCR learns its ratios: give --checkpoint, or --method mod or dense")
+    directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
+    stored = read_checkpoint(directory)
+    config, ratios = stored.config, stored.state["ratios"]
+    if len(ratios) != layers:
+        raise DiffCRError(
+            f"{directory} has ratios of {len(ratios)} layers, the model has {layers}: "
+            "give the model that it was trained on"
+        )
+    table = bounded(ratios, config.max_compression_ratio).tolist()
+    return ChosenBins(config.method, snap_bins(table, config.max_bin))
 
 
 def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -11,11 +13,16 @@ from diffcr.evaluation.tables import Table, make_tables
 
 def show(record: Record, console: Console) -> None:
     """Print the record's tables and notes."""
-    for table in make_tables(record):
-        console.print(_draw(table))
-        console.print(f"{table.note}\n", style="dim", highlight=False)
+    show_tables(make_tables(record), console)
     for note in record.results.get("notes", []):
         console.print(note, style="italic", highlight=False)
+
+
+def show_tables(tables: Sequence[Table], console: Console) -> None:
+    """Print tables with their notes."""
+    for table in tables:
+        console.print(_draw(table))
+        console.print(f"{table.note}\n" if table.note else "", style="dim", highlight=False)
 
 
 def _draw(table: Table) -> RichTable:

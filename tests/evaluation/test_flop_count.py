@@ -1,0 +1,121 @@
+"""Counts from configurations: against the paper, against torch, and what cannot be counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import diffcr
+from diffcr.cli import main
+from diffcr.core.flops import pixart_shape
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.flop_count import count_flops
+from diffcr.families.published import transformer_config
+from diffcr.pretrained import (
+    default_checkpoint_path,
+    default_pipeline_path,
+    load_default_pipeline,
+)
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(["flops", *arguments])
+    captured = capsys.readouterr()
+    return captured.out if exit_.value.code == 0 else captured.err
+
+
+_SIGMA = ("--model", "pixart-sigma-xl", "--resolution", "512", "--batch-size", "16")
+
+
+def test_the_papers_table_is_met(capsys: pytest.CaptureFixture[str]) -> None:
+    uniform = ("--method", "mod", "--compression-ratio", "0.2", "--json")
+    counted = json.loads(_run(capsys, *_SIGMA, *uniform))
+    assert counted["dense"]["linear"] / 1e9 == pytest.approx(17361.7, rel=1e-3)
+    assert counted["mean"]["linear"] / 1e9 == pytest.approx(13949.3, rel=1e-3)
+    dense = json.loads(_run(capsys, *_SIGMA, "--method", "dense", "--json"))
+    assert dense["mean"] == dense["dense"] == counted["dense"]
+    assert "17357.4" in _run(capsys, *_SIGMA, "--method", "dense")
+
+
+@pytest.mark.parametrize(
+    ("model", "resolution"),
+    [("pixart-sigma-xl", 512), ("pixart-sigma-xl", 1024), ("pixart-alpha-xl", 1024)],
+)
+def test_published_models_agree_with_torch_on_the_meta_device(model: str, resolution: int) -> None:
+    config = transformer_config(model, resolution)
+    side = resolution // 8
+    with torch.device("meta"):
+        transformer = PixArtTransformer2DModel(norm_type="ada_norm_single", **config)
+        told = transformer.use_additional_conditions
+        conditions = {
+            "resolution": torch.zeros(1, 2) if told else None,
+            "aspect_ratio": torch.zeros(1, 1) if told else None,
+        }
+        inputs = torch.zeros(1, 4, side, side), torch.zeros(1, 120, 4096)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            transformer(
+                inputs[0],
+                encoder_hidden_states=inputs[1],
+                timestep=torch.zeros(1),
+                added_cond_kwargs=conditions,
+            )
+    counted = count_flops(pixart_shape(config, 120), None, batch_size=1)
+    assert counter.get_total_flops() == counted.mean.total
+
+
+def test_layers_and_what_is_outside_of_them_add_up() -> None:
+    shape = pixart_shape(transformer_config("pixart-sigma-xl", 512), 120)
+    table = [[layer % 10, (layer + 3) % 10] for layer in range(28)]
+    count = count_flops(shape, table, batch_size=3)
+    for region in range(2):
+        layers = sum(row[region].total for row in count.per_layer)
+        whole = layers + 3 * shape.outside_blocks.total
+        assert whole == pytest.approx(count.per_region[region].total)
+    assert count.mean.linear < count.dense.linear
+
+
+def test_the_embedded_checkpoint_is_counted_by_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    counted = json.loads(_run(capsys, "--json"))
+    compressor = diffcr.load(load_default_pipeline(), default_checkpoint_path())
+    bins = [[round(10 * ratio) for ratio in row] for row in counted["compression_ratios"]]
+    assert bins == compressor.inference_bins()
+    assert counted["image_tokens"] == 144
+    assert 0.5 < counted["mean"]["total"] / counted["dense"]["total"] < 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "pixart-sigma-xl"), "several resolutions"),
+        (("--model", "nowhere"), "neither a published model"),
+        (("--model", "pixart-sigma-xl", "--resolution", "500"), "multiple of 16"),
+        (_SIGMA, "learns its ratios"),
+        ((*_SIGMA, "--method", "guess"), "choose from dense, mod, diffcr"),
+        ((*_SIGMA, "--method", "mod"), "belong together"),
+        ((*_SIGMA, "--method", "mod", "--compression-ratio", "0.25"), "multiple of 0.1"),
+        ((*_SIGMA, "--checkpoint", str(default_checkpoint_path())), "the model has 28"),
+        (("--checkpoint", str(default_checkpoint_path()), "--method", "dense"), "exclude"),
+    ],
+)
+def test_what_cannot_be_counted_is_said(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    error = _run(capsys, *arguments)
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_another_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    with pytest.raises(DiffCRError, match="holds a FluxTransformer2DModel"):
+        transformer_config(str(tmp_path), 512)
+    assert transformer_config(str(default_pipeline_path()), None)["sample_size"] == 24
