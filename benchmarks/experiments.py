@@ -82,7 +82,9 @@ def is_current(recipe: TrainingRecipe) -> bool:
 
 def _described(recipe: TrainingRecipe) -> dict[str, Any]:
     """The recipe without what does not change a result."""
-    without = {"model"} if isinstance(recipe.method, DiffCRConfig) else {"model", "ratio_loss"}
+    without = {"name", "model"}
+    if not isinstance(recipe.method, DiffCRConfig):
+        without.add("ratio_loss")
     return {key: value for key, value in recipe.to_json_dict().items() if key not in without}
 
 

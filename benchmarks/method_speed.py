@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from claim import METHODS, RESULTS
 from experiments import RUNS, SETTINGS, load_result
-from speed import RESULTS, summarised, timed_samples, training_step
+from speed import summarised, timed_samples, training_step
 
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.records import make_record, write_record
@@ -21,7 +22,6 @@ from diffcr.evaluation.speed import sweep_regions
 from diffcr.scenes import ScenesDataset
 from diffcr.training.run import attention_kernel
 
-METHODS = ("dense", "mod-30", "diffcr-l-30", "diffcr-lt-30-both", "diffcr-lt-30")
 _REGIONS = 4
 _IMAGES = 8
 

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claim import METHODS, QUALITY_HEADER, claim_rows, quality_rows, speed_rows
+from claim import METHODS, QUALITY_HEADER, RESULTS, claim_rows, quality_rows, speed_rows
 
 from diffcr.evaluation.records import read_record
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def _results(name: str) -> Mapping[str, Any]:
@@ -23,6 +22,8 @@ def _results(name: str) -> Mapping[str, Any]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "Not measured yet."
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -106,6 +107,10 @@ def speed_table() -> str:
 
 TABLES = {
     "pretraining": pretraining_table,
+    "quality": quality_table,
+    "lora": lora_table,
+    "claim": claim_table,
+    "method speed": method_speed_table,
     "speed": speed_table,
 }
 

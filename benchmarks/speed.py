@@ -24,6 +24,7 @@ from diffusers import PixArtTransformer2DModel
 import diffcr
 from diffcr.evaluation.latency import time_interleaved
 from diffcr.evaluation.records import make_record, write_record
+from diffcr.families.published import transformer_config
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.training.run import attention_kernel
 
@@ -33,19 +34,8 @@ RESULTS = Path(__file__).parent / "results"
 def pixart_sigma_xl() -> PixArtTransformer2DModel:
     """PixArt-Sigma XL/2 for 512 x 512, random weights."""
     torch.manual_seed(0)
-    return PixArtTransformer2DModel(
-        num_attention_heads=16,
-        attention_head_dim=72,
-        in_channels=4,
-        out_channels=8,
-        num_layers=28,
-        cross_attention_dim=1152,
-        sample_size=64,
-        patch_size=2,
-        caption_channels=4096,
-        norm_type="ada_norm_single",
-        use_additional_conditions=False,
-    )
+    config = transformer_config("pixart-sigma-xl", 512)
+    return PixArtTransformer2DModel(norm_type="ada_norm_single", **config)
 
 
 def measure_forward(pairs: int) -> None:

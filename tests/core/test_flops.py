@@ -21,20 +21,10 @@ from diffcr.core.flops import (
     routed_flops,
     router_flops,
 )
+from diffcr.families.published import transformer_config
 from tests.hosts import denoise, inputs, pixart, scramble
 
-XL_2 = {
-    "num_attention_heads": 16,
-    "attention_head_dim": 72,
-    "cross_attention_dim": 1152,
-    "in_channels": 4,
-    "out_channels": 8,
-    "num_layers": 28,
-    "sample_size": 64,
-    "patch_size": 2,
-    "caption_channels": 4096,
-    "use_additional_conditions": False,
-}
+XL_2 = transformer_config("pixart-sigma-xl", 512)
 TEXT_TOKENS = 5
 
 

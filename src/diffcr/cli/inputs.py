@@ -97,7 +97,9 @@ def choose_bins(
         raise DiffCRError("DiffCR learns its ratios: give --checkpoint, or --method mod or dense")
     directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
     stored = read_checkpoint(directory)
-    config, ratios = stored.config, stored.state["ratios"]
+    config, ratios = stored.config, stored.state.get("ratios")
+    if ratios is None:
+        raise DiffCRError(f"{directory} is damaged (it holds no ratios): copy it again")
     if len(ratios) != layers:
         raise DiffCRError(
             f"{directory} has ratios of {len(ratios)} layers, the model has {layers}: "

@@ -16,7 +16,7 @@ from diffcr.families.family import Family
 from diffcr.seam import BlockLayout
 
 # Of the autoencoder of every published model that takes the picture's size as a condition.
-_PIXELS_PER_LATENT = 8
+PIXELS_PER_LATENT = 8
 
 
 def _call_inputs(
@@ -29,7 +29,7 @@ def _call_inputs(
     """As in diffusers' pipeline_pixart_alpha.py: the 1024 model is told the picture's size."""
     conditions: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
     if transformer.use_additional_conditions:
-        height, width = (_PIXELS_PER_LATENT * side for side in latents.shape[-2:])
+        height, width = (PIXELS_PER_LATENT * side for side in latents.shape[-2:])
         size = torch.tensor([[height, width]]).to(latents)
         conditions["resolution"] = size.expand(len(latents), 2)
         conditions["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(len(latents), 1)

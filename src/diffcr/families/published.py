@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcr.errors import DiffCRError
+from diffcr.families.pixart import PIXELS_PER_LATENT
 from diffcr.files import read_json
 
 _PIXART_XL: Mapping[str, Any] = {
@@ -19,21 +20,8 @@ _PIXART_XL: Mapping[str, Any] = {
     "patch_size": 2,
     "caption_channels": 4096,
 }
-# Of the autoencoder of every one of them.
-_PIXELS_PER_LATENT = 8
-
-
-def _pixart_sigma(resolution: int) -> dict[str, Any]:
-    """Sigma is not told the picture's size, at no resolution (its `transformer/config.json`)."""
-    return {**_PIXART_XL, "use_additional_conditions": False}
-
-
-def _pixart_alpha(resolution: int) -> dict[str, Any]:
-    """Alpha is told the picture's size at 1024 alone."""
-    return {**_PIXART_XL, "use_additional_conditions": resolution == 1024}
-
-
-_PUBLISHED = {"pixart-alpha-xl": _pixart_alpha, "pixart-sigma-xl": _pixart_sigma}
+# Resolution at which a model is told the picture's size: Sigma never is (transformer/config.json).
+_TOLD_SIZE_AT = {"pixart-alpha-xl": 1024, "pixart-sigma-xl": None}
 
 
 def transformer_config(model: str, resolution: int | None) -> dict[str, Any]:
@@ -46,11 +34,11 @@ def transformer_config(model: str, resolution: int | None) -> dict[str, Any]:
     Raises:
         DiffCRError: There is no such model, or no resolution, or one that does not fit.
     """
-    if model in _PUBLISHED:
+    if model in _TOLD_SIZE_AT:
         if resolution is None:
             raise DiffCRError(f"{model} is published for several resolutions: give one")
-        config = {**_PUBLISHED[model](resolution), "sample_size": resolution // _PIXELS_PER_LATENT}
-        pixels = _PIXELS_PER_LATENT
+        told = resolution == _TOLD_SIZE_AT[model]
+        config, pixels = {**_PIXART_XL, "use_additional_conditions": told}, PIXELS_PER_LATENT
     else:
         config, pixels = _of_directory(Path(model))
     multiple = pixels * int(config["patch_size"])
@@ -65,8 +53,8 @@ def _of_directory(directory: Path) -> tuple[dict[str, Any], int]:
     folder = directory / "transformer" if (directory / "transformer").is_dir() else directory
     if not (folder / "config.json").is_file():
         raise DiffCRError(
-            f"{directory} is neither a published model ({', '.join(_PUBLISHED)}) nor a directory "
-            "with a transformer: give one of them"
+            f"{directory} is neither a published model ({', '.join(_TOLD_SIZE_AT)}) nor a "
+            "directory with a transformer: give one of them"
         )
     config = read_json(folder / "config.json")
     if config.get("_class_name") != "PixArtTransformer2DModel":
