@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from diffcr.config import (
+    ATEDMConfig,
     DenseConfig,
     DiffCRConfig,
     MoDConfig,
+    ToMeConfig,
     config_from_json_dict,
     config_to_json_dict,
 )
@@ -56,6 +58,8 @@ def test_json_round_trip() -> None:
         DenseConfig(),
         DiffCRConfig(timestep_regions=1, gate="sigmoid"),
         MoDConfig(compression_ratio=0.3),
+        ToMeConfig(placement="block"),
+        ATEDMConfig(early_regions=0),
     ):
         assert config_from_json_dict(config_to_json_dict(config)) == config
 
@@ -63,5 +67,5 @@ def test_json_round_trip() -> None:
 def test_an_unknown_key_suggests_the_nearest() -> None:
     with pytest.raises(DiffCRError, match="did you mean 'timestep_regions'"):
         config_from_json_dict({"method": "diffcr", "timestep_region": 4})
-    with pytest.raises(DiffCRError, match="known are dense, diffcr, mod"):
-        config_from_json_dict({"method": "tome"})
+    with pytest.raises(DiffCRError, match="known are at-edm, dense, diffcr, mod, tome"):
+        config_from_json_dict({"method": "guess"})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         supported_models,
     )
     from diffcr.compilation import compile
-    from diffcr.config import DenseConfig, DiffCRConfig, MoDConfig
+    from diffcr.config import ATEDMConfig, DenseConfig, DiffCRConfig, MoDConfig, ToMeConfig
     from diffcr.errors import DiffCRError
     from diffcr.io import load, save
     from diffcr.lora import add_lora
@@ -34,9 +34,11 @@ _HOMES = {
     "summary": "attachment",
     "supported_models": "attachment",
     "compile": "compilation",
+    "ATEDMConfig": "config",
     "DenseConfig": "config",
     "DiffCRConfig": "config",
     "MoDConfig": "config",
+    "ToMeConfig": "config",
     "DiffCRError": "errors",
     "load": "io",
     "save": "io",
@@ -44,10 +46,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "ATEDMConfig",
     "DenseConfig",
     "DiffCRConfig",
     "DiffCRError",
     "MoDConfig",
+    "ToMeConfig",
     "__version__",
     "add_lora",
     "attach",

@@ -6,27 +6,34 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
-from typing import Any
+from typing import Any, overload
 from warnings import warn
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffcr import lora
+from diffcr.attached import Attached
 from diffcr.call import begin_call, end_call, remove_call_hooks
 from diffcr.compressor import Compressor
-from diffcr.config import DenseConfig, DiffCRConfig, MethodConfig, RoutedConfig
+from diffcr.config import (
+    AttachedConfig,
+    DenseConfig,
+    DiffCRConfig,
+    MethodConfig,
+    RoutedConfig,
+)
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.families import family_of, find_transformer, supported_models, unwrapped
 from diffcr.families.family import Family
 from diffcr.fingerprint import HostWeights
-from diffcr.methods.diffcr import routed_forward, scaled_mlp_forward
+from diffcr.methods.seams import HostFacts, MethodSeam, make_attached, seam_of
 from diffcr.seam import (
     BOUND_BLOCK,
-    BOUND_MLP,
+    BOUND_PART,
     BlockLayout,
     BoundBlock,
-    BoundMLP,
+    BoundPart,
     argument_names,
 )
 
@@ -35,6 +42,7 @@ __all__ = [
     "detach",
     "disabled",
     "find_transformer",
+    "get_attached",
     "get_compressor",
     "parameter_groups",
     "summary",
@@ -42,36 +50,60 @@ __all__ = [
 ]
 
 
-def get_compressor(pipe_or_transformer: Any) -> Compressor:
-    """The compressor of an attached model.
+def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
+    """The method that is attached to a model.
 
     Raises:
-        DiffCRError: DiffCR is not attached.
+        DiffCRError: There is none.
     """
-    compressor = getattr(find_transformer(pipe_or_transformer), "diffcr", None)
-    if not isinstance(compressor, Compressor):
+    attached = getattr(find_transformer(pipe_or_transformer), "diffcr", None)
+    if not isinstance(attached, Attached):
         raise DiffCRError("DiffCR is not attached to this model: call diffcr.attach first")
-    return compressor
+    return attached
+
+
+def get_compressor(pipe_or_transformer: Any) -> Compressor:
+    """The routers and ratios of an attached model.
+
+    Raises:
+        DiffCRError: DiffCR is not attached, or a method without routers is.
+    """
+    attached = get_attached(pipe_or_transformer)
+    if not isinstance(attached, Compressor):
+        raise DiffCRError(
+            f"{attached.config.method} is attached, which has neither routers nor ratios"
+        )
+    return attached
 
 
 def is_attached(transformer: nn.Module) -> bool:
-    """Whether the transformer has a compressor."""
+    """Whether a method is attached to the transformer."""
+    return isinstance(getattr(transformer, "diffcr", None), Attached)
+
+
+def is_routed(transformer: nn.Module) -> bool:
+    """Whether the transformer has routers and ratios."""
     return isinstance(getattr(transformer, "diffcr", None), Compressor)
 
 
-def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Compressor:
-    """Let a transformer's blocks compute only the tokens that their routers keep.
+@overload
+def attach(pipe_or_transformer: Any, config: RoutedConfig | None = None) -> Compressor: ...
+@overload
+def attach(pipe_or_transformer: Any, config: MethodConfig) -> Attached[Any, Any]: ...
+def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Attached[Any, Any]:
+    """Let a transformer's blocks compute only the tokens that a method keeps.
 
-    A freshly attached model with the gate "identity" returns what the bare model returns, bit for
-    bit. The host's blocks, parameters and state-dict keys stay as they are; the routers and ratios
-    are added under `transformer.diffcr`.
+    A model with DiffCR freshly attached (gate "identity"), and one with a training-free method at a
+    ratio of 0, returns what the bare model returns, bit for bit. The host's blocks, parameters and
+    state-dict keys stay as they are; what a method adds is under `transformer.diffcr`.
 
     Args:
         pipe_or_transformer: A diffusers pipeline, or its transformer.
         config: Method and settings; `DiffCRConfig()` by default.
 
     Returns:
-        The compressor. Attaching the same configuration again returns the one that is there.
+        The method on the model: a `Compressor` with routers and ratios for `DiffCRConfig` and
+        `MoDConfig`. Attaching the same configuration again returns what is there.
 
     Raises:
         DiffCRError: The class is not supported, another configuration is attached, a block's
@@ -85,28 +117,33 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Comp
     if isinstance(config, DenseConfig):
         raise DiffCRError("DenseConfig is the bare model: there is nothing to attach")
     if is_attached(transformer):
-        present = get_compressor(transformer)
+        present = get_attached(transformer)
         if present.config == config:
             return present
         raise DiffCRError(
             f"another configuration is attached ({present.config}): call diffcr.detach first"
         )
     blocks = _routed_blocks(transformer, family)
+    seam = seam_of(config)
     for name, block, layout in blocks:
         _refuse_patched(name, block)
-        if config.gate == "sigmoid-mlp":
-            _refuse_patched(f"{name}.{layout.mlp}", getattr(block, layout.mlp))
-    compressor = make_compressor(transformer, config)
-    transformer.add_module("diffcr", compressor)
+        for part in seam.parts:
+            attribute = getattr(layout, part)
+            _refuse_patched(f"{name}.{attribute}", getattr(block, attribute))
+    attached = make_for(transformer, config)
+    transformer.add_module("diffcr", attached)
     rows: dict[str, int] = {}
     for layer, (name, block, layout) in enumerate(blocks):
         group = name.rsplit(".", 1)[0]
         row = rows[group] = rows.get(group, -1) + 1
-        _bind(block, layout, compressor, layer=layer, group=group, row=row)
+        forward = type(block).forward
+        names = argument_names(forward)
+        bound = BoundBlock(attached, layer, group, row, forward, names, layout)
+        _bind(block, bound, seam)
     transformer.register_forward_pre_hook(begin_call, with_kwargs=True)
     transformer.register_forward_hook(end_call, always_call=True)
     vars(transformer)["save_pretrained"] = types.MethodType(_refuse_save, transformer)
-    return compressor
+    return attached
 
 
 def _routed_blocks(
@@ -136,36 +173,25 @@ def _refuse_distributed(module: nn.Module) -> None:
             )
 
 
-def make_compressor(transformer: nn.Module, config: RoutedConfig) -> Compressor:
-    """The compressor of a transformer, on its device, not yet attached to it."""
+def make_for(transformer: nn.Module, config: AttachedConfig) -> Attached[Any, Any]:
+    """A method's module for a transformer, on its device, not yet attached to it."""
     family = family_of(transformer)
     host_config: Any = transformer.config
     layers = {group: len(getattr(transformer, group)) for group in family.block_groups}
     device = next(transformer.parameters()).device
     width = prod(host_config[key] for key in family.width)
-    compressor = Compressor(config, layers, width, device, HostWeights.of(transformer))
-    return compressor.train(transformer.training)
+    host = HostFacts(layers, width, device, HostWeights.of(transformer))
+    return make_attached(config, host).train(transformer.training)
 
 
-def _bind(
-    block: nn.Module,
-    layout: BlockLayout,
-    compressor: Compressor,
-    *,
-    layer: int,
-    group: str,
-    row: int,
-) -> None:
-    host_forward = type(block).forward
-    bound = BoundBlock(
-        compressor, layer, group, row, host_forward, argument_names(host_forward), layout
-    )
+def _bind(block: nn.Module, bound: BoundBlock[Any], seam: MethodSeam) -> None:
     vars(block)[BOUND_BLOCK] = bound
-    vars(block)["forward"] = types.MethodType(routed_forward, block)
-    if compressor.config.gate == "sigmoid-mlp":
-        mlp = getattr(block, layout.mlp)
-        vars(mlp)[BOUND_MLP] = BoundMLP(bound, type(mlp).forward)
-        vars(mlp)["forward"] = types.MethodType(scaled_mlp_forward, mlp)
+    vars(block)["forward"] = types.MethodType(seam.block, block)
+    for name, forward in seam.parts.items():
+        part = getattr(block, getattr(bound.layout, name))
+        host_forward = type(part).forward
+        vars(part)[BOUND_PART] = BoundPart(bound, host_forward, argument_names(host_forward))
+        vars(part)["forward"] = types.MethodType(forward, part)
 
 
 def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -189,20 +215,21 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
         DiffCRError: DiffCR is not attached, or something was patched over a block since.
     """
     transformer = find_transformer(pipe_or_transformer)
-    weights_changed = get_compressor(transformer).base.have_changed(transformer)
+    attached = get_attached(transformer)
+    weights_changed = attached.base.have_changed(transformer)
     blocks = _routed_blocks(transformer, family_of(transformer))
+    seam = seam_of(attached.config)
     for name, block, _ in blocks:
         forward = vars(block).get("forward")
-        if getattr(forward, "__func__", None) is not routed_forward:
+        if getattr(forward, "__func__", None) is not seam.block:
             raise DiffCRError(
                 f"{name}'s forward was patched after attach (offload, cache, compile?): "
                 "remove that first"
             )
     for _, block, layout in blocks:
         del vars(block)["forward"], vars(block)[BOUND_BLOCK]
-        mlp = getattr(block, layout.mlp)
-        if vars(mlp).pop(BOUND_MLP, None) is not None:
-            del vars(mlp)["forward"]
+        for part in (getattr(block, getattr(layout, name)) for name in seam.parts):
+            del vars(part)["forward"], vars(part)[BOUND_PART]
     remove_call_hooks(transformer)
     vars(transformer).pop("save_pretrained", None)
     compiled = getattr(vars(transformer).get("forward"), "__func__", None)
@@ -234,13 +261,13 @@ def disabled(pipe_or_transformer: Any) -> Iterator[None]:
     """Within the context the model is the dense one: all tokens, no gate, adapters off. Host
     weights that were fine-tuned stay as they are."""
     transformer = find_transformer(pipe_or_transformer)
-    compressor = get_compressor(transformer)
-    previous, compressor.enabled = compressor.enabled, False
+    attached = get_attached(transformer)
+    previous, attached.enabled = attached.enabled, False
     try:
         with lora.adapters_off(transformer):
             yield
     finally:
-        compressor.enabled = previous
+        attached.enabled = previous
 
 
 def parameter_groups(
@@ -288,16 +315,12 @@ def parameter_groups(
 def summary(pipe_or_transformer: Any) -> str:
     """What is attached, as text: configuration, ratios per layer and region, parameters."""
     transformer = find_transformer(pipe_or_transformer)
-    compressor = get_compressor(transformer)
+    attached = get_attached(transformer)
     total = sum(p.numel() for p in transformer.parameters())
-    added = sum(p.numel() for p in compressor.parameters())
+    added = sum(p.numel() for p in attached.parameters())
     lines = [
-        f"{type(transformer).__name__} with {compressor.config}",
-        f"mean compression ratio: {compressor.mean_compression_ratio:.1%} learned, "
-        f"{compressor.realised_mean_compression_ratio:.1%} realised",
-        f"parameters: {added:,} of {total:,} are routers and ratios",
-        "compression per layer (rows) and timestep region (columns, clean to noisy), per cent:",
+        f"{type(transformer).__name__} with {attached.config}",
+        f"parameters: {added:,} of {total:,} were added",
+        *attached.summary_lines(),
     ]
-    for layer, row in enumerate((compressor.compression_ratios * 100).round().int().tolist()):
-        lines.append(f"  {layer:>3}  " + " ".join(f"{value:>3}" for value in row))
     return "\n".join(lines)

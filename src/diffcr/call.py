@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import inspect
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffcr.attached import Attached
 from diffcr.compressor import Compressor
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
-from diffcr.step import CheckpointInContext
+from diffcr.step import CheckpointInContext, TransformerCall
 
 _CHECKPOINT = "_gradient_checkpointing_func"
 
 
-def begin_call(transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def begin_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: read the timestep, plan the layers, let recomputation find the plan."""
-    compressor = transformer.diffcr
-    assert isinstance(compressor, Compressor)
-    if not compressor.enabled:
+    attached = transformer.diffcr
+    assert isinstance(attached, Attached)
+    if not attached.enabled:
         return
-    if compressor.ratios.is_meta:
+    if any(tensor.is_meta for tensor in chain(attached.parameters(), attached.buffers())):
         raise DiffCRError(
             "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
             "them in no call: use enable_model_cpu_offload"
         )
+    family = family_of(transformer)
     levels = None
-    if compressor.reads_timesteps:
-        family = family_of(transformer)
+    if attached.reads_timesteps:
         timestep = _argument(transformer, family.timestep, args, kwargs)
-        levels = family.noise_levels(_read_with_ratios(timestep, compressor))
-    context = compressor.build_context(levels)
-    compressor.begin_call(context)
+        if isinstance(attached, Compressor):
+            timestep = _read_with_ratios(timestep, attached)
+        levels = family.noise_levels(timestep)
+    latents = _argument(transformer, family.latents, args, kwargs)
+    rows, columns = (side // transformer.config.patch_size for side in latents.shape[-2:])
+    call = TransformerCall(levels, rows, columns, latents.device)
+    context = attached.build_context(call)
+    attached.begin_call(context)
     if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
-        checkpoint = CheckpointInContext(getattr(transformer, _CHECKPOINT), compressor, context)
+        checkpoint = CheckpointInContext(getattr(transformer, _CHECKPOINT), attached, context)
         setattr(transformer, _CHECKPOINT, checkpoint)
 
 
@@ -51,9 +58,9 @@ def _read_with_ratios(timestep: Any, compressor: Compressor) -> Any:
 
 def end_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """Forward hook, also after an error: nothing about the call stays."""
-    compressor = transformer.diffcr
-    assert isinstance(compressor, Compressor)
-    compressor.end_call()
+    attached = transformer.diffcr
+    assert isinstance(attached, Attached)
+    attached.end_call()
     checkpoint = getattr(transformer, _CHECKPOINT, None)
     if isinstance(checkpoint, CheckpointInContext):
         setattr(transformer, _CHECKPOINT, checkpoint.checkpoint)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from diffcr.attachment import find_transformer, get_compressor
+from diffcr.attachment import find_transformer, get_attached
+from diffcr.compressor import Compressor
 from diffcr.errors import DiffCRError
 from diffcr.methods.diffcr import run_branch
 
@@ -22,22 +23,28 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
         granularity: "block" compiles one block and shares its graphs among layers: at most one per
-            number of kept tokens and two more; for training and inference. "model" compiles the
-            whole forward: at most one graph per timestep region and one more; for inference.
+            number of kept tokens and two more; for training and inference; for routed methods.
+            "model" compiles the whole forward: at most one graph per timestep region and one more;
+            for inference.
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
 
     Raises:
-        DiffCRError: DiffCR is not attached, or the forward that would be compiled is patched.
+        DiffCRError: Nothing is attached, the forward that would be compiled is patched, or a method
+            without routers is to be compiled block by block.
     """
     transformer = find_transformer(pipe_or_transformer)
-    compressor = get_compressor(transformer)
+    attached = get_attached(transformer)
     # One graph per number of kept tokens is intended, the default limit of 8 is soon reached.
     torch._dynamo.config.recompile_limit = max(
         torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT
     )
     options = {"dynamic": False, **options, "fullgraph": True}
     if granularity == "block":
-        compressor.run_branch = torch.compile(run_branch, **options)
+        if not isinstance(attached, Compressor):
+            raise DiffCRError(
+                f"{attached.config.method} tells blocks apart: compile with granularity='model'"
+            )
+        attached.run_branch = torch.compile(run_branch, **options)
     else:
         if "forward" in vars(transformer):
             raise DiffCRError(

@@ -11,8 +11,10 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
+from diffcr.attached import Attached
 from diffcr.config import DiffCRConfig
 from diffcr.core import ratios as ratio_core
+from diffcr.core.flops import LayerCost, TransformerShape, routed_costs
 from diffcr.core.select import router_logits
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.inference_bins import InferenceBins
@@ -20,6 +22,7 @@ from diffcr.step import (
     LayerPlan,
     RegionPlan,
     StepContext,
+    TransformerCall,
     group_by_region,
     inference_plans,
     training_plans,
@@ -38,17 +41,16 @@ _IDLE = (
 )
 
 
-class Compressor(nn.Module):
+class Compressor(Attached["RoutedConfig", StepContext]):
     """Routers and compression ratios of a transformer, registered on it as `transformer.diffcr`.
 
     Attributes:
-        config: The method's configuration.
         routers: Per block group one Parameter [layers of the group, D]; starts at 0.
         ratios: Parameter [layers, regions], the learned ratios; starts at 0. A buffer where the
             method learns none. Never below float32, whatever `.to(dtype)` says: a bfloat16 ratio
             does not move at a step of 5e-4.
-        enabled: False lets every block compute all tokens as the bare model does.
-        base: The host's weights as the model was attached with them.
+
+    The other attributes are those of `Attached`.
     """
 
     ratios: Tensor
@@ -61,10 +63,7 @@ class Compressor(nn.Module):
         device: torch.device,
         base: HostWeights,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.base = base
-        self.enabled = True
+        super().__init__(config, base)
         self.routers = nn.ParameterDict(
             {name: torch.zeros(n, width, device=device) for name, n in layers_per_group.items()}
         )
@@ -76,7 +75,6 @@ class Compressor(nn.Module):
         else:
             self.register_buffer("ratios", ratios)
         self.run_branch: Callable[..., Tensor] | None = None
-        self._context: StepContext | None = None
         self._given_region: int | None = None
         self._held_rankings: Mapping[int, Tensor] = {}
         self._branch_seed: int | None = None
@@ -236,43 +234,13 @@ class Compressor(nn.Module):
         routers = torch.cat([*self.routers.values()])
         return router_logits(hidden_states, routers[layer])
 
-    @property
-    def context(self) -> StepContext:
-        """The current call's context."""
-        assert self._context is not None, (
-            "a routed block was called outside of its transformer's forward"
-        )
-        return self._context
-
-    @contextmanager
-    def entering(self, context: StepContext) -> Iterator[None]:
-        """Within the context, `context` is the current call's."""
-        previous, self._context = self._context, context
-        try:
-            yield
-        finally:
-            self._context = previous
-
-    def begin_call(self, context: StepContext) -> None:
-        """Make `context` current until `end_call`."""
-        self._context = context
-
-    def end_call(self) -> None:
-        """Forget the current call."""
-        self._context = None
-
-    def build_context(self, noise_levels: list[float] | None) -> StepContext:
-        """The plan of one call.
-
-        Args:
-            noise_levels: In [0, 1], one per sample or one for all; None reads no timestep, which
-                needs one region or `in_region`.
-        """
-        if self._given_region is not None or noise_levels is None:
+    def build_context(self, call: TransformerCall) -> StepContext:
+        """The plan of one call; one without noise levels needs one region or `in_region`."""
+        if self._given_region is not None or call.noise_levels is None:
             regions = [self._given_region or 0]
         else:
             count = self.config.timestep_regions
-            regions = [ratio_core.region_of(level, count) for level in noise_levels]
+            regions = [ratio_core.region_of(level, count) for level in call.noise_levels]
         groups = group_by_region(regions, self.ratios.device)
         if self.training and isinstance(self.config, DiffCRConfig):
             if not torch.is_grad_enabled():
@@ -294,7 +262,34 @@ class Compressor(nn.Module):
     @property
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
-        return self.config.timestep_regions > 1 and self._given_region is None
+        return super().reads_timesteps and self._given_region is None
+
+    def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
+        """What every layer computes at inference, [layers][regions], routers included."""
+        return routed_costs(shape, self.kept_tokens(shape.image_tokens))
+
+    def describe(self) -> dict[str, Any]:
+        """The realised table and both means, for people."""
+        return {
+            "compression_ratios": [
+                [b / ratio_core.BINS for b in row] for row in self.inference_bins()
+            ],
+            "mean_compression_ratio": {
+                "learned": self.mean_compression_ratio,
+                "realised": self.realised_mean_compression_ratio,
+            },
+        }
+
+    def summary_lines(self) -> list[str]:
+        """Mean ratios, then those of every layer and region."""
+        lines = [
+            f"mean compression ratio: {self.mean_compression_ratio:.1%} learned, "
+            f"{self.realised_mean_compression_ratio:.1%} realised",
+            "compression per layer (rows) and timestep region (columns, clean to noisy), per cent:",
+        ]
+        for layer, row in enumerate((self.compression_ratios * 100).round().int().tolist()):
+            lines.append(f"  {layer:>3}  " + " ".join(f"{value:>3}" for value in row))
+        return lines
 
     def _training_plans(
         self, config: DiffCRConfig, regions: list[int]

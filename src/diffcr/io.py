@@ -19,18 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from diffcr import lora
+from diffcr.attached import Attached
 from diffcr.attachment import (
     attach,
     detach,
     find_transformer,
-    get_compressor,
+    get_attached,
     is_attached,
-    make_compressor,
+    make_for,
 )
-from diffcr.compressor import Compressor
 from diffcr.config import (
+    AttachedConfig,
     DenseConfig,
-    RoutedConfig,
     config_from_json_dict,
     config_to_json_dict,
 )
@@ -53,7 +53,7 @@ class Checkpoint:
     """A checkpoint directory, read and checked, not yet in a model."""
 
     directory: Path
-    config: RoutedConfig
+    config: AttachedConfig
     base: Fingerprint
     state: dict[str, Tensor]
     adapter: lora.Adapter | None
@@ -75,24 +75,24 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
         DiffCRError: DiffCR is not attached, or the directory holds something else.
     """
     transformer = find_transformer(pipe_or_transformer)
-    compressor = get_compressor(transformer)
+    attached = get_attached(transformer)
     target = Path(directory)
     if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
         raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
     with replacing_directory(target) as written:
-        _write(written, transformer, compressor, weights)
+        _write(written, transformer, attached, weights)
     return target
 
 
 def _write(
-    directory: Path, transformer: nn.Module, compressor: Compressor, weights: bool | None
+    directory: Path, transformer: nn.Module, attached: Attached[Any, Any], weights: bool | None
 ) -> None:
     from safetensors.torch import save_file
 
-    base = compressor.base.fingerprint
+    base = attached.base.fingerprint
     if base is None:
         raise DiffCRError("the model was attached without weights (meta device): nothing to save")
-    state = {k: v.detach().cpu().contiguous() for k, v in compressor.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in attached.state_dict().items()}
     save_file({**state, "base_weights": base.weights}, directory / STATE_FILE)
     if lora.has_lora(transformer):
         lora.save_lora(transformer, directory / ADAPTER_DIRECTORY)
@@ -103,21 +103,17 @@ def _write(
             stacklevel=4,
         )
     if weights is None:
-        weights = compressor.base.have_changed(transformer)
+        weights = attached.base.have_changed(transformer)
     if weights:
         host = {k: v.detach().cpu().contiguous() for k, v in host_parameters(transformer)}
         save_file(host, directory / WEIGHTS_FILE)
     description = {
         "format": _FORMAT,
-        "config": config_to_json_dict(compressor.config),
+        "config": config_to_json_dict(attached.config),
         "family": family_of(transformer).name,
         "transformer_class": type(transformer).__name__,
         "base_model": {"id": base.model_id, "config_hash": base.config_hash},
-        "compression_ratios": [[b / 10 for b in row] for row in compressor.inference_bins()],
-        "mean_compression_ratio": {
-            "learned": compressor.mean_compression_ratio,
-            "realised": compressor.realised_mean_compression_ratio,
-        },
+        **attached.describe(),
         "versions": library_versions(),
     }
     (directory / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
@@ -126,7 +122,7 @@ def _write(
 
 def load(
     pipe_or_transformer: Any, directory_or_hub_id: str | Path, revision: str | None = None
-) -> Compressor:
+) -> Attached[Any, Any]:
     """Attach a saved checkpoint to the base model that it was trained on.
 
     Everything is read and checked before the model is touched.
@@ -144,22 +140,22 @@ def load(
     family_of(transformer)
     checkpoint = read_checkpoint(resolve_checkpoint(directory_or_hub_id, revision))
     attached = is_attached(transformer)
-    base = get_compressor(transformer).base if attached else HostWeights.of(transformer)
+    base = get_attached(transformer).base if attached else HostWeights.of(transformer)
     _check_base(transformer, base, checkpoint)
     _check_shapes(transformer, checkpoint)
-    compressor = attach(transformer, checkpoint.config)
+    loaded = attach(transformer, checkpoint.config)
     try:
         lora.replace_lora(transformer, checkpoint.adapter)
     except DiffCRError:
         if not attached:
             detach(transformer)
         raise
-    compressor.load_state_dict(checkpoint.state)
+    loaded.load_state_dict(checkpoint.state)
     host = dict(host_parameters(transformer))
     with torch.no_grad():
         for name, tensor in checkpoint.weights.items():
             host[name].copy_(tensor)
-    return compressor
+    return loaded
 
 
 def _check_base(transformer: nn.Module, base: HostWeights, checkpoint: Checkpoint) -> None:
@@ -179,7 +175,7 @@ def _check_base(transformer: nn.Module, base: HostWeights, checkpoint: Checkpoin
 
 
 def _check_shapes(transformer: nn.Module, checkpoint: Checkpoint) -> None:
-    expected = make_compressor(transformer, checkpoint.config).state_dict()
+    expected = make_for(transformer, checkpoint.config).state_dict()
     host = dict(host_parameters(transformer))
     unknown = sorted(
         {*expected}.symmetric_difference(checkpoint.state) | {*checkpoint.weights}.difference(host)

@@ -14,12 +14,10 @@ base_model: {base_model}
 
 # DiffCR checkpoint
 
-Learned token compression for `{transformer_class}`: routers and compression ratios that let
-tokens bypass layers.
+Token compression for `{transformer_class}`: layers compute only some of the tokens.
 
 - Base model: {base_model}
 - Method: `{config}`
-- Mean compression ratio: {realised:.1%} at inference ({learned:.1%} learned)
 
 ```python
 import diffcr
@@ -27,7 +25,9 @@ import diffcr
 diffcr.load(pipe, "THIS_DIRECTORY_OR_HUB_ID")
 image = pipe("a prompt").images[0]
 ```
-
+{ratios}"""
+_RATIOS = """
+Mean compression ratio: {realised:.1%} at inference ({learned:.1%} learned).
 Compression per layer (rows) and timestep region (columns, clean to noisy), per cent:
 
 {table}
@@ -40,6 +40,15 @@ def model_card(description: dict[str, Any]) -> str:
     Args:
         description: Contents of `diffcr_config.json`.
     """
+    return _TEMPLATE.format(
+        base_model=description["base_model"]["id"] or "unknown",
+        transformer_class=description["transformer_class"],
+        config=description["config"],
+        ratios=_ratios(description) if "compression_ratios" in description else "",
+    )
+
+
+def _ratios(description: dict[str, Any]) -> str:
     ratios = description["compression_ratios"]
     header = "| layer | " + " | ".join(f"region {r}" for r in range(len(ratios[0]))) + " |"
     rule = "|" + "---|" * (len(ratios[0]) + 1)
@@ -47,10 +56,5 @@ def model_card(description: dict[str, Any]) -> str:
         f"| {layer} | " + " | ".join(f"{100 * c:.0f}" for c in row) + " |"
         for layer, row in enumerate(ratios)
     ]
-    return _TEMPLATE.format(
-        base_model=description["base_model"]["id"] or "unknown",
-        transformer_class=description["transformer_class"],
-        config=description["config"],
-        table="\n".join([header, rule, *rows]),
-        **description["mean_compression_ratio"],
-    )
+    table = "\n".join([header, rule, *rows])
+    return _RATIOS.format(table=table, **description["mean_compression_ratio"])

@@ -1,21 +1,35 @@
-"""What hangs on a host's block so that its own forward can run on fewer tokens."""
+"""What hangs on a host's block, and on parts of it, so that they can run on fewer tokens."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from diffcr.attached import Attached
 from diffcr.core.select import gather_tokens
-
-if TYPE_CHECKING:
-    from diffcr.compressor import Compressor
+from diffcr.errors import DiffCRError
 
 BOUND_BLOCK = "diffcr_bound"
-BOUND_MLP = "diffcr_bound_mlp"
+BOUND_PART = "diffcr_bound_part"
+
+AttachedT = TypeVar("AttachedT", bound=Attached[Any, Any])
+
+
+@dataclass(frozen=True)
+class AttentionWithMap:
+    """What a self-attention gives when its map is wanted.
+
+    Attributes:
+        output: [B, N, D].
+        attention: [B, heads, N, N], rows are queries and sum to 1.
+    """
+
+    output: Tensor
+    attention: Tensor
 
 
 @dataclass(frozen=True)
@@ -27,12 +41,16 @@ class BlockLayout:
         batched: Arguments whose first dimension is the batch. Anything else is shared by samples.
         token_dims: Arguments other than `hidden_states` that hold one entry per routed token, with
             their token dimension; they are gathered with the same indices.
+        self_attention: Attribute of the block's self-attention, whose first argument is [B, N, D].
         mlp: Attribute of the block's feed-forward module, [B, N, D] -> [B, N, D].
+        attend_with_map: From a self-attention and its arguments by name to its output and its map.
     """
 
     hidden_states: str
     batched: tuple[str, ...]
+    attend_with_map: Callable[[nn.Module, Mapping[str, Any]], AttentionWithMap]
     token_dims: Mapping[str, int] = field(default_factory=dict)
+    self_attention: str = "attn1"
     mlp: str = "ff"
 
     def select_samples(self, arguments: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
@@ -53,14 +71,22 @@ class BlockLayout:
                 selected[name] = gather_tokens(selected[name], indices, dim)
         return selected
 
+    def refuse_token_inputs(self, arguments: Mapping[str, Any], method: str) -> None:
+        """Raises DiffCRError where a block gets more per token than its hidden states."""
+        for name in self.token_dims:
+            if isinstance(arguments.get(name), Tensor):
+                raise DiffCRError(
+                    f"{method} cannot join tokens that {name} tells apart: call the model without"
+                )
+
 
 @dataclass
-class BoundBlock:
-    """Stored in `block.__dict__`: a deep copy of the model copies it with its compressor, and a
+class BoundBlock(Generic[AttachedT]):
+    """Stored in `block.__dict__`: a deep copy of the model copies it with what is attached, and a
     plain object adds no state-dict key, unlike a module attribute.
 
     Attributes:
-        compressor: Owner of this layer's router and ratios.
+        attached: The method, as it is registered on the transformer.
         layer: Index over all routed blocks of the model.
         group: Attribute of the transformer that lists the block.
         row: Index of the block in its group.
@@ -68,40 +94,45 @@ class BoundBlock:
             traced code raises `Unsupported` in torch.compile.
         argument_names: Parameters of `host_forward` in order, without self.
         layout: How the block takes its inputs.
-        mlp_scale: [B, K], what the feed-forward's output is multiplied with while the block runs.
+        running: What the block and its parts tell each other while the block runs; None else.
     """
 
-    compressor: Compressor
+    attached: AttachedT
     layer: int
     group: str
     row: int
     host_forward: Callable[..., Tensor]
     argument_names: tuple[str, ...]
     layout: BlockLayout
-    mlp_scale: Tensor | None = None
+    running: Any = None
 
     def name_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments by name: hosts pass them by name, gradient checkpointing by position."""
         return {**dict(zip(self.argument_names, args, strict=False)), **kwargs}
 
-    @property
-    def router(self) -> Tensor:
-        """Router weights of this layer, [D]."""
-        router: Tensor = self.compressor.routers[self.group][self.row]
-        return router
+    def run_with(self, running: Any, block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
+        """The host's forward, with `running` for the block's parts while it runs."""
+        self.running = running
+        try:
+            return self.host_forward(block, **arguments)
+        finally:
+            # Recomputation under gradient checkpointing leaves the block by an exception.
+            self.running = None
 
 
 @dataclass
-class BoundMLP:
-    """Stored in the `__dict__` of a block's feed-forward under the gate "sigmoid-mlp".
+class BoundPart:
+    """Stored in the `__dict__` of a module of a block that a method changes.
 
     Attributes:
         owner: What is stored on its block.
-        host_forward: The feed-forward class's forward, unbound.
+        host_forward: The module's class's forward, unbound.
+        argument_names: Parameters of `host_forward` in order, without self.
     """
 
-    owner: BoundBlock
+    owner: BoundBlock[Any]
     host_forward: Callable[..., Tensor]
+    argument_names: tuple[str, ...]
 
 
 def argument_names(forward: Callable[..., Any]) -> tuple[str, ...]:
@@ -109,13 +140,13 @@ def argument_names(forward: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(forward).parameters)[1:]
 
 
-def bound_block(block: nn.Module) -> BoundBlock:
+def bound_block(block: nn.Module) -> BoundBlock[Any]:
     """What `attach` stored on the block."""
-    stored: BoundBlock = block.__dict__[BOUND_BLOCK]
+    stored: BoundBlock[Any] = block.__dict__[BOUND_BLOCK]
     return stored
 
 
-def bound_mlp(mlp: nn.Module) -> BoundMLP:
-    """What `attach` stored on the feed-forward."""
-    stored: BoundMLP = mlp.__dict__[BOUND_MLP]
+def bound_part(module: nn.Module) -> BoundPart:
+    """What `attach` stored on a module of a block."""
+    stored: BoundPart = module.__dict__[BOUND_PART]
     return stored

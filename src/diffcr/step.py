@@ -15,7 +15,24 @@ from torch import Tensor
 from diffcr.core.ratios import BINS, bracket
 
 if TYPE_CHECKING:
-    from diffcr.compressor import Compressor
+    from diffcr.attached import Attached
+
+
+@dataclass(frozen=True)
+class TransformerCall:
+    """What a method may ask of one call of the transformer.
+
+    Attributes:
+        noise_levels: In [0, 1], one per sample or one for all; None where they were not read.
+        rows: Of the grid of routed tokens.
+        columns: Of that grid.
+        device: Where the tokens are.
+    """
+
+    noise_levels: list[float] | None
+    rows: int
+    columns: int
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -135,17 +152,17 @@ class CheckpointInContext:
     """
 
     def __init__(
-        self, checkpoint: Callable[..., Any], compressor: Compressor, context: StepContext
+        self, checkpoint: Callable[..., Any], attached: Attached[Any, Any], context: Any
     ) -> None:
         self.checkpoint = checkpoint
-        self.compressor = compressor
+        self.attached = attached
         self.context = context
 
     def __call__(self, block: Callable[..., Any], *args: Any) -> Any:
         """Checkpoint a block, as the host's own function does."""
 
         def run(*inputs: Any) -> Any:
-            with self.compressor.entering(self.context):
+            with self.attached.entering(self.context):
                 return block(*inputs)
 
         return self.checkpoint(run, *args)

@@ -71,8 +71,8 @@ def _kept_tokens(transformer: nn.Module) -> Iterator[list[Tensor]]:
     def look(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         bound = bound_block(block)
         hidden_states = bound.name_arguments(args, kwargs)["hidden_states"]
-        logits = bound.compressor.router_logits(bound.layer, hidden_states)
-        plan = bound.compressor.context.regions[0].layers[bound.layer]
+        logits = bound.attached.router_logits(bound.layer, hidden_states)
+        plan = bound.attached.context.regions[0].layers[bound.layer]
         indices = kept_indices(rank_tokens(logits), kept_tokens(logits.shape[1], plan.lower))
         collected.append(torch.zeros_like(logits, dtype=torch.bool).scatter(1, indices, True))
 

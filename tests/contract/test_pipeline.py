@@ -11,6 +11,7 @@ import torch
 from diffcr.attachment import attach, detach, get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.core.ratios import region_of
+from diffcr.step import TransformerCall
 from tests.hosts import scramble
 from tests.pipelines import tiny_pixart_pipeline
 
@@ -59,10 +60,11 @@ def test_every_denoising_step_uses_its_timesteps_region() -> None:
     seen: list[tuple[float, tuple[int, ...]]] = []
     build = compressor.build_context
 
-    def spy(levels: list[float]) -> Any:
-        context = build(levels)
+    def spy(call: TransformerCall) -> Any:
+        context = build(call)
         (only,) = context.regions
-        seen.append((levels[0], tuple(plan.lower for plan in only.layers)))
+        assert call.noise_levels is not None
+        seen.append((call.noise_levels[0], tuple(plan.lower for plan in only.layers)))
         return context
 
     compressor.build_context = spy  # type: ignore[method-assign, assignment]

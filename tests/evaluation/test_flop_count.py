@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import diffcr
 from diffcr.cli import main
-from diffcr.core.flops import pixart_shape
+from diffcr.core.flops import pixart_shape, routed_costs
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.flop_count import count_flops
 from diffcr.families.published import transformer_config
@@ -44,6 +44,25 @@ def test_the_papers_table_is_met(capsys: pytest.CaptureFixture[str]) -> None:
     assert "17357.4" in _run(capsys, *_SIGMA, "--method", "dense")
 
 
+@pytest.mark.parametrize(("ratio", "papers"), [("0.1", 16391.4), ("0.2", 15421.2)])
+def test_the_papers_merging_is_around_the_mlp_alone(
+    capsys: pytest.CaptureFixture[str], ratio: str, papers: float
+) -> None:
+    tome = ("--method", "tome", "--compression-ratio", ratio, "--placement", "mlp", "--json")
+    counted = json.loads(_run(capsys, *_SIGMA, *tome))
+    assert counted["mean"]["linear"] / 1e9 == pytest.approx(papers, rel=5e-3)
+
+
+def test_attention_pruning_saves_what_uniform_ratios_save(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shared = ("--compression-ratio", "0.2", "--json")
+    pruned = json.loads(_run(capsys, *_SIGMA, "--method", "at-edm", *shared))
+    uniform = json.loads(_run(capsys, *_SIGMA, "--method", "mod", *shared))
+    assert pruned["mean"]["linear"] == pytest.approx(uniform["mean"]["linear"], rel=2e-3)
+    assert len(pruned["per_region"]) == 10
+
+
 @pytest.mark.parametrize(
     ("model", "resolution"),
     [("pixart-sigma-xl", 512), ("pixart-sigma-xl", 1024), ("pixart-alpha-xl", 1024)],
@@ -72,8 +91,8 @@ def test_published_models_agree_with_torch_on_the_meta_device(model: str, resolu
 
 def test_layers_and_what_is_outside_of_them_add_up() -> None:
     shape = pixart_shape(transformer_config("pixart-sigma-xl", 512), 120)
-    table = [[layer % 10, (layer + 3) % 10] for layer in range(28)]
-    count = count_flops(shape, table, batch_size=3)
+    table = [[100 * (layer % 10), 100 * ((layer + 3) % 10)] for layer in range(28)]
+    count = count_flops(shape, routed_costs(shape, table), batch_size=3)
     for region in range(2):
         layers = sum(row[region].total for row in count.per_layer)
         whole = layers + 3 * shape.outside_blocks.total
@@ -86,8 +105,8 @@ def test_the_embedded_checkpoint_is_counted_by_default(
 ) -> None:
     counted = json.loads(_run(capsys, "--json"))
     compressor = diffcr.load(load_default_pipeline(), default_checkpoint_path())
-    bins = [[round(10 * ratio) for ratio in row] for row in counted["compression_ratios"]]
-    assert bins == compressor.inference_bins()
+    kept = [[round(144 * (1 - share)) for share in row] for row in counted["skipped"]]
+    assert kept == compressor.kept_tokens(144)
     assert counted["image_tokens"] == 144
     assert 0.5 < counted["mean"]["total"] / counted["dense"]["total"] < 0.9
 
@@ -99,8 +118,10 @@ def test_the_embedded_checkpoint_is_counted_by_default(
         (("--model", "nowhere"), "neither a published model"),
         (("--model", "pixart-sigma-xl", "--resolution", "500"), "multiple of 16"),
         (_SIGMA, "learns its ratios"),
-        ((*_SIGMA, "--method", "guess"), "choose from dense, mod, diffcr"),
+        ((*_SIGMA, "--method", "guess"), "choose from dense, mod, tome, at-edm, diffcr"),
         ((*_SIGMA, "--method", "mod"), "belong together"),
+        ((*_SIGMA, "--method", "tome", "--compression-ratio", "0.8"), "from 0 to 0.75"),
+        ((*_SIGMA, "--method", "dense", "--placement", "mlp"), "placement"),
         ((*_SIGMA, "--method", "mod", "--compression-ratio", "0.25"), "multiple of 0.1"),
         ((*_SIGMA, "--checkpoint", str(default_checkpoint_path())), "the model has 28"),
         (("--checkpoint", str(default_checkpoint_path()), "--method", "dense"), "exclude"),

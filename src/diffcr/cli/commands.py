@@ -169,9 +169,14 @@ def flops(
     text_tokens: Annotated[
         int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1)
     ] = 120,
-    method: Annotated[str, typer.Option(help="dense, mod, or diffcr with --checkpoint.")] = "",
+    method: Annotated[
+        str, typer.Option(help="dense, mod, tome, at-edm, or diffcr with --checkpoint.")
+    ] = "",
     compression_ratio: Annotated[
-        float | None, typer.Option(help="Of every layer, for mod.", min=0, max=0.9)
+        float | None, typer.Option(help="For mod, tome and at-edm.", min=0, max=0.9)
+    ] = None,
+    placement: Annotated[
+        str | None, typer.Option(help="For tome: attention, mlp, attention-mlp or block.")
     ] = None,
     checkpoint: Checkpoint = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, without rounding.")] = False,
@@ -181,7 +186,7 @@ def flops(
 
     from rich.console import Console
 
-    from diffcr.cli.inputs import choose_bins
+    from diffcr.cli.inputs import choose_method
     from diffcr.core.flops import pixart_shape
     from diffcr.evaluation.console import show_tables
     from diffcr.evaluation.flop_count import count_flops, flop_tables
@@ -189,13 +194,15 @@ def flops(
     from diffcr.pretrained import default_pipeline_path
 
     config = transformer_config(model or str(default_pipeline_path()), resolution)
-    chosen = choose_bins(method, compression_ratio, checkpoint, model, config["num_layers"])
-    count = count_flops(pixart_shape(config, text_tokens), chosen.bins, batch_size)
+    shape = pixart_shape(config, text_tokens)
+    settings = {"compression_ratio": compression_ratio, "placement": placement}
+    chosen = choose_method(method, settings, checkpoint, model, shape)
+    count = count_flops(shape, chosen.costs, batch_size)
     if as_json:
-        described = {"model": model or "scenes", "method": chosen.method, **count.to_json_dict()}
+        described = {"model": model or "scenes", "method": chosen.name, **count.to_json_dict()}
         typer.echo(json.dumps(described))
     else:
-        show_tables(flop_tables(chosen.method, count), Console())
+        show_tables(flop_tables(chosen.name, count), Console())
 
 
 @app.command()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffcr.errors import DiffCRError
+
+if TYPE_CHECKING:
+    from diffcr.core.flops import LayerCost, TransformerShape
 
 
 def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
@@ -60,53 +64,86 @@ def choose_guidance(asked: float | None, model: str) -> float:
 
 
 @dataclass(frozen=True)
-class ChosenBins:
-    """A method and its table of compression ratios in tenths, [L][R]; None for the dense model."""
+class ChosenMethod:
+    """A method and what its layers compute, [L][R]; None for the dense model."""
 
-    method: str
-    bins: list[list[int]] | None
+    name: str
+    costs: Sequence[Sequence[LayerCost]] | None
 
 
-def choose_bins(
-    method: str, compression_ratio: float | None, checkpoint: str, model: str, layers: int
-) -> ChosenBins:
-    """What a method skips in each layer; a checkpoint's table where no method is named.
+def choose_method(
+    name: str, settings: dict[str, Any], checkpoint: str, model: str, shape: TransformerShape
+) -> ChosenMethod:
+    """What a method computes in each layer; the checkpoint's where no method is named.
+
+    Args:
+        name: Of a method, or nothing.
+        settings: Of its configuration; None is not given.
+        checkpoint: Directory or Hub id, or nothing.
+        model: What the user called the model, or nothing.
+        shape: Of the model.
 
     Raises:
         DiffCRError: The arguments exclude each other, or the checkpoint is another model's.
     """
-    from diffcr.config import MoDConfig
-    from diffcr.core.ratios import bounded, snap_bins
+    from diffcr.config import ATEDMConfig, MoDConfig, ToMeConfig, config_from_json_dict
+    from diffcr.core.flops import routed_costs
+    from diffcr.core.ratios import kept_tokens
+    from diffcr.methods.at_edm import pruning_costs
+    from diffcr.methods.tome import merging_costs
+
+    known = ("", "dense", "mod", "tome", "at-edm", "diffcr")
+    if name not in known:
+        raise DiffCRError(f"--method is {name!r}: choose from {', '.join(known[1:])}")
+    given = {key: value for key, value in settings.items() if value is not None}
+    fixed = name in ("mod", "tome", "at-edm")
+    if fixed != ("compression_ratio" in given):
+        raise DiffCRError(
+            "--compression-ratio and --method mod, tome or at-edm belong together: "
+            "give both or none"
+        )
+    if "placement" in given and name != "tome":
+        raise DiffCRError(f"--placement is {given['placement']}: it belongs to --method tome")
+    if checkpoint and name not in ("", "diffcr"):
+        raise DiffCRError(f"--checkpoint and --method {name} exclude each other: give one of them")
+    if name == "dense":
+        return ChosenMethod(name, None)
+    if not fixed:
+        return _checkpoints_method(checkpoint, model, shape)
+    config = config_from_json_dict({"method": name, **given})
+    if isinstance(config, ToMeConfig):
+        return ChosenMethod(name, merging_costs(config, shape))
+    if isinstance(config, ATEDMConfig):
+        return ChosenMethod(name, pruning_costs(config, shape))
+    assert isinstance(config, MoDConfig)
+    kept = kept_tokens(shape.image_tokens, round(10 * config.compression_ratio))
+    return ChosenMethod(name, routed_costs(shape, [[kept]] * shape.layers))
+
+
+def _checkpoints_method(checkpoint: str, model: str, shape: TransformerShape) -> ChosenMethod:
+    from diffcr.config import DiffCRConfig, MoDConfig
+    from diffcr.core.flops import routed_costs
+    from diffcr.core.ratios import bounded, kept_tokens, snap_bins
     from diffcr.io import read_checkpoint, resolve_checkpoint
     from diffcr.pretrained import default_checkpoint_path
 
-    if method not in ("", "dense", "mod", "diffcr"):
-        raise DiffCRError(f"--method is {method!r}: choose from dense, mod, diffcr")
-    if (method == "mod") != (compression_ratio is not None):
-        raise DiffCRError("--method mod and --compression-ratio belong together: give both or none")
-    if checkpoint and method in ("dense", "mod"):
-        raise DiffCRError(
-            f"--checkpoint and --method {method} exclude each other: give one of them"
-        )
-    if method == "dense":
-        return ChosenBins(method, None)
-    if compression_ratio is not None:
-        tenths = round(10 * MoDConfig(compression_ratio).compression_ratio)
-        return ChosenBins(method, [[tenths]] * layers)
     if model and not checkpoint:
-        raise DiffCRError("DiffCR learns its ratios: give --checkpoint, or --method mod or dense")
+        raise DiffCRError(
+            "DiffCR learns its ratios: give --checkpoint, or --method dense, mod, tome or at-edm"
+        )
     directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
     stored = read_checkpoint(directory)
     config, ratios = stored.config, stored.state.get("ratios")
-    if ratios is None:
-        raise DiffCRError(f"{directory} is damaged (it holds no ratios): copy it again")
-    if len(ratios) != layers:
+    if ratios is None or not isinstance(config, DiffCRConfig | MoDConfig):
+        raise DiffCRError(f"{directory} holds no ratios: give a checkpoint of DiffCR")
+    if len(ratios) != shape.layers:
         raise DiffCRError(
-            f"{directory} has ratios of {len(ratios)} layers, the model has {layers}: "
+            f"{directory} has ratios of {len(ratios)} layers, the model has {shape.layers}: "
             "give the model that it was trained on"
         )
-    table = bounded(ratios, config.max_compression_ratio).tolist()
-    return ChosenBins(config.method, snap_bins(table, config.max_bin))
+    bins = snap_bins(bounded(ratios, config.max_compression_ratio).tolist(), config.max_bin)
+    kept = [[kept_tokens(shape.image_tokens, bin_index) for bin_index in row] for row in bins]
+    return ChosenMethod(config.method, routed_costs(shape, kept))
 
 
 def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
@@ -138,9 +175,9 @@ def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
 def open_bare_beside(pipe: Any, model: str) -> Any | None:
     """The pipeline without its checkpoint, where that changed host weights; None where
     `diffcr.disabled` gives the same."""
-    from diffcr.attachment import find_transformer, get_compressor, is_attached
+    from diffcr.attachment import find_transformer, get_attached, is_attached
 
     transformer = find_transformer(pipe)
-    if not is_attached(transformer) or not get_compressor(pipe).base.have_changed(transformer):
+    if not is_attached(transformer) or not get_attached(pipe).base.have_changed(transformer):
         return None
     return open_pipeline(model, "", dense=True)

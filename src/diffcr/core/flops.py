@@ -1,4 +1,4 @@
-"""Floating-point operations of a transformer at k kept tokens, 2 per multiply-add (App. B).
+"""Floating-point operations of a transformer on fewer tokens, 2 per multiply-add (App. B).
 
 Two counts. `linear` holds the matrix products of linear layers only, which is how the paper counts;
 `total` adds the two products inside scaled-dot-product attention, in self- and cross-attention.
@@ -43,12 +43,14 @@ class BlockShape:
         width: Of a token, and of the attentions' inner projections.
         text_width: Of a text token as the cross-attention sees it; 0 for no cross-attention.
         mlp_width: Inner width of the feed-forward.
+        heads: Of the self-attention.
         mlp_projections: Linear layers of the feed-forward: 2, or 3 where it is gated.
     """
 
     width: int
     text_width: int
     mlp_width: int
+    heads: int = 1
     mlp_projections: int = 2
 
 
@@ -72,55 +74,99 @@ class TransformerShape:
     outside_blocks: Flops
 
 
-def block_flops(shape: BlockShape, kept_tokens: int, text_tokens: int) -> Flops:
-    """One block that computes `kept_tokens` of an image's tokens.
+@dataclass(frozen=True)
+class LayerTokens:
+    """How many tokens of an image each part of a block computes.
 
-    Attention runs among the kept tokens, so its part falls with the square of their number. The
-    projections of the text are there whatever the number, unless none is kept: then the block is
-    skipped whole.
+    Attributes:
+        self_attention: Its queries, keys and values.
+        cross_attention: Its queries.
+        mlp: The feed-forward's.
     """
-    if kept_tokens == 0:
+
+    self_attention: int
+    cross_attention: int
+    mlp: int
+
+    @classmethod
+    def alike(cls, tokens: int) -> LayerTokens:
+        """The same number in every part."""
+        return cls(tokens, tokens, tokens)
+
+    @property
+    def mean(self) -> float:
+        """Over the three parts."""
+        return (self.self_attention + self.cross_attention + self.mlp) / 3
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What a method lets a layer compute.
+
+    Attributes:
+        tokens: Of the block.
+        choosing: Operations that choose the tokens: routers, matching, page rank.
+    """
+
+    tokens: LayerTokens
+    choosing: Flops = Flops(0, 0)
+
+
+def block_flops(shape: BlockShape, tokens: LayerTokens, text_tokens: int) -> Flops:
+    """One block.
+
+    Self-attention runs among its own tokens, so its products fall with the square of their number.
+    The projections of the text are there whatever the number, unless no token is computed: then
+    the block is skipped whole.
+    """
+    if tokens == LayerTokens.alike(0):
         return Flops(0, 0)
-    width, kept = shape.width, kept_tokens
-    self_attention = 4 * kept * width * width
-    feed_forward = shape.mlp_projections * kept * width * shape.mlp_width
-    linear = self_attention + feed_forward
-    products = 2 * kept * kept * width
+    width = shape.width
+    linear = 4 * tokens.self_attention * width * width
+    linear += shape.mlp_projections * tokens.mlp * width * shape.mlp_width
+    products = 2 * tokens.self_attention**2 * width
     if shape.text_width:
-        linear += 2 * kept * width * width + 2 * text_tokens * shape.text_width * width
-        products += 2 * kept * text_tokens * width
+        queries = tokens.cross_attention
+        linear += 2 * queries * width * width + 2 * text_tokens * shape.text_width * width
+        products += 2 * queries * text_tokens * width
     return Flops(2 * linear, 2 * (linear + products))
 
 
 def router_flops(shape: TransformerShape) -> Flops:
-    """The routers of all layers, which score every token."""
-    count = 2 * shape.layers * shape.image_tokens * shape.block.width
+    """The router of one layer, which scores every token."""
+    count = 2 * shape.image_tokens * shape.block.width
     return Flops(count, count)
 
 
 def dense_flops(shape: TransformerShape) -> Flops:
-    """The bare transformer: all tokens in all layers, no routers."""
-    block = block_flops(shape.block, shape.image_tokens, shape.text_tokens)
-    return block * shape.layers + shape.outside_blocks
+    """The bare transformer: all tokens in all layers."""
+    tokens = LayerTokens.alike(shape.image_tokens)
+    return block_flops(shape.block, tokens, shape.text_tokens) * shape.layers + shape.outside_blocks
 
 
-def routed_flops(shape: TransformerShape, kept_tokens: Sequence[int]) -> Flops:
-    """The routed transformer in one timestep region, routers included.
-
-    Args:
-        shape: Of the transformer.
-        kept_tokens: Of each layer, a column of `Compressor.kept_tokens(shape.image_tokens)`.
-    """
-    assert len(kept_tokens) == shape.layers, "one number of kept tokens per layer"
-    count = router_flops(shape) + shape.outside_blocks
-    for kept in kept_tokens:
-        count += block_flops(shape.block, kept, shape.text_tokens)
-    return count
+def routed_costs(
+    shape: TransformerShape, kept_table: Sequence[Sequence[int]]
+) -> list[list[LayerCost]]:
+    """Layers whose routers keep these numbers of tokens, [layers][regions]."""
+    router = router_flops(shape)
+    return [[LayerCost(LayerTokens.alike(kept), router) for kept in row] for row in kept_table]
 
 
-def flops_per_region(shape: TransformerShape, kept_table: Sequence[Sequence[int]]) -> list[Flops]:
-    """The routed transformer in each region, from a table [layers][regions] of kept tokens."""
-    return [routed_flops(shape, column) for column in zip(*kept_table, strict=True)]
+def layer_flops(shape: TransformerShape, cost: LayerCost) -> Flops:
+    """One layer under a method."""
+    return block_flops(shape.block, cost.tokens, shape.text_tokens) + cost.choosing
+
+
+def flops_per_region(shape: TransformerShape, costs: Sequence[Sequence[LayerCost]]) -> list[Flops]:
+    """The transformer under a method in each region, from a table [layers][regions]."""
+    assert len(costs) == shape.layers, "one row per layer"
+    counts = []
+    for column in zip(*costs, strict=True):
+        count = shape.outside_blocks
+        for cost in column:
+            count += layer_flops(shape, cost)
+        counts.append(count)
+    return counts
 
 
 def mean_flops(counts: Sequence[Flops]) -> Flops:
@@ -149,8 +195,9 @@ def pixart_shape(
     image_tokens = ((height or config["sample_size"]) // patch) * (
         (width or config["sample_size"]) // patch
     )
-    inner = config["num_attention_heads"] * config["attention_head_dim"]
-    block = BlockShape(inner, config["cross_attention_dim"] or 0, 4 * inner)
+    heads = config["num_attention_heads"]
+    inner = heads * config["attention_head_dim"]
+    block = BlockShape(inner, config["cross_attention_dim"] or 0, 4 * inner, heads)
     patches = config["in_channels"] * patch**2
     predictions = (config["out_channels"] or config["in_channels"]) * patch**2
     multiply_adds = image_tokens * inner * (patches + predictions)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from diffcr.attachment import find_transformer, get_compressor, is_attached
+from diffcr.attachment import find_transformer, get_attached, is_attached
 from diffcr.compressor import Compressor
 from diffcr.core.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
 from diffcr.core.ratios import TIMESTEPS, region_of
@@ -62,8 +62,7 @@ def flops_section(
         "dense": asdict(dense_flops(shape)),
     }
     if is_attached(transformer):
-        compressor = get_compressor(transformer)
-        regions = flops_per_region(shape, compressor.kept_tokens(shape.image_tokens))
+        regions = flops_per_region(shape, get_attached(transformer).layer_costs(shape))
         visited = sampler_regions(pipe, num_inference_steps, len(regions))
         section["per_region"] = [asdict(count) for count in regions]
         section["compressed"] = asdict(mean_flops([regions[region] for region in visited]))

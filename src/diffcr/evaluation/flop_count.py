@@ -8,14 +8,14 @@ from typing import Any
 
 from diffcr.core.flops import (
     Flops,
+    LayerCost,
+    LayerTokens,
     TransformerShape,
-    block_flops,
     dense_flops,
     flops_per_region,
+    layer_flops,
     mean_flops,
-    router_flops,
 )
-from diffcr.core.ratios import kept_tokens
 from diffcr.evaluation.tables import Table, region_headings
 
 _GIGA = 1e9
@@ -28,15 +28,15 @@ class FlopCount:
     Attributes:
         shape: Of the model and its inputs.
         batch_size: Samples.
-        bins: Compression of every layer and region in tenths, [L][R].
+        skipped: Share of its tokens that a layer does not compute, mean over its parts, [L][R].
         dense: Of the bare model.
-        per_region: Of the routed model in every timestep region.
-        per_layer: Of its blocks and their routers, [L][R].
+        per_region: Of the model under the method in every timestep region.
+        per_layer: Of its layers, [L][R], with what chooses their tokens.
     """
 
     shape: TransformerShape
     batch_size: int
-    bins: Sequence[Sequence[int]]
+    skipped: Sequence[Sequence[float]]
     dense: Flops
     per_region: Sequence[Flops]
     per_layer: Sequence[Sequence[Flops]]
@@ -52,7 +52,7 @@ class FlopCount:
             "image_tokens": self.shape.image_tokens,
             "text_tokens": self.shape.text_tokens,
             "batch_size": self.batch_size,
-            "compression_ratios": [[b / 10 for b in row] for row in self.bins],
+            "skipped": [list(row) for row in self.skipped],
             "dense": asdict(self.dense),
             "mean": asdict(self.mean),
             "per_region": [asdict(count) for count in self.per_region],
@@ -61,30 +61,25 @@ class FlopCount:
 
 
 def count_flops(
-    shape: TransformerShape, bins: Sequence[Sequence[int]] | None, batch_size: int
+    shape: TransformerShape, costs: Sequence[Sequence[LayerCost]] | None, batch_size: int
 ) -> FlopCount:
-    """Count a model at a table of compression ratios.
+    """Count a model under a method.
 
     Args:
         shape: Of the model.
-        bins: [L][R] tenths of the tokens that bypass a layer; None for the dense model, which has
-            no routers either.
+        costs: What every layer computes in every region, [L][R]; None for the dense model.
         batch_size: Samples.
     """
-    dense = dense_flops(shape) * batch_size
-    tokens, text = shape.image_tokens, shape.text_tokens
-    router = router_flops(shape) * (1 / shape.layers)
-    if bins is None:
-        bins = [[0]] * shape.layers
-        layer = block_flops(shape.block, tokens, text) * batch_size
-        return FlopCount(shape, batch_size, bins, dense, [dense], [[layer]] * shape.layers)
-    kept = [[kept_tokens(tokens, bin_index) for bin_index in row] for row in bins]
-    per_layer = [
-        [(block_flops(shape.block, count, text) + router) * batch_size for count in row]
-        for row in kept
-    ]
-    per_region = [count * batch_size for count in flops_per_region(shape, kept)]
-    return FlopCount(shape, batch_size, bins, dense, per_region, per_layer)
+    tokens = shape.image_tokens
+    costs = costs or [[LayerCost(LayerTokens.alike(tokens))]] * shape.layers
+    return FlopCount(
+        shape,
+        batch_size,
+        [[1 - cost.tokens.mean / tokens for cost in row] for row in costs],
+        dense_flops(shape) * batch_size,
+        [count * batch_size for count in flops_per_region(shape, costs)],
+        [[layer_flops(shape, cost) * batch_size for cost in row] for row in costs],
+    )
 
 
 def flop_tables(name: str, count: FlopCount) -> list[Table]:
@@ -102,11 +97,11 @@ def flop_tables(name: str, count: FlopCount) -> list[Table]:
         (
             str(layer),
             *(
-                f"{_giga(value.total)} ({10 * tenths} %)"
-                for value, tenths in zip(values, bins, strict=True)
+                f"{_giga(value.total)} ({share:.0%})"
+                for value, share in zip(values, skipped, strict=True)
             ),
         )
-        for layer, (values, bins) in enumerate(zip(count.per_layer, count.bins, strict=True))
+        for layer, (values, skipped) in enumerate(zip(count.per_layer, count.skipped, strict=True))
     ]
     headings = region_headings(regions) if regions > 1 else ("all timesteps",)
     return [

@@ -10,7 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from diffcr.attachment import disabled, find_transformer, get_compressor, is_attached
+from diffcr.attachment import (
+    disabled,
+    find_transformer,
+    get_attached,
+    get_compressor,
+    is_attached,
+    is_routed,
+)
 from diffcr.config import config_to_json_dict
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.cost import compression_section, flops_section
@@ -128,11 +135,13 @@ def evaluate(
     results["flops"] = flops_section(
         pipe, options.num_inference_steps, options.height, options.width
     )
-    if is_attached(find_transformer(pipe)):
+    transformer = find_transformer(pipe)
+    if is_routed(transformer):
         results["compression"] = compression_section(get_compressor(pipe))
-        _measure_latency(pipe, subjects.prompts, options, results, samples)
         results["router_maps"] = _map_routers(pipe, subjects, options).to_json_dict()
-        if bare is None and get_compressor(pipe).base.have_changed(find_transformer(pipe)):
+    if is_attached(transformer):
+        _measure_latency(pipe, subjects.prompts, options, results, samples)
+        if bare is None and get_attached(pipe).base.have_changed(transformer):
             results["notes"] = [_CHANGED_WEIGHTS]
     configuration = {"options": asdict(options), **_describe(pipe)}
     return make_record(
@@ -164,7 +173,7 @@ def _describe(pipe: Any) -> dict[str, Any]:
         "method": {"method": "dense"},
     }
     if is_attached(transformer):
-        described["method"] = config_to_json_dict(get_compressor(transformer).config)
+        described["method"] = config_to_json_dict(get_attached(transformer).config)
     return described
 
 
@@ -237,8 +246,8 @@ def _measure_held_out(
     results: dict[str, Any],
     samples: dict[str, list[float]],
 ) -> None:
-    attached = is_attached(find_transformer(compared.pipe))
-    regions = get_compressor(compared.pipe).config.timestep_regions if attached else 4
+    routed = is_routed(find_transformer(compared.pipe))
+    regions = get_compressor(compared.pipe).config.timestep_regions if routed else 4
     results["held_out_loss"] = {}
     for name in compared.names:
         with compared.model(name) as pipe:

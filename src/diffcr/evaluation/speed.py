@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from diffcr.attachment import find_transformer, get_compressor
+from diffcr.attachment import find_transformer, get_attached
 from diffcr.core.ratios import TIMESTEPS
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.latency import LatencyRatio, Timing, compare_latency
@@ -36,7 +36,7 @@ def denoiser_latency(
         warmup: Pairs before the first sample.
     """
     transformer = find_transformer(pipe)
-    regions = get_compressor(pipe).config.timestep_regions
+    regions = get_attached(pipe).config.timestep_regions
     sweep = sweep_regions(pipe, batch_size, regions, height, width)
     with evaluating(transformer), without_adapters(transformer):
         timed = compare_latency(
@@ -79,14 +79,14 @@ def sweep_regions(
 
 def _dense(pipe: Any, call: Callable[[], Any]) -> Callable[[], Any]:
     # `diffcr.disabled` also walks over all modules for adapters, which would be timed.
-    compressor = get_compressor(pipe)
+    attached = get_attached(pipe)
 
     def dense() -> Any:
-        compressor.enabled = False
+        attached.enabled = False
         try:
             return call()
         finally:
-            compressor.enabled = True
+            attached.enabled = True
 
     return dense
 

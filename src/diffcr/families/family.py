@@ -39,6 +39,7 @@ class Family:
             layout.
         width: Key of the tokens' width in the compressor: the product of these config entries.
         timestep: Argument of the transformer's forward with the timestep.
+        latents: Argument of the transformer's forward with the noisy latents, [B, C, h, w].
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
     """
@@ -48,6 +49,7 @@ class Family:
     block_groups: dict[str, BlockLayout]
     width: tuple[str, ...]
     timestep: str
+    latents: str
     lora_targets: tuple[str, ...]
     call_inputs: CallInputs
 

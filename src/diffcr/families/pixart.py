@@ -7,13 +7,14 @@ modulation [B, 6 D], not a timestep (diffusers/models/transformers/pixart_transf
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffcr.families.family import Family
-from diffcr.seam import BlockLayout
+from diffcr.seam import AttentionWithMap, BlockLayout
 
 # Of the autoencoder of every published model that takes the picture's size as a condition.
 PIXELS_PER_LATENT = 8
@@ -43,6 +44,25 @@ def _call_inputs(
     }
 
 
+def _attend_with_map(attention: Any, arguments: Mapping[str, Any]) -> AttentionWithMap:
+    """diffusers' plain processor asks the module for its map, which the fused one never builds."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    maps: list[Tensor] = []
+    scores = attention.get_attention_scores
+
+    def remember(*args: Any, **kwargs: Any) -> Tensor:
+        maps.append(scores(*args, **kwargs))
+        return maps[-1]
+
+    vars(attention)["get_attention_scores"] = remember
+    try:
+        output: Tensor = AttnProcessor()(attention, **arguments)
+    finally:
+        del vars(attention)["get_attention_scores"]
+    return AttentionWithMap(output, maps[0].unflatten(0, (len(output), -1)))
+
+
 PIXART = Family(
     name="pixart",
     transformer_class=(
@@ -59,12 +79,15 @@ PIXART = Family(
                 "timestep",
                 "class_labels",
             ),
+            attend_with_map=_attend_with_map,
             token_dims={"attention_mask": -1},
+            self_attention="attn1",
             mlp="ff",
         )
     },
     width=("num_attention_heads", "attention_head_dim"),
     timestep="timestep",
+    latents="hidden_states",
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     call_inputs=_call_inputs,
 )

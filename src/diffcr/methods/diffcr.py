@@ -7,19 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffcr.compressor import Compressor
 from diffcr.core.ratios import kept_tokens
 from diffcr.core.select import kept_indices, put_back, rank_tokens, router_logits, scale_update
-from diffcr.seam import BoundBlock, bound_block, bound_mlp
+from diffcr.seam import BoundBlock, bound_block, bound_part
 from diffcr.step import LayerPlan, RegionPlan
 
 
 def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Takes the place of a block's forward; same arguments, same return value."""
-    bound = bound_block(block)
+    bound: BoundBlock[Compressor] = bound_block(block)
     arguments = bound.name_arguments(args, kwargs)
-    if not bound.compressor.enabled:
+    if not bound.attached.enabled:
         return bound.host_forward(block, **arguments)
-    context = bound.compressor.context
+    context = bound.attached.context
     ranking = context.rankings.get(bound.layer)
     if len(context.regions) == 1:
         return _run_region(block, bound, arguments, context.regions[0], ranking)
@@ -28,7 +29,7 @@ def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
 
 def _run_mixed_regions(
     block: nn.Module,
-    bound: BoundBlock,
+    bound: BoundBlock[Compressor],
     arguments: dict[str, Any],
     regions: tuple[RegionPlan, ...],
     ranking: Tensor | None,
@@ -46,25 +47,25 @@ def _run_mixed_regions(
 
 def _run_region(
     block: nn.Module,
-    bound: BoundBlock,
+    bound: BoundBlock[Compressor],
     arguments: dict[str, Any],
     region: RegionPlan,
     ranking: Tensor | None,
 ) -> Tensor:
     plan = region.layers[bound.layer]
     hidden_states: Tensor = arguments[bound.layout.hidden_states]
-    if bound.compressor.run_branch is not None:
+    if bound.attached.run_branch is not None:
         # Strides are guarded: a first layer with another layout would add graphs of its own.
         hidden_states = hidden_states.contiguous()
         arguments[bound.layout.hidden_states] = hidden_states
-    logits = router_logits(hidden_states, bound.router)
+    logits = router_logits(hidden_states, bound.attached.routers[bound.group][bound.row])
     if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
         ranking = rank_tokens(logits)
     if plan.weight is not None and plan.upper is None:
         # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
         logits = logits + plan.weight.to(logits.dtype)
-    run = bound.compressor.run_branch or run_branch
-    gate = bound.compressor.config.gate
+    run = bound.attached.run_branch or run_branch
+    gate = bound.attached.config.gate
     output = run(block, arguments, logits, ranking, plan.lower, gate)
     if plan.upper is None:
         return output
@@ -120,12 +121,7 @@ def _gated(
 ) -> Tensor:
     bound = bound_block(block)
     if gate == "sigmoid-mlp":
-        bound.mlp_scale = torch.sigmoid(logits)
-        try:
-            return bound.host_forward(block, **arguments)
-        finally:
-            # Recomputation under gradient checkpointing leaves the block by an exception.
-            bound.mlp_scale = None
+        return bound.run_with(torch.sigmoid(logits), block, arguments)
     importance = torch.sigmoid(logits)
     scale = 2 * importance if gate == "identity" else importance
     return scale_update(before, bound.host_forward(block, **arguments), scale)
@@ -133,7 +129,7 @@ def _gated(
 
 def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Takes the place of a feed-forward's forward under the gate "sigmoid-mlp"."""
-    bound = bound_mlp(mlp)
+    bound = bound_part(mlp)
     output = bound.host_forward(mlp, *args, **kwargs)
-    scale = bound.owner.mlp_scale
+    scale: Tensor | None = bound.owner.running
     return output if scale is None else output * scale.to(output.dtype).unsqueeze(-1)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from diffcr.config import (
     DenseConfig,
     DiffCRConfig,
-    MethodConfig,
+    TrainedConfig,
     config_from_json_dict,
     config_to_json_dict,
 )
@@ -144,7 +144,7 @@ class TrainingRecipe:
     """
 
     name: str
-    method: MethodConfig = field(default_factory=DiffCRConfig)
+    method: TrainedConfig = field(default_factory=DiffCRConfig)
     model: str = ""
     finetune: Literal["lora", "full", "none"] = "lora"
     lora_rank: int = 32
@@ -199,6 +199,8 @@ class TrainingRecipe:
                 f"optimizer.algorithm is 'muon' with finetune {self.finetune!r}: Muon is for whole "
                 "matrices, give 'full' or choose 'adamw'"
             )
+        if not isinstance(self.method, TrainedConfig):
+            raise DiffCRError(f"method is {self.method.method!r}, which is not trained: attach it")
         if isinstance(self.method, DenseConfig) and self.finetune == "none":
             raise DiffCRError("finetune is 'none' for the dense method: there is nothing to train")
         if isinstance(self.method, DenseConfig) and self.distillation_weight > 0:
@@ -293,7 +295,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    if kind == MethodConfig:
+    if kind == TrainedConfig:
         if not isinstance(value, dict):
             raise DiffCRError(f"{where} is {value!r}: give a mapping with the key 'method'")
         return config_from_json_dict(value)

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.attachment import attach, disabled, get_compressor, is_attached
 from diffcr.compressor import Compressor
-from diffcr.config import DiffCRConfig
+from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.core.ratios import BINS
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
@@ -46,7 +46,9 @@ class StepLosses:
 
 def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None:
     """Attach the method and choose what is trained; None for the dense model."""
-    compressor = None if recipe.is_dense else attach(transformer, recipe.method)
+    compressor = None
+    if not isinstance(recipe.method, DenseConfig):
+        compressor = attach(transformer, recipe.method)
     trains_host = recipe.finetune == "full"
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(trains_host or name.startswith("diffcr."))

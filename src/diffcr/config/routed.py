@@ -1,22 +1,15 @@
-"""One frozen dataclass per method: validated when made, JSON in, JSON out."""
+"""DiffCR, and uniform ratios on the same routers."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
+from diffcr.config.validation import require_choice, require_integer, require_number
 from diffcr.errors import DiffCRError
 
 Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
 Branching = Literal["sampled", "both"]
-
-
-@dataclass(frozen=True)
-class DenseConfig:
-    """The bare model, through the same calls as every other method: the oracle of comparisons."""
-
-    method: ClassVar[str] = "dense"
 
 
 @dataclass(frozen=True)
@@ -54,11 +47,8 @@ class DiffCRConfig:
 
     def __post_init__(self) -> None:
         for name in ("target_compression_ratio", "max_compression_ratio", "mixing_probability"):
-            _require_number(name, getattr(self, name))
-        if isinstance(self.timestep_regions, bool) or not isinstance(self.timestep_regions, int):
-            raise DiffCRError(f"timestep_regions is {self.timestep_regions!r}: give an integer")
-        if self.timestep_regions < 1:
-            raise DiffCRError(f"timestep_regions is {self.timestep_regions}: give 1 or more")
+            require_number(name, getattr(self, name))
+        require_integer("timestep_regions", self.timestep_regions, 1)
         bound = self.max_compression_ratio
         if not 0.1 <= bound <= 1 or abs(bound * 10 - round(bound * 10)) > 1e-6:
             raise DiffCRError(
@@ -73,8 +63,8 @@ class DiffCRConfig:
             raise DiffCRError(
                 f"mixing_probability is {self.mixing_probability}: give a value in (0, 1]"
             )
-        _require_choice("gate", self.gate, get_args(Gate))
-        _require_choice("branching", self.branching, get_args(Branching))
+        require_choice("gate", self.gate, get_args(Gate))
+        require_choice("branching", self.branching, get_args(Branching))
 
     @property
     def max_bin(self) -> int:
@@ -107,13 +97,13 @@ class MoDConfig:
 
     def __post_init__(self) -> None:
         ratio = self.compression_ratio
-        _require_number("compression_ratio", ratio)
+        require_number("compression_ratio", ratio)
         on_a_bin = abs(ratio * 10 - round(ratio * 10)) <= 1e-6
         if not (0 <= ratio <= self.max_compression_ratio and on_a_bin):
             raise DiffCRError(
                 f"compression_ratio is {ratio}: give a multiple of 0.1 from 0.0 to 0.9"
             )
-        _require_choice("gate", self.gate, get_args(Gate))
+        require_choice("gate", self.gate, get_args(Gate))
 
     @property
     def initial_compression_ratio(self) -> float:
@@ -127,41 +117,3 @@ class MoDConfig:
 
 
 RoutedConfig = DiffCRConfig | MoDConfig
-MethodConfig = DenseConfig | RoutedConfig
-_CONFIGS: dict[str, type[DenseConfig] | type[DiffCRConfig] | type[MoDConfig]] = {
-    config.method: config for config in (DenseConfig, DiffCRConfig, MoDConfig)
-}
-
-
-def config_to_json_dict(config: MethodConfig) -> dict[str, Any]:
-    """The configuration as a JSON object whose key `method` names its class."""
-    return {"method": config.method, **asdict(config)}
-
-
-def config_from_json_dict(values: dict[str, Any]) -> MethodConfig:
-    """Inverse of `config_to_json_dict`.
-
-    Raises:
-        DiffCRError: The method or a key is not known, or a value is outside its range.
-    """
-    values = dict(values)
-    method = values.pop("method", None)
-    if not isinstance(method, str) or method not in _CONFIGS:
-        raise DiffCRError(f"method is {method!r}: known are {', '.join(sorted(_CONFIGS))}")
-    known = [field.name for field in fields(_CONFIGS[method])]
-    for key in values:
-        if key not in known:
-            nearest = get_close_matches(key, known, n=1, cutoff=0)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise DiffCRError(f"unknown key {key!r} for method {method!r}{hint}")
-    return _CONFIGS[method](**values)
-
-
-def _require_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DiffCRError(f"{name} is {value!r}: give a number")
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise DiffCRError(f"{name} is {value!r}: choose from {', '.join(choices)}")

@@ -1,0 +1,270 @@
+"""Methods without training keep the same promises as routed ones."""
+
+from __future__ import annotations
+
+import copy
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import diffcr
+from diffcr.attachment import attach, detach, disabled, get_attached, get_compressor
+from diffcr.config import ATEDMConfig, AttachedConfig, ToMeConfig
+from diffcr.core.flops import TransformerShape, pixart_shape
+from diffcr.core.ratios import region_of
+from diffcr.errors import DiffCRError
+from diffcr.families.published import transformer_config
+from diffcr.lora import add_lora
+from diffcr.methods.at_edm import pruning_costs
+from tests.hosts import denoise, gradients, inputs, pixart
+
+_LAYERS = 6
+_ATEDM = ATEDMConfig(compression_ratio=0.3, layers_per_group=3)
+_CONFIGS: dict[str, AttachedConfig] = {
+    "tome-attention": ToMeConfig(0.4),
+    "tome-mlp": ToMeConfig(0.4, placement="mlp"),
+    "tome-attention-mlp": ToMeConfig(0.4, placement="attention-mlp", destinations="top-left"),
+    "tome-block": ToMeConfig(0.4, placement="block"),
+    "at-edm": _ATEDM,
+}
+_AT_ZERO = {name: type(config)(compression_ratio=0.0) for name, config in _CONFIGS.items()}
+every = pytest.mark.parametrize("config", _CONFIGS.values(), ids=_CONFIGS.keys())
+
+
+def _attached(config: AttachedConfig) -> nn.Module:
+    transformer = pixart(layers=_LAYERS)
+    attach(transformer, config)
+    return transformer
+
+
+@pytest.mark.parametrize("config", _AT_ZERO.values(), ids=_AT_ZERO.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_ratio_of_zero_changes_no_bit(config: AttachedConfig, dtype: torch.dtype) -> None:
+    given = inputs().to(dtype)
+    bare = denoise(pixart(layers=_LAYERS).to(dtype), given)
+    assert torch.equal(denoise(_attached(config).to(dtype), given), bare)
+
+
+@every
+def test_tokens_are_saved_and_detach_and_disabled_restore(config: AttachedConfig) -> None:
+    bare_model = pixart(layers=_LAYERS)
+    keys = list(bare_model.state_dict())
+    bare = denoise(bare_model, inputs())
+    transformer = _attached(config)
+    assert list(transformer.state_dict()) == keys
+    assert not torch.allclose(denoise(transformer, inputs()), bare)
+    with disabled(transformer):
+        assert torch.equal(denoise(transformer, inputs()), bare)
+    detach(transformer)
+    assert torch.equal(denoise(transformer, inputs()), bare)
+    assert all("forward" not in vars(module) for module in transformer.modules())
+
+
+@every
+def test_a_deep_copy_computes_with_its_own_weights(config: AttachedConfig) -> None:
+    transformer = _attached(config)
+    expected = denoise(transformer, inputs())
+    other = copy.deepcopy(transformer)
+    assert torch.equal(denoise(other, inputs()), expected)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert denoise(other, inputs()).abs().max() == 0
+    assert torch.equal(denoise(transformer, inputs()), expected)
+
+
+@every
+def test_neighbours_never_change_a_result(config: AttachedConfig) -> None:
+    transformer = _attached(config)
+    mine, others = inputs(4), inputs(4, seed=9)
+    mixed = inputs(4)
+    mixed.latents[1:] = others.latents[1:]
+    mixed.prompt_embeds[1:] = others.prompt_embeds[1:]
+    together = denoise(transformer, mine)
+    assert torch.equal(together[0], denoise(transformer, mixed)[0])
+    alone = denoise(transformer, mine.only(slice(1, 2)))
+    assert (alone - together[1:2]).abs().max() < 1e-5
+
+
+@every
+def test_recomputation_under_checkpointing_gives_the_same_gradients(
+    config: AttachedConfig,
+) -> None:
+    found = []
+    for recomputes in (False, True):
+        transformer = _attached(config).train()
+        if recomputes:
+            transformer.enable_gradient_checkpointing()
+        outputs = [denoise(transformer, inputs(timestep=timestep)) for timestep in (100, 900)]
+        sum(output.square().mean() for output in outputs).backward()
+        found.append(gradients(transformer))
+    plain, recomputed = found
+    assert plain.keys() == recomputed.keys() and plain
+    for name, gradient in plain.items():
+        assert (gradient - recomputed[name]).abs().max() < 1e-6, name
+
+
+@every
+def test_save_and_load(config: AttachedConfig, tmp_path: Path) -> None:
+    transformer = _attached(config)
+    diffcr.save(transformer, tmp_path / "saved")
+    loaded = pixart(layers=_LAYERS)
+    assert diffcr.load(loaded, tmp_path / "saved").config == config
+    assert torch.equal(denoise(loaded, inputs()), denoise(transformer, inputs()))
+    assert config.method in (tmp_path / "saved" / "README.md").read_text()
+    with pytest.raises(DiffCRError, match="base model"):
+        diffcr.load(pixart(seed=1, layers=_LAYERS), tmp_path / "saved")
+
+
+@every
+def test_autocast_keeps_the_bare_dtypes(config: AttachedConfig) -> None:
+    bare, transformer = pixart(layers=_LAYERS), _attached(config)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert denoise(transformer, inputs()).dtype == denoise(bare, inputs()).dtype
+
+
+@every
+def test_resolution_may_change_between_calls_and_a_lora_goes_in(config: AttachedConfig) -> None:
+    transformer = _attached(config)
+    add_lora(transformer, rank=2)
+    for size in (8, 16, 10, 8):
+        assert denoise(transformer, inputs(size=size)).shape == (2, 8, size, size)
+
+
+@every
+def test_it_is_told_apart_from_routed_methods(config: AttachedConfig) -> None:
+    transformer = _attached(config)
+    assert attach(transformer, config) is get_attached(transformer)
+    assert config.method in diffcr.summary(transformer).replace("ATEDM", "at-edm").replace(
+        "ToMe", "tome"
+    )
+    with pytest.raises(DiffCRError, match="neither routers nor ratios"):
+        get_compressor(transformer)
+    with pytest.raises(DiffCRError, match="another configuration"):
+        attach(transformer)
+
+
+@every
+def test_an_error_in_the_host_leaves_nothing_of_the_call(config: AttachedConfig) -> None:
+    transformer = _attached(config)
+    expected = denoise(transformer, inputs())
+    ff = transformer.transformer_blocks[0].ff
+    handle = ff.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        denoise(transformer, inputs())
+    handle.remove()
+    assert torch.equal(denoise(transformer, inputs()), expected)
+    with pytest.raises(AssertionError, match="outside of its transformer"):
+        transformer.transformer_blocks[0](torch.zeros(1, 16, 32))
+
+
+def _tokens_seen(transformer: Any, timestep: int) -> dict[str, list[int]]:
+    seen: dict[str, list[int]] = {"attn1": [], "attn2": [], "ff": []}
+    hooks = []
+    for block in transformer.transformer_blocks:
+        for name, counts in seen.items():
+            part = getattr(block, name)
+            # Inside of the part: what is bound changes the number of tokens on the way in.
+            inner = part.net[0] if name == "ff" else part.to_q
+            hooks.append(
+                inner.register_forward_hook(
+                    lambda _, args, __, counts=counts: counts.append(args[0].shape[1])
+                )
+            )
+    denoise(transformer, inputs(timestep=timestep))
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@every
+@pytest.mark.parametrize("timestep", [100, 900])
+def test_the_count_of_operations_is_of_the_tokens_that_are_computed(
+    config: AttachedConfig, timestep: int
+) -> None:
+    transformer = _attached(config)
+    costs = get_attached(transformer).layer_costs(pixart_shape(transformer.config, 5))
+    region = region_of(timestep / 1000, config.timestep_regions)
+    tokens = [row[region].tokens for row in costs]
+    seen = _tokens_seen(transformer, timestep)
+    assert seen["attn1"] == [t.self_attention for t in tokens]
+    assert seen["attn2"] == [t.cross_attention for t in tokens]
+    assert seen["ff"] == [t.mlp for t in tokens]
+
+
+def test_at_edm_skips_the_mean_that_it_is_asked_for() -> None:
+    shape = pixart_shape(transformer_config("pixart-sigma-xl", 1024), 120)
+    for layers_per_group in (2, 4, 5):
+        config = ATEDMConfig(0.3, layers_per_group=layers_per_group)
+        costs = pruning_costs(config, shape)
+        computed = [cost.tokens.mean / shape.image_tokens for row in costs for cost in row]
+        assert sum(computed) / len(computed) == pytest.approx(0.7, abs=1e-3)
+        early, late = (sum(row[r].tokens.mean for row in costs) for r in (9, 0))
+        assert early > late
+
+
+def test_at_edm_refuses_what_it_cannot_do() -> None:
+    transformer = _attached(_ATEDM)
+    with pytest.raises(DiffCRError, match="one timestep for all samples"):
+        denoise(transformer, inputs(2).at(torch.tensor([950, 10])))
+    same = denoise(transformer, inputs(2).at(torch.tensor([300, 10])))
+    assert torch.isfinite(same).all()
+    with pytest.raises(DiffCRError, match="lower it, or raise layers_per_group"):
+        attach(pixart(layers=5), ATEDMConfig(0.39, layers_per_group=2, early_regions=0))
+    with pytest.raises(DiffCRError, match="compression_ratio is 0.9"):
+        ATEDMConfig(0.9)
+
+
+def test_pruned_tokens_become_copies_of_what_they_attend_to() -> None:
+    transformer = pixart(layers=3)
+    attach(transformer, ATEDMConfig(0.3, layers_per_group=3, early_regions=0))
+    outputs: list[torch.Tensor] = []
+    transformer.transformer_blocks[2].register_forward_hook(lambda *call: outputs.append(call[-1]))
+    denoise(transformer, inputs())
+    kept = transformer.diffcr.layer_costs(_shape(transformer))[1][0].tokens.mlp
+    for sample in outputs[0]:
+        assert len(torch.unique(sample, dim=0)) == kept < 16
+
+
+def _shape(transformer: Any) -> TransformerShape:
+    return pixart_shape(transformer.config, 5)
+
+
+def test_a_mask_over_image_tokens_is_refused() -> None:
+    for config in (ToMeConfig(0.4), _ATEDM):
+        transformer = _attached(config)
+        block = transformer.transformer_blocks[0]
+        context = transformer.diffcr.build_context(
+            types.SimpleNamespace(noise_levels=[0.1], rows=4, columns=4, device=torch.device("cpu"))
+        )
+        with (
+            transformer.diffcr.entering(context),
+            pytest.raises(DiffCRError, match="attention_mask"),
+        ):
+            block(torch.zeros(1, 16, 32), attention_mask=torch.zeros(1, 1, 16))
+
+
+@every
+def test_a_compiled_model_agrees(config: AttachedConfig) -> None:
+    transformer = _attached(config)
+    with pytest.raises(DiffCRError, match="granularity='model'"):
+        diffcr.compile(transformer)
+    with torch.no_grad():
+        eager = [denoise(transformer, inputs(timestep=timestep)) for timestep in (100, 900)]
+        diffcr.compile(transformer, granularity="model", backend="aot_eager")
+        for timestep, expected in zip((100, 900), eager, strict=True):
+            found = denoise(transformer, inputs(timestep=timestep))
+            assert (found - expected).abs().max() < 1e-5
+
+
+def test_a_patched_part_is_refused_and_named() -> None:
+    transformer = pixart()
+    part = transformer.transformer_blocks[1].attn1
+    part.forward = types.MethodType(type(part).forward, part)
+    with pytest.raises(DiffCRError, match=r"transformer_blocks\.1\.attn1"):
+        attach(transformer, ToMeConfig())
+    assert not hasattr(transformer, "diffcr")
