@@ -19,7 +19,7 @@ from PIL import Image
 from pretrained import tile
 
 import diffcr
-from diffcr.attachment import get_compressor, is_attached
+from diffcr.attachment import get_compressor, is_routed
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.cost import compression_section, flops_section, trajectory_section
@@ -28,6 +28,7 @@ from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.judge import load_judge
 from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.records import Record, make_record, read_record, write_record
+from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import scene_router_maps
 from diffcr.files import read_json, replacing_file
 from diffcr.lora import load_lora, read_lora
@@ -51,6 +52,7 @@ SETTINGS = {
     "held_out_samples": 512,
 }
 _MAPPED = (950, 700, 450, 200, 50)
+_ROUTER_SCENES = 32
 _SHOWN = 16
 
 
@@ -130,9 +132,10 @@ def measure(run: Path, recipe: TrainingRecipe) -> Record:
     }
     results["training"].pop("recipe")
     samples = _measure_held_out(pipe, held_out, results)
-    if is_attached(pipe.transformer):
+    if is_routed(pipe.transformer):
         results["compression"] = compression_section(get_compressor(pipe))
         results["router_maps"] = scene_router_maps(pipe, scenes[0], _MAPPED, 0).to_json_dict()
+        results["router_auc"] = router_auc(pipe, scenes[:_ROUTER_SCENES]).to_json_dict()
     if isinstance(recipe.method, DiffCRConfig):
         history = read_history(run / "history.jsonl")
         target = recipe.method.target_compression_ratio

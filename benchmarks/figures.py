@@ -10,6 +10,7 @@ from diffcr.evaluation.records import read_record
 from diffcr.plotting.comparison import (
     plot_compression_tables,
     plot_loss_against_ratio,
+    plot_router_auc_tables,
     plot_sheets,
     plot_trajectories,
 )
@@ -31,6 +32,9 @@ def main() -> None:
     plot_compression_tables(tables, IMAGES / "compression.png")
     plot_trajectories(seeds, IMAGES / "trajectory.png")
     plot_router_maps(seeds[0], IMAGES / "router_maps.png")
+    measured = {t: record for t, record in tables.items() if "router_auc" in record.results}
+    if measured:
+        plot_router_auc_tables(measured, IMAGES / "router_auc.png")
     rows = {title: experiments(name) for name, title in METHODS.items()}
     plot_loss_against_ratio({t: r for t, r in rows.items() if r}, IMAGES / "loss_against_ratio.png")
     test = ScenesDataset("test", size=_COLUMNS)

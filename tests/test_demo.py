@@ -53,6 +53,7 @@ def test_a_pipeline_is_trained_measured_and_reported(tmp_path: Path) -> None:
         "compression.png",
         "trajectory.png",
         "router_maps.png",
+        "router_auc.png",
         "images.png",
     }
     printed = text.getvalue()

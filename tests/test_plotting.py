@@ -14,6 +14,7 @@ from diffcr.evaluation.records import read_record, write_record
 from diffcr.plotting.comparison import (
     plot_compression_tables,
     plot_loss_against_ratio,
+    plot_router_auc_tables,
     plot_sheets,
     plot_trajectories,
 )
@@ -41,7 +42,13 @@ def test_every_figure_is_drawn_from_a_record_that_was_read(tmp_path: Path) -> No
     record = read_record(write_record(synthetic_record(tmp_path), tmp_path / "report.json"))
     figures = plot_all(record, tmp_path)
     names = [figure.path.name for figure in figures]
-    assert names == ["compression.png", "trajectory.png", "router_maps.png", "images.png"]
+    assert names == [
+        "compression.png",
+        "trajectory.png",
+        "router_maps.png",
+        "router_auc.png",
+        "images.png",
+    ]
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == sorted(names)
     for figure in figures:
         assert len(np.unique(_read(figure.path).reshape(-1, 3), axis=0)) > 20
@@ -93,6 +100,21 @@ def test_seeds_stand_side_by_side_on_one_scale(tmp_path: Path) -> None:
     pixels = _read(tmp_path / "both.png").astype(int)
     middle = pixels.shape[1] // 2
     assert np.median(pixels[:, middle:, 0]) > np.median(pixels[:, :middle, 0])
+
+
+def test_areas_are_coloured_around_chance(tmp_path: Path) -> None:
+    records = {
+        name: Results({"router_auc": {"mean": np.full((2, 2), value).tolist()}})
+        for name, value in (("background", 0.1), ("chance", 0.5), ("objects", 0.9))
+    }
+    for name, record in records.items():
+        plot_router_auc_tables({name: record}, tmp_path / f"{name}.png")
+    low, chance, high = (
+        np.median(_read(tmp_path / f"{name}.png").astype(int), axis=(0, 1)) for name in records
+    )
+    assert np.ptp(chance) < 10 and chance.min() > 235
+    assert low[2] > low[0] + 20
+    assert high[0] > high[2] + 100
 
 
 def test_each_seed_and_method_adds_its_line(tmp_path: Path) -> None:

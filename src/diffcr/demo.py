@@ -59,6 +59,7 @@ class DemoPlan:
             denoiser_repeats=9,
             pipeline_repeats=3,
             latency_batch_size=4,
+            router_scenes=16,
         )
     )
     seed: int = 0

@@ -60,6 +60,14 @@ def synthetic_record(directory: Path, layers: int = 8, regions: int = 4) -> Reco
             "kept_on_objects": [0.9, 0.8, 0.7, 0.7],
             "kept_on_background": [0.6, 0.7, 0.7, 0.7],
         },
+        "router_auc": {
+            "mean": random.random((layers, regions)).round(4).tolist(),
+            "standard_error": np.full((layers, regions), 0.01).tolist(),
+            "attainable": 0.99,
+            "from_place": 0.8,
+            "scenes": 32,
+            "left_out": 0,
+        },
         "images": images,
         "notes": ["The training was short."],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from diffcr.evaluation.records import make_record, read_record
@@ -19,7 +20,7 @@ def test_links_are_relative_and_resolve_after_a_move(tmp_path: Path) -> None:
     shutil.move(tmp_path / "first", moved)
     page = (moved / "report.html").read_text()
     links = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert len(links) == 5
+    assert len(links) == 6
     assert all((moved / link).is_file() for link in links)
     assert str(tmp_path) not in page
     assert "A &lt;title&gt;" in page
@@ -31,10 +32,28 @@ def test_every_table_of_the_record_is_on_the_page(tmp_path: Path) -> None:
     record = synthetic_record(tmp_path)
     page = write_report(record, tmp_path).page.read_text()
     tables = make_tables(record)
-    assert len(tables) == 6
+    assert len(tables) == 7
     for table in tables:
         assert all(len(row) == len(table.columns) for row in table.rows)
         assert table.title.split(",")[0].split(":")[0] in page
+
+
+def test_a_record_from_before_a_section_says_nothing_of_it(tmp_path: Path) -> None:
+    record = synthetic_record(tmp_path)
+    results = {name: value for name, value in record.results.items() if name != "router_auc"}
+    earlier = replace(record, results=results)
+    titles = {table.title for table in make_tables(record)}
+    missing = titles - {table.title for table in make_tables(earlier)}
+    assert len(missing) == 1
+    assert missing.pop() not in write_report(earlier, tmp_path).page.read_text()
+
+
+def test_a_single_pictures_areas_have_no_error(tmp_path: Path) -> None:
+    record = synthetic_record(tmp_path, layers=1, regions=2)
+    areas = {"mean": [[0.25, 0.5]], "standard_error": None}
+    values = {**record.results["router_auc"], **areas}
+    (table,) = make_tables(replace(record, results={"router_auc": values}))
+    assert table.rows == (("0", "0.250", "0.500"),)
 
 
 def test_a_record_without_results_still_has_a_page(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ OPTIONS = EvaluationOptions(
     denoiser_repeats=2,
     pipeline_repeats=1,
     map_timesteps=(900, 100),
+    router_scenes=2,
 )
 
 
@@ -61,6 +62,8 @@ def test_an_attached_pipeline_is_measured_dense_and_compressed(tmp_path: Path) -
     assert results["quality"]["dense"]["images"] == 3
     assert len(results["held_out_loss"]["dense"]["noise"]) == 2
     assert np.asarray(results["router_maps"]["kept"]).shape == (2, 3, 4, 4)
+    assert np.asarray(results["router_auc"]["mean"]).shape == (3, 2)
+    assert results["router_auc"]["scenes"] == 2
     with disabled(pipe):
         expected = generate_images(pipe, subjects.prompts, 0, 3, batch_size=16)[1]
     with Image.open(tmp_path / results["images"]["dense"][1]) as saved:
@@ -68,7 +71,7 @@ def test_an_attached_pipeline_is_measured_dense_and_compressed(tmp_path: Path) -
     assert len(record.samples["latency/denoiser, one step, 2 samples/dense"]) == 2
     assert record.configuration["method"]["timestep_regions"] == 2
     assert read_record(write_record(record, tmp_path / "r.json")).results == results
-    assert len(make_tables(record)) == 6
+    assert len(make_tables(record)) == 7
 
 
 def test_a_bare_pipeline_is_measured_with_prompts_of_ones_own(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.judge import SceneJudge
 from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.records import Record, make_record
+from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import RouterMaps, router_maps, scene_router_maps
 from diffcr.evaluation.speed import denoiser_latency, pipeline_latency
 from diffcr.scenes import Scene
@@ -55,6 +56,7 @@ class EvaluationOptions:
         pipeline_repeats: Timed pairs of whole generations, 0 for none.
         map_timesteps: Noise levels of the router maps on a scene; as many denoising steps are
             mapped for a prompt of one's own.
+        router_scenes: Scenes that the routers' scores are held against the objects of, 0 for none.
     """
 
     seed: int = 0
@@ -69,6 +71,7 @@ class EvaluationOptions:
     denoiser_repeats: int = 15
     pipeline_repeats: int = 5
     map_timesteps: tuple[int, ...] = (950, 700, 450, 200, 50)
+    router_scenes: int = 32
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def evaluate(
     kind: str = "evaluation",
     bare: Any | None = None,
 ) -> Record:
-    """Measure a pipeline: compression, FLOPs, latency, quality, held-out loss, router maps.
+    """Measure a pipeline: compression, FLOPs, latency, quality, held-out loss, router maps and, on
+    scenes, how well routers tell objects from background.
 
     With DiffCR attached, everything is measured twice: "compressed" is the pipeline as it is,
     "dense" the same pipeline under `diffcr.disabled`, without adapters, or `bare`. Without DiffCR
@@ -139,6 +143,8 @@ def evaluate(
     if is_routed(transformer):
         results["compression"] = compression_section(get_compressor(pipe))
         results["router_maps"] = _map_routers(pipe, subjects, options).to_json_dict()
+        if chosen := subjects.scenes[: options.router_scenes]:
+            results["router_auc"] = router_auc(pipe, chosen, seed=options.seed).to_json_dict()
     if is_attached(transformer):
         _measure_latency(pipe, subjects.prompts, options, results, samples)
         if bare is None and get_attached(pipe).base.have_changed(transformer):

@@ -36,6 +36,7 @@ def make_tables(record: Record) -> list[Table]:
         "quality": _quality,
         "held_out_loss": _held_out,
         "router_maps": _router_maps,
+        "router_auc": _router_auc,
     }
     return [
         make(record.results[name]) for name, make in sections.items() if record.results.get(name)
@@ -169,3 +170,26 @@ def _router_maps(section: Mapping[str, Any]) -> Table:
         tuple(row for row in rows if len(row) > 1),
         f"For one test picture under noise: {section['caption']}.",
     )
+
+
+def _router_auc(section: Mapping[str, Any]) -> Table:
+    means = section["mean"]
+    errors = section["standard_error"] or [[None] * len(row) for row in means]
+    rows = [
+        (str(layer), *map(_with_error, *pair))
+        for layer, pair in enumerate(zip(means, errors, strict=True))
+    ]
+    return Table(
+        "Routers as detectors of objects: area under the ROC curve",
+        ("layer", *region_headings(len(means[0]))),
+        tuple(rows),
+        "0.5 is chance; above, a router scores objects higher, below, the background. Knowing only "
+        f"where objects mostly lie would give {section['from_place']:.2f}, knowing them exactly "
+        f"{section['attainable']:.2f}; turned round, 1 minus these. Mean over {section['scenes']} "
+        "test pictures under noise, with its standard error. Where a layer computes every token "
+        "its scores decide nothing.",
+    )
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"

@@ -27,37 +27,77 @@ if TYPE_CHECKING:
 
 def plot_compression_tables(records: Mapping[str, Measured], path: str | Path) -> None:
     """Heat maps as `plot_compression`'s side by side, on one scale, under their titles."""
+    tables = [
+        100 * np.asarray(record.results["compression"]["realised"], dtype=float)
+        for record in records.values()
+    ]
+    titles = [
+        f"{title} (mean {table.mean():.1f})" for title, table in zip(records, tables, strict=True)
+    ]
+    highest = max(50.0, *(table.max() for table in tables))
+    scale = _Scale("cividis", highest, ".0f", "compression ratio, %")
+    _plot_tables(dict(zip(titles, tables, strict=True)), scale, path)
+
+
+def plot_router_auc_tables(records: Mapping[str, Measured], path: str | Path) -> None:
+    """Heat maps as `plot_router_auc`'s side by side, on one scale, under their titles."""
     tables = {
-        title: 100 * np.asarray(record.results["compression"]["realised"], dtype=float)
+        title: np.asarray(record.results["router_auc"]["mean"], dtype=float)
         for title, record in records.items()
     }
-    highest = max(50.0, *(table.max() for table in tables.values()))
+    # Both ends are dark and chance is white, to readers with any colour vision.
+    scale = _Scale("PuOr_r", 1.0, ".2f", "AUC: 0 background first, 1 objects first")
+    _plot_tables(tables, scale, path)
 
+
+@dataclass(frozen=True)
+class _Scale:
+    """How the values of heat maps are shown.
+
+    Attributes:
+        colours: Matplotlib's name of the colour map, from 0 to `highest`.
+        highest: Value of the last colour.
+        form: Format of the values that are printed.
+        label: Of the colour bar.
+    """
+
+    colours: str
+    highest: float
+    form: str
+    label: str
+
+
+def _plot_tables(tables: Mapping[str, Any], scale: _Scale, path: str | Path) -> None:
     def draw(figure: Figure) -> None:
         row = figure.subplots(1, len(tables), squeeze=False)[0]
         for axes, (title, table) in zip(row, tables.items(), strict=True):
-            image = _draw_table(axes, table, highest)
-            axes.set_title(f"{title} (mean {table.mean():.1f})")
+            image = _draw_table(axes, table, scale)
+            axes.set_title(title)
         row[0].set_ylabel("layer")
-        figure.colorbar(image, ax=list(row), label="compression ratio, %")
+        figure.colorbar(image, ax=list(row), label=scale.label)
 
     layers = max(len(table) for table in tables.values())
     columns = sum(1.4 + 1.1 * table.shape[1] for table in tables.values())
     write_figure(draw, path, 1.2 + columns, 1.6 + 0.34 * layers)
 
 
-def _draw_table(axes: Axes, table: Any, highest: float) -> Any:
+def _draw_table(axes: Axes, table: Any, scale: _Scale) -> Any:
     layers, regions = table.shape
-    image = axes.imshow(table, cmap="cividis", vmin=0, vmax=highest, aspect="auto")
+    image = axes.imshow(table, cmap=scale.colours, vmin=0, vmax=scale.highest, aspect="auto")
     for layer in range(layers):
         for region in range(regions):
             value = table[layer, region]
-            colour = "white" if value < 0.55 * highest else "black"
-            axes.text(region, layer, f"{value:.0f}", ha="center", va="center", color=colour)
+            colour = "white" if np.dot(image.to_rgba(value)[:3], _LUMA) < _DARK else "black"
+            text = format(value, scale.form)
+            axes.text(region, layer, text, ha="center", va="center", color=colour)
     axes.set_xticks(range(regions), region_labels(regions))
     axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
     axes.set_xlabel("timestep region (clean to noisy)")
     return image
+
+
+_DARK = 0.52
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def plot_trajectories(records: Sequence[Measured], path: str | Path) -> None:

@@ -12,7 +12,11 @@ import numpy as np
 from PIL import Image
 
 from diffcr.plotting.canvas import PALETTE, Measured, write_figure
-from diffcr.plotting.comparison import plot_compression_tables, plot_trajectories
+from diffcr.plotting.comparison import (
+    plot_compression_tables,
+    plot_router_auc_tables,
+    plot_trajectories,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +50,7 @@ def plot_all(record: Measured, directory: str | Path) -> list[FigureFile]:
         "compression": (plot_compression, "Compression per layer and timestep region"),
         "trajectory": (plot_trajectory, "Compression ratio during training"),
         "router_maps": (plot_router_maps, "Where the layers compute, over the denoising steps"),
+        "router_auc": (plot_router_auc, "Which routers look at objects, which at background"),
     }
     written = []
     for name, (plot, title) in figures.items():
@@ -135,6 +140,16 @@ def plot_router_maps(record: Measured, path: str | Path) -> None:
         figure.suptitle("\n".join(textwrap.wrap(values["caption"], 80)), fontsize=10)
 
     write_figure(draw, path, 1.6 * (first + steps) + 1.4, 1.6 * (1 + len(shown)) + 0.6)
+
+
+def plot_router_auc(record: Measured, path: str | Path) -> None:
+    """Heat map of the area under the ROC curve of router scores against object masks, layers by
+    regions, in diverging colours around chance, 0.5.
+
+    Reads `results["router_auc"]`: "mean", [layers][regions] in [0, 1], and "scenes", their number.
+    """
+    scenes = record.results["router_auc"]["scenes"]
+    plot_router_auc_tables({f"Router scores against object masks, {scenes} scenes": record}, path)
 
 
 def _outline(axes: Axes, mask: Any, shape: tuple[int, ...]) -> None:
