@@ -43,6 +43,7 @@ finetune: install
 
 results: install
 	$(BIN)/python benchmarks/experiments.py
+	$(BIN)/python benchmarks/untrained.py
 	$(BIN)/python benchmarks/method_speed.py
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/readme.py

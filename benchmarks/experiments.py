@@ -9,51 +9,36 @@ is there already, of the same recipe, is not done again; what was interrupted go
 from __future__ import annotations
 
 import argparse
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from pretrained import tile
+from measuring import (
+    RECORDS,
+    ROOT,
+    SETTINGS,
+    Measured,
+    load_test_set,
+    measure_held_out,
+    measure_pipeline,
+    write_row,
+)
 
 import diffcr
-from diffcr.attachment import get_compressor, is_routed
+from diffcr.attachment import get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.cost import compression_section, flops_section, trajectory_section
-from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.held_out import held_out_loss
-from diffcr.evaluation.judge import load_judge
-from diffcr.evaluation.quality import measure_quality
-from diffcr.evaluation.records import Record, make_record, read_record, write_record
-from diffcr.evaluation.router_auc import router_auc
-from diffcr.evaluation.router_maps import scene_router_maps
-from diffcr.files import read_json, replacing_file
+from diffcr.evaluation.cost import compression_section, trajectory_section
+from diffcr.evaluation.records import Record, make_record, read_record
+from diffcr.files import read_json
 from diffcr.lora import load_lora, read_lora
-from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
-from diffcr.scenes import Scene, ScenesDataset
-from diffcr.training.data import EncodedDataset, encode_dataset
+from diffcr.pretrained import load_default_pipeline
+from diffcr.training.data import EncodedDataset
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
 from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
 
-ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "benchmarks" / "experiments"
-RECORDS = ROOT / "benchmarks" / "results" / "experiments"
 RUNS = ROOT / "runs" / "experiments"
-SETTINGS = {
-    "images": 2000,
-    "num_inference_steps": 20,
-    "guidance_scale": GUIDANCE_SCALE,
-    "image_precision": "bf16",
-    "held_out_regions": 4,
-    "held_out_samples": 512,
-}
-_MAPPED = (950, 700, 450, 200, 50)
-_ROUTER_SCENES = 32
-_SHOWN = 16
 
 
 def experiment_recipe(name: str, seed: int) -> TrainingRecipe:
@@ -117,63 +102,27 @@ def load_result(directory: Path) -> Any:
     return pipe
 
 
-def measure(run: Path, recipe: TrainingRecipe) -> Record:
-    """Quality and cost of what a run gave, on the test split; its first images go to a sheet."""
+def measure(run: Path, recipe: TrainingRecipe) -> tuple[Record, Measured]:
+    """What a run gave, measured on the test split."""
     pipe = load_result(run / "final")
-    test = ScenesDataset("test", size=SETTINGS["images"])
-    scenes = [test[i] for i in range(len(test))]
-    with tempfile.TemporaryDirectory() as directory:
-        held_out = encode_dataset(pipe, test, Path(directory), recipe.data.max_sequence_length)
-    images = _generate(pipe, scenes, recipe.name)
-    results: dict[str, Any] = {
-        "quality": measure_quality(load_judge(judge_path()), images, scenes).to_json_dict(),
-        "flops": flops_section(pipe, SETTINGS["num_inference_steps"]),
-        "training": read_json(run / "training_record.json"),
-    }
+    test = load_test_set(pipe)
+    measured = measure_pipeline(pipe, test, SETTINGS["num_inference_steps"], recipe.name)
+    results = measured.results
+    results["training"] = read_json(run / "training_record.json")
     results["training"].pop("recipe")
-    samples = _measure_held_out(pipe, held_out, results)
-    if is_routed(pipe.transformer):
-        results["compression"] = compression_section(get_compressor(pipe))
-        results["router_maps"] = scene_router_maps(pipe, scenes[0], _MAPPED, 0).to_json_dict()
-        results["router_auc"] = router_auc(pipe, scenes[:_ROUTER_SCENES]).to_json_dict()
     if isinstance(recipe.method, DiffCRConfig):
         history = read_history(run / "history.jsonl")
         target = recipe.method.target_compression_ratio
         results["trajectory"] = trajectory_section(history, target)
-        results["by_products"] = _measure_by_products(run, held_out)
+        results["by_products"] = _measure_by_products(run, test.encoded)
     record = make_record(
         "experiment",
         {**SETTINGS, "recipe": _described(recipe)},
         results,
         seeds={"training": recipe.seed, "images": 0, "held_out": 0},
-        samples=samples,
+        samples=measured.samples,
     )
-    # An earlier run's sheet is tracked: written sooner, the new one would make the record dirty.
-    with replacing_file(RECORDS / f"{recipe.name}.png") as temporary:
-        tile(images[:_SHOWN]).save(temporary, format="png")
-    return record
-
-
-def _generate(pipe: Any, scenes: Sequence[Scene], progress: str) -> list[Image.Image]:
-    captions = [scene.caption for scene in scenes]
-    device = pipe.transformer.device.type
-    with torch.autocast(device, dtype=torch.bfloat16):
-        return generate_images(
-            pipe,
-            captions,
-            num_inference_steps=SETTINGS["num_inference_steps"],
-            guidance_scale=SETTINGS["guidance_scale"],
-            batch_size=50,
-            progress=progress,
-        )
-
-
-def _measure_held_out(
-    pipe: Any, data: EncodedDataset, results: dict[str, Any]
-) -> dict[str, list[float]]:
-    loss = held_out_loss(pipe, data, SETTINGS["held_out_regions"], SETTINGS["held_out_samples"])
-    results["held_out_loss"] = loss.to_json_dict()
-    return {f"held_out_loss/region-{region}": list(v) for region, v in enumerate(loss.samples)}
+    return record, measured
 
 
 def _measure_by_products(run: Path, data: EncodedDataset) -> list[dict[str, Any]]:
@@ -182,7 +131,7 @@ def _measure_by_products(run: Path, data: EncodedDataset) -> list[dict[str, Any]
     for directory in sorted((run / "by-products").iterdir()):
         pipe = load_result(directory)
         row: dict[str, Any] = {"compression": compression_section(get_compressor(pipe))}
-        _measure_held_out(pipe, data, row)
+        measure_held_out(pipe, data, row)
         rows.append(row)
     return rows
 
@@ -202,7 +151,8 @@ def main() -> None:
                 continue
             run = train(recipe)
             if not arguments.train_only:
-                print(write_record(measure(run, recipe), RECORDS / f"{recipe.name}.json"))
+                record, measured = measure(run, recipe)
+                print(write_row(record, measured.images, recipe.name))
 
 
 if __name__ == "__main__":

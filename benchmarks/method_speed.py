@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from claim import METHODS, RESULTS
-from experiments import RUNS, SETTINGS, load_result
+from experiments import RUNS, load_result
+from measuring import SETTINGS
 from speed import summarised, timed_samples, training_step
 
 from diffcr.evaluation.generate import generate_images

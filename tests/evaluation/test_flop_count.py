@@ -60,7 +60,7 @@ def test_attention_pruning_saves_what_uniform_ratios_save(
     pruned = json.loads(_run(capsys, *_SIGMA, "--method", "at-edm", *shared))
     uniform = json.loads(_run(capsys, *_SIGMA, "--method", "mod", *shared))
     assert pruned["mean"]["linear"] == pytest.approx(uniform["mean"]["linear"], rel=2e-3)
-    assert len(pruned["per_region"]) == 10
+    assert len(pruned["per_region"]) == 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from diffcr.config.validation import require_between, require_choice, require_in
 Placement = Literal["attention", "mlp", "attention-mlp", "block"]
 Destinations = Literal["random", "top-left"]
 
-NOISE_LEVELS = 10
+_QUARTERS = 4
 _LARGEST_PRUNED_SHARE = 0.95
 
 
@@ -61,7 +61,7 @@ class ATEDMConfig:
         compression_ratio: Share of tokens that a layer skips, mean over all layers and noise
             levels. How large it may be depends on the two below.
         layers_per_group: Consecutive layers of a group, at least 2; the last group may be smaller.
-        early_regions: Of ten equal parts of the noise range, how many of the noisiest prune less.
+        early_regions: Of four equal parts of the noise range, how many of the noisiest prune less.
             (The paper's schedule prunes less in the first 15 of 50 steps.)
         early_share: What those prune, as a share of `compression_ratio`, in [0, 1]; the others
             prune more for it.
@@ -72,18 +72,18 @@ class ATEDMConfig:
     """
 
     method: ClassVar[str] = "at-edm"
-    timestep_regions: ClassVar[int] = NOISE_LEVELS
+    timestep_regions: ClassVar[int] = _QUARTERS
 
     compression_ratio: float = 0.2
     layers_per_group: int = 4
-    early_regions: int = 3
+    early_regions: int = 1
     early_share: float = 0.5
     page_rank_iterations: int = 10
 
     def __post_init__(self) -> None:
         require_integer("layers_per_group", self.layers_per_group, 2)
         require_integer("early_regions", self.early_regions, 0)
-        require_between("early_regions", self.early_regions, 0, NOISE_LEVELS - 1)
+        require_between("early_regions", self.early_regions, 0, _QUARTERS - 1)
         require_between("early_share", self.early_share, 0, 1)
         require_integer("page_rank_iterations", self.page_rank_iterations, 1)
         pruned_layers = 1 - 1 / self.layers_per_group
@@ -92,12 +92,12 @@ class ATEDMConfig:
 
     @property
     def _late_factor(self) -> float:
-        early = self.early_regions / NOISE_LEVELS
+        early = self.early_regions / _QUARTERS
         return (1 - early * self.early_share) / (1 - early)
 
     def region_ratio(self, region: int) -> float:
-        """Mean compression ratio of one of the ten parts of the noise range, 0 the cleanest."""
-        early = region >= NOISE_LEVELS - self.early_regions
+        """Mean compression ratio of one of the four parts of the noise range, 0 the cleanest."""
+        early = region >= _QUARTERS - self.early_regions
         return self.compression_ratio * (self.early_share if early else self._late_factor)
 
 

@@ -1,0 +1,66 @@
+"""Measure rows that need no training: `python benchmarks/untrained.py [NAME ...]`.
+
+A row is a file in `benchmarks/untrained/`: the embedded pipeline as it was pretrained, with a
+training-free method attached, or with fewer denoising steps. Its record is
+`benchmarks/results/experiments/NAME-seed-0.json`; what is there already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from measuring import RECORDS, ROOT, SETTINGS, load_test_set, measure_pipeline, write_row
+
+from diffcr.attachment import attach
+from diffcr.config import DenseConfig, config_from_json_dict, config_to_json_dict
+from diffcr.evaluation.records import make_record, read_record
+from diffcr.files import read_json
+from diffcr.pretrained import load_default_pipeline
+
+ROWS = ROOT / "benchmarks" / "untrained"
+
+
+def row_configuration(name: str) -> dict[str, Any]:
+    """The settings of all rows with the row's own, its method in full."""
+    row = {"method": {"method": DenseConfig.method}, **read_json(ROWS / f"{name}.json")}
+    method = config_from_json_dict(row["method"])
+    return {**SETTINGS, **row, "method": config_to_json_dict(method)}
+
+
+def is_current(name: str) -> bool:
+    """Whether there is a record of this very row."""
+    target = RECORDS / f"{name}-seed-0.json"
+    return target.exists() and read_record(target).configuration == row_configuration(name)
+
+
+def measure(name: str) -> None:
+    """Write the row's record."""
+    configuration = row_configuration(name)
+    pipe = load_default_pipeline()
+    method = config_from_json_dict(configuration["method"])
+    if not isinstance(method, DenseConfig):
+        attach(pipe, method)
+    steps = configuration["num_inference_steps"]
+    # Its timesteps are its own: fewer steps change nothing there.
+    held_out = steps == SETTINGS["num_inference_steps"]
+    measured = measure_pipeline(pipe, load_test_set(pipe), steps, name, held_out)
+    seeds = {"images": 0, "held_out": 0}
+    record = make_record(
+        "experiment", configuration, measured.results, seeds=seeds, samples=measured.samples
+    )
+    print(write_row(record, measured.images, f"{name}-seed-0"))
+
+
+def main() -> None:
+    """The command line."""
+    names = sorted(path.stem for path in ROWS.glob("*.json"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=", ".join(names))
+    for name in parser.parse_args().names:
+        if not is_current(name):
+            measure(name)
+
+
+if __name__ == "__main__":
+    main()

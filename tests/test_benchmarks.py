@@ -1,0 +1,39 @@
+"""Every row of the comparison is a configuration that the library accepts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from experiments import EXPERIMENTS, experiment_recipe
+from measuring import RECORDS, SETTINGS
+from untrained import ROWS, row_configuration
+
+from diffcr.config import config_from_json_dict
+from diffcr.evaluation.records import read_record
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.json")))
+def test_a_trained_row_is_the_shipped_recipe_but_for_what_it_says(name: str) -> None:
+    recipe = experiment_recipe(name, seed=1)
+    shipped = experiment_recipe("diffcr-lt-30", seed=1)
+    changes = json.loads((EXPERIMENTS / f"{name}.json").read_text())
+    ours, theirs = recipe.to_json_dict(), shipped.to_json_dict()
+    differing = {key for key in ours if ours[key] != theirs[key]} - {"name"}
+    assert differing <= set(changes)
+    assert ("lora" in name) == (recipe.finetune == "lora")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROWS.glob("*.json")))
+def test_an_untrained_row_is_measured_like_the_others(name: str) -> None:
+    configuration = row_configuration(name)
+    config_from_json_dict(configuration["method"])
+    differing = {key for key in SETTINGS if configuration[key] != SETTINGS[key]}
+    assert differing <= {"num_inference_steps"}
+
+
+def test_records_come_from_a_commit() -> None:
+    for path in sorted(RECORDS.glob("*.json")):
+        record = read_record(path)
+        assert record.commit is not None and not record.dirty, path
+        assert path.with_suffix(".png").exists()
