@@ -36,6 +36,7 @@ def make_tables(record: Record) -> list[Table]:
         "quality": _quality,
         "held_out_loss": _held_out,
         "router_maps": _router_maps,
+        "scores": _scores,
     }
     return [
         make(record.results[name]) for name, make in sections.items() if record.results.get(name)
@@ -168,4 +169,18 @@ def _router_maps(section: Mapping[str, Any]) -> Table:
         ("", *(f"t {timestep:.0f}" for timestep in section["timesteps"])),
         tuple(row for row in rows if len(row) > 1),
         f"For one test picture under noise: {section['caption']}.",
+    )
+
+
+def _scores(section: Mapping[str, Any]) -> Table:
+    rows = [
+        (name, f"{values['value']:.5g}", values["model"], values["resizer"])
+        for name, values in section.items()
+    ]
+    return Table(
+        "Scores of the images",
+        ("", "value", "model", "resizing"),
+        tuple(rows),
+        "clip and hps are mean cosines. Comparable with values of the same model, resizing, "
+        "reference and number of images.",
     )
