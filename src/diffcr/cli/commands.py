@@ -15,6 +15,7 @@ from diffcr.cli.inputs import (
     open_pipeline,
     read_prompts,
 )
+from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
@@ -156,6 +157,9 @@ def evaluate(
         record = measure(pipe, subjects, output, options, judge, bare=bare)
     report = write_report(record, output)
     typer.echo(f"report: {report.page}, record: {report.record}")
+
+
+app.command()(score)
 
 
 @app.command()

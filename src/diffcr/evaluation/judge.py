@@ -178,18 +178,3 @@ def _compare(logits: dict[str, Tensor], scene: SceneAttributes) -> dict[str, lis
     for name in BACKGROUND_CLASSES:
         verdict[name] = [int(logits[name].argmax()) == getattr(targets, name)]
     return verdict
-
-
-def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Squared Frechet distance of two Gaussians fitted to features [n, F] and [m, F].
-
-    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), in float64; the trace of the root is the sum of
-    the root's eigenvalues, taken of the symmetric S1^(1/2) S2 S1^(1/2).
-    """
-    a, b = first.double(), second.double()
-    gap = (a.mean(0) - b.mean(0)).square().sum()
-    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    return float(gap + cov_a.trace() + cov_b.trace() - 2 * cross)

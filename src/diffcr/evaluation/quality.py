@@ -12,9 +12,9 @@ from diffcr.evaluation.judge import (
     AttributeAccuracy,
     SceneJudge,
     attribute_accuracy,
-    frechet_distance,
     judge_features,
 )
+from diffcr.evaluation.metrics.frechet import frechet_distance
 from diffcr.scenes import Scene
 
 

@@ -37,6 +37,7 @@ def make_tables(record: Record) -> list[Table]:
         "held_out_loss": _held_out,
         "router_maps": _router_maps,
         "router_auc": _router_auc,
+        "scores": _scores,
     }
     return [
         make(record.results[name]) for name, make in sections.items() if record.results.get(name)
@@ -193,3 +194,17 @@ def _router_auc(section: Mapping[str, Any]) -> Table:
 
 def _with_error(value: float, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
+def _scores(section: Mapping[str, Any]) -> Table:
+    rows = [
+        (name, f"{values['value']:.5g}", values["model"], values["resizer"])
+        for name, values in section.items()
+    ]
+    return Table(
+        "Scores of the images",
+        ("", "value", "model", "resizing"),
+        tuple(rows),
+        "clip and hps are mean cosines. Comparable with values of the same model, resizing, "
+        "reference and number of images.",
+    )

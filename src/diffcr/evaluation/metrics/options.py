@@ -1,0 +1,77 @@
+"""Which metrics there are, and what each needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffcr.errors import DiffCRError
+
+# By the network whose features of images and of a reference are compared.
+DISTANCES = {"fid": "inception", "kid": "inception", "fd-dinov2": "dinov2", "cmmd": "cmmd"}
+PROMPT_METRICS = ("clip", "hps")
+METRICS = (*DISTANCES, *PROMPT_METRICS)
+HPS_VERSIONS = ("v2.0", "v2.1")
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What is measured, and with which weights.
+
+    A model is a directory, or a Hub id in the local cache.
+
+    Attributes:
+        metrics: Names of `METRICS`, at least one.
+        inception: TorchScript file, for fid and kid.
+        dinov2: DINOv2 model.
+        cmmd: CLIP model of CMMD.
+        clip: CLIP model of the CLIP score; it has no default because papers differ.
+        hps: HPSv2 in the format of transformers' `CLIPModel`.
+        hps_version: Which of `HPS_VERSIONS` it is.
+        kid_subsets: How many are drawn.
+        kid_subset_size: Images of each set in a subset.
+        seed: Of the subsets.
+        batch_size: Images per call of a network; changes results by rounding only.
+
+    Raises:
+        DiffCRError: A metric is not known or lacks its weights, or a number is below its least.
+    """
+
+    metrics: tuple[str, ...]
+    inception: Path | None = None
+    dinov2: str = "facebook/dinov2-large"
+    cmmd: str = "openai/clip-vit-large-patch14-336"
+    clip: str = ""
+    hps: str = ""
+    hps_version: str = ""
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise DiffCRError(f"there is no metric: choose from {', '.join(METRICS)}")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise DiffCRError(f"metric {name!r} is not known: choose from {', '.join(METRICS)}")
+        least = {"batch_size": 1, "kid_subsets": 1, "kid_subset_size": 2}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise DiffCRError(f"{name} is {getattr(self, name)}: give {smallest} or more")
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        if {"fid", "kid"} & set(self.metrics) and self.inception is None:
+            raise DiffCRError(
+                "fid and kid need Inception: give --inception FILE, docs/metrics.md says which"
+            )
+        if "clip" in self.metrics and not self.clip:
+            raise DiffCRError(
+                "clip needs a model: give --clip MODEL, that of the scores to compare with"
+            )
+        if "hps" in self.metrics and not (self.hps and self.hps_version in HPS_VERSIONS):
+            raise DiffCRError(
+                "hps needs converted weights and their version: give --hps MODEL and "
+                f"--hps-version {' or '.join(HPS_VERSIONS)}, docs/metrics.md says how"
+            )
