@@ -1,14 +1,12 @@
-"""What the experiments' records say of the claim, as tables: means and spread over the seeds."""
+"""What the experiments' records say of the claim, as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
-from diffcr.evaluation.records import Record, read_record
+from diffcr.evaluation.comparison import Row, Seeds, Value, accuracy, frechet, held_out, read_rows
+from diffcr.evaluation.records import read_record
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
@@ -19,142 +17,49 @@ METHODS = {
     "diffcr-lt-30-both": "DiffCR-LT, both branches",
     "diffcr-lt-30": "DiffCR-LT, sampled branches",
 }
+UNTRAINED = {
+    "dense-20-steps": "dense, as pretrained, 20 steps",
+    "dense-14-steps": "dense, as pretrained, 14 steps",
+    "tome-30": "ToMe 30 %, around the block",
+    "tome-30-mlp": "ToMe 30 %, around the MLP",
+    "tome-30-attention": "ToMe 30 %, around self-attention",
+    "at-edm-30": "AT-EDM 30 %",
+}
 
 
-@dataclass(frozen=True)
-class Seeds:
-    """One value per seed.
-
-    Attributes:
-        values: In the order of the seeds.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Over the seeds."""
-        return mean(self.values)
-
-    @property
-    def spread(self) -> float:
-        """Sample standard deviation over the seeds, 0 for one alone."""
-        return stdev(self.values) if len(self.values) > 1 else 0.0
-
-    def text(self, form: str, factor: float = 1.0) -> str:
-        """Mean and spread."""
-        centre = format(factor * self.mean, form)
-        if len(self.values) == 1:
-            return centre
-        return f"{centre} ± {format(factor * self.spread, form)}"
-
-    def differs_from(self, other: Seeds) -> bool:
-        """Whether the means are further apart than either spread."""
-        return abs(self.mean - other.mean) > max(self.spread, other.spread)
+def rows() -> dict[str, Row]:
+    """All rows that have records."""
+    return read_rows(RESULTS / "experiments")
 
 
-def experiments(name: str) -> list[Record]:
-    """A row's records, one per seed that was run."""
-    files = [RESULTS / "experiments" / f"{name}-seed-{seed}.json" for seed in SEEDS]
-    return [read_record(file) for file in files if file.exists()]
-
-
-def over_seeds(name: str, value: Callable[[Mapping[str, Any]], float]) -> Seeds:
-    """A value of a row's records."""
-    return Seeds(tuple(value(record.results) for record in experiments(name)))
-
-
-def held_out(results: Mapping[str, Any]) -> float:
-    """Mean noise error over the timestep regions."""
-    return float(results["held_out_loss"]["mean"])
-
-
-def frechet(results: Mapping[str, Any]) -> float:
-    """The judge's Frechet distance."""
-    return float(results["quality"]["judge_frechet_distance"])
-
-
-def accuracy(results: Mapping[str, Any]) -> float:
-    """Caption accuracy, a share."""
-    return float(results["quality"]["caption_accuracy"])
-
-
-def skipped(results: Mapping[str, Any]) -> float:
-    """Realised mean compression ratio."""
-    return float(results.get("compression", {"realised_mean": 0.0})["realised_mean"])
-
-
-def flops(kind: str) -> Callable[[Mapping[str, Any]], float]:
-    """Operations as a share of the dense model's, "total" or "linear"."""
-
-    def share(results: Mapping[str, Any]) -> float:
-        counts = results["flops"]
-        compressed = counts.get("compressed", counts["dense"])
-        return float(compressed[kind] / counts["dense"][kind])
-
-    return share
-
-
-def quality_rows(names: Mapping[str, str]) -> list[list[str]]:
-    """A row per method that has records: cost, then quality."""
-    rows = []
-    for name, title in names.items():
-        records = experiments(name)
-        if not records:
-            continue
-        regions = zip(
-            *(record.results["held_out_loss"]["noise"] for record in records), strict=True
-        )
-        rows.append(
-            [
-                title,
-                str(len(records)),
-                over_seeds(name, skipped).text(".1f", 100),
-                f"{100 * over_seeds(name, flops('total')).mean:.1f} "
-                f"({100 * over_seeds(name, flops('linear')).mean:.1f})",
-                " / ".join(f"{mean(values):.4f}" for values in regions),
-                over_seeds(name, held_out).text(".5f"),
-                over_seeds(name, accuracy).text(".1f", 100),
-                over_seeds(name, frechet).text(".0f"),
-            ]
-        )
-    return rows
-
-
-QUALITY_HEADER = (
-    "model",
-    "seeds",
-    "tokens skipped, %",
-    "FLOPs, total (linear), %",
-    "held-out error per region",
-    "mean",
-    "caption accuracy, %",
-    "judge's Frechet distance",
-)
-
-
-def closed_gap(name: str, value: Callable[[Mapping[str, Any]], float]) -> Seeds:
+def closed_gap(measured: dict[str, Row], name: str, value: Value) -> Seeds:
     """Share of the gap from uniform ratios to the dense model that a method closes, per seed."""
-    uniform, dense = over_seeds("mod-30", value), over_seeds("dense", value)
-    triples = zip(uniform.values, over_seeds(name, value).values, dense.values, strict=True)
-    return Seeds(tuple((u - v) / (u - d) for u, v, d in triples))
+    uniform, own, dense = (
+        measured[row].over_seeds(value).values for row in ("mod-30", name, "dense")
+    )
+    return Seeds(tuple((u - v) / (u - d) for u, v, d in zip(uniform, own, dense, strict=True)))
 
 
 def claim_rows() -> list[list[str]]:
     """What learned ratios keep of what uniform ones lose; none before every seed is measured."""
-    if any(len(experiments(name)) < len(SEEDS) for name in METHODS):
+    measured = rows()
+    if any(name not in measured or len(measured[name].records) < len(SEEDS) for name in METHODS):
         return []
-    rows = []
+    lines = []
     for name in ("diffcr-l-30", "diffcr-lt-30-both", "diffcr-lt-30"):
         for what, value in (("held-out error", held_out), ("Frechet distance", frechet)):
-            differs = over_seeds(name, value).differs_from(over_seeds("mod-30", value))
+            uniform = measured["mod-30"].over_seeds(value)
+            differs = measured[name].over_seeds(value).differs_from(uniform)
             title = f"{METHODS[name]}: share of the {what}'s gap, uniform to dense, that it closes"
-            rows.append([title, _gap_text(closed_gap(name, value), differs)])
-    sampled, both = (over_seeds(n, held_out) for n in ("diffcr-lt-30", "diffcr-lt-30-both"))
+            lines.append([title, _gap_text(closed_gap(measured, name, value), differs)])
+    sampled, both = (
+        measured[name].over_seeds(held_out) for name in ("diffcr-lt-30", "diffcr-lt-30-both")
+    )
     change = 100 * (sampled.mean / both.mean - 1)
-    compressed, dense = (over_seeds(n, accuracy) for n in ("diffcr-lt-30", "dense"))
+    compressed, dense = (measured[n].over_seeds(accuracy) for n in ("diffcr-lt-30", "dense"))
     points = 100 * (compressed.mean - dense.mean)
-    rows += [
+    return [
+        *lines,
         [
             "held-out error of sampled branches against both",
             _verdict(change, " %", sampled.differs_from(both)),
@@ -164,7 +69,6 @@ def claim_rows() -> list[list[str]]:
             _verdict(points, " points", compressed.differs_from(dense)),
         ],
     ]
-    return rows
 
 
 def _gap_text(share: Seeds, differs: bool) -> str:

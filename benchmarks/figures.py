@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from claim import METHODS, RESULTS, experiments
+from claim import METHODS, RESULTS, rows
 
 from diffcr.evaluation.records import read_record
 from diffcr.plotting.comparison import (
@@ -27,16 +27,17 @@ def main() -> None:
     pretraining = read_record(RESULTS / "pretraining.json").results["training"]["transformer"]
     steps = pretraining["recipe"]["steps"]
     plot_losses(pretraining["losses"], steps, IMAGES / "pretraining_loss.png")
-    seeds = experiments(SHIPPED)
+    measured = rows()
+    seeds = measured[SHIPPED].records
     tables = {f"seed {seed}": record for seed, record in enumerate(seeds)}
     plot_compression_tables(tables, IMAGES / "compression.png")
     plot_trajectories(seeds, IMAGES / "trajectory.png")
     plot_router_maps(seeds[0], IMAGES / "router_maps.png")
-    measured = {t: record for t, record in tables.items() if "router_auc" in record.results}
-    if measured:
-        plot_router_auc_tables(measured, IMAGES / "router_auc.png")
-    rows = {title: experiments(name) for name, title in METHODS.items()}
-    plot_loss_against_ratio({t: r for t, r in rows.items() if r}, IMAGES / "loss_against_ratio.png")
+    scored = {t: record for t, record in tables.items() if "router_auc" in record.results}
+    if scored:
+        plot_router_auc_tables(scored, IMAGES / "router_auc.png")
+    trained = {t: measured[name].records for name, t in METHODS.items() if name in measured}
+    plot_loss_against_ratio(trained, IMAGES / "loss_against_ratio.png")
     test = ScenesDataset("test", size=_COLUMNS)
     captions = [test[i].caption for i in range(_COLUMNS)]
     shown = ("dense", "mod-30", "diffcr-l-30", SHIPPED)

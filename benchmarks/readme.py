@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claim import METHODS, QUALITY_HEADER, RESULTS, claim_rows, quality_rows, speed_rows
+from claim import METHODS, RESULTS, UNTRAINED, claim_rows, rows, speed_rows
 
+from diffcr.evaluation.comparison import QUALITY_HEADER, quality_rows
 from diffcr.evaluation.records import read_record
 
 ROOT = Path(__file__).parents[1]
@@ -67,12 +68,19 @@ def pretraining_table() -> str:
 
 def quality_table() -> str:
     """Every fine-tuned row, mean and standard deviation over its seeds."""
-    return _table(QUALITY_HEADER, quality_rows(METHODS))
+    return _table(QUALITY_HEADER, quality_rows(rows(), METHODS))
 
 
 def lora_table() -> str:
     """The same with a LoRA in place of all weights."""
-    return _table(QUALITY_HEADER, quality_rows({f"{n}-lora": t for n, t in METHODS.items()}))
+    return _table(
+        QUALITY_HEADER, quality_rows(rows(), {f"{n}-lora": t for n, t in METHODS.items()})
+    )
+
+
+def untrained_table() -> str:
+    """Methods that are attached to the pipeline as it was pretrained, and fewer steps."""
+    return _table(QUALITY_HEADER, quality_rows(rows(), UNTRAINED))
 
 
 def claim_table() -> str:
@@ -109,6 +117,7 @@ TABLES = {
     "pretraining": pretraining_table,
     "quality": quality_table,
     "lora": lora_table,
+    "untrained": untrained_table,
     "claim": claim_table,
     "method speed": method_speed_table,
     "speed": speed_table,
