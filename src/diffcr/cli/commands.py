@@ -163,6 +163,21 @@ app.command()(score)
 
 
 @app.command()
+def report(
+    records: Annotated[Path, typer.Argument(help="Directory of records.")],
+    output: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the page.")] = False,
+) -> None:
+    """Show a directory of records as one page: tables, figures, and where they are from."""
+    check_output(output.parent)
+    if output.exists() and not force:
+        raise DiffCRError(f"{output} exists: give another --output, or --force to overwrite")
+    from diffcr.evaluation.overview import write_overview
+
+    typer.echo(f"report: {write_overview(records, output)}")
+
+
+@app.command()
 def flops(
     model: Annotated[
         str,

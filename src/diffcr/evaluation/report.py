@@ -7,22 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffcr.evaluation.page import make_page, table_html
 from diffcr.evaluation.records import Record, write_record
 from diffcr.evaluation.tables import Table, make_tables
 from diffcr.files import write_text
 from diffcr.plotting.evaluation import FigureFile, plot_all
 
 RECORD = "report.json"
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1a1a1a; background: #fff; }
-table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .9rem .2rem 0; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; white-space: pre; }
-.table { overflow-x: auto; }
-img { max-width: 100%; height: auto; }
-.note { color: #555; font-size: .9rem; margin-top: 0; }
-"""
 
 
 @dataclass(frozen=True)
@@ -62,34 +53,16 @@ def _page(record: Record, figures: Sequence[FigureFile], folder: Path, title: st
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [f"<p>{html.escape(note)}</p>" for note in record.results.get("notes", [])]
     parts += [_figure(figure, folder) for figure in figures]
-    parts += [_table(table) for table in make_tables(record)]
-    parts.append(_table(_provenance(record)))
+    parts += [table_html(table) for table in make_tables(record)]
+    parts.append(table_html(_provenance(record)))
     parts.append('<p>Everything above, with raw samples: <a href="report.json">report.json</a></p>')
-    head = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-    )
-    return head + "\n".join(parts) + "\n</body>\n</html>\n"
+    return make_page(title, parts)
 
 
 def _figure(figure: FigureFile, folder: Path) -> str:
     source = html.escape(figure.path.relative_to(folder).as_posix())
     title = html.escape(figure.title)
     return f'<h2>{title}</h2>\n<img src="{source}" alt="{title}">'
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.columns)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
-    note = f'\n<p class="note">{html.escape(table.note)}</p>' if table.note else ""
-    return (
-        f'<h2>{html.escape(table.title)}</h2>\n<div class="table"><table>\n<tr>{head}</tr>\n'
-        f"{rows}\n</table></div>{note}"
-    )
 
 
 def _provenance(record: Record) -> Table:
