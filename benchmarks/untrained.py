@@ -34,13 +34,19 @@ def is_current(name: str) -> bool:
     return target.exists() and read_record(target).configuration == row_configuration(name)
 
 
-def measure(name: str) -> None:
-    """Write the row's record."""
-    configuration = row_configuration(name)
+def open_row(configuration: dict[str, Any]) -> Any:
+    """The pipeline as it was pretrained, with the row's method attached."""
     pipe = load_default_pipeline()
     method = config_from_json_dict(configuration["method"])
     if not isinstance(method, DenseConfig):
         attach(pipe, method)
+    return pipe
+
+
+def measure(name: str) -> None:
+    """Write the row's record."""
+    configuration = row_configuration(name)
+    pipe = open_row(configuration)
     steps = configuration["num_inference_steps"]
     # Its timesteps are its own: fewer steps change nothing there.
     held_out = steps == SETTINGS["num_inference_steps"]
