@@ -48,8 +48,9 @@ def _untrained() -> dict[str, _Subject]:
     subjects = {}
     for name in sorted(path.stem for path in ROWS.glob("*.json")):
         configuration = row_configuration(name)
-        pipe = open_row(configuration)
-        subjects[name] = _Subject(pipe, configuration["num_inference_steps"])
+        if (RUNS / configuration.get("checkpoint", "")).exists():
+            pipe = open_row(configuration)
+            subjects[name] = _Subject(pipe, configuration["num_inference_steps"])
     return subjects
 
 
