@@ -20,7 +20,14 @@ if TYPE_CHECKING:
         supported_models,
     )
     from diffcr.compilation import compile
-    from diffcr.config import ATEDMConfig, DenseConfig, DiffCRConfig, MoDConfig, ToMeConfig
+    from diffcr.config import (
+        ATEDMConfig,
+        DenseConfig,
+        DiffCRConfig,
+        MoDConfig,
+        StructuredPruningConfig,
+        ToMeConfig,
+    )
     from diffcr.errors import DiffCRError
     from diffcr.io import load, save
     from diffcr.lora import add_lora
@@ -38,6 +45,7 @@ _HOMES = {
     "DenseConfig": "config",
     "DiffCRConfig": "config",
     "MoDConfig": "config",
+    "StructuredPruningConfig": "config",
     "ToMeConfig": "config",
     "DiffCRError": "errors",
     "load": "io",
@@ -51,6 +59,7 @@ __all__ = [
     "DiffCRConfig",
     "DiffCRError",
     "MoDConfig",
+    "StructuredPruningConfig",
     "ToMeConfig",
     "__version__",
     "add_lora",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from typing import Any, overload
 from warnings import warn
 
@@ -93,9 +92,10 @@ def attach(pipe_or_transformer: Any, config: MethodConfig) -> Attached[Any, Any]
 def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Attached[Any, Any]:
     """Let a transformer's blocks compute only the tokens that a method keeps.
 
-    A model with DiffCR freshly attached (gate "identity"), and one with a training-free method at a
-    ratio of 0, returns what the bare model returns, bit for bit. The host's blocks, parameters and
-    state-dict keys stay as they are; what a method adds is under `transformer.diffcr`.
+    A model with DiffCR freshly attached (gate "identity"), and one with another method at a ratio
+    of 0, returns what the bare model returns, bit for bit. The host's modules and state-dict keys
+    stay as they are, and its parameters, too, but for structured pruning, which puts others in
+    their place: make an optimizer after it. What a method adds is under `transformer.diffcr`.
 
     Args:
         pipe_or_transformer: A diffusers pipeline, or its transformer.
@@ -132,6 +132,7 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
             _refuse_patched(f"{name}.{attribute}", getattr(block, attribute))
     attached = make_for(transformer, config)
     transformer.add_module("diffcr", attached)
+    attached.enabled = True
     rows: dict[str, int] = {}
     for layer, (name, block, layout) in enumerate(blocks):
         group = name.rsplit(".", 1)[0]
@@ -156,6 +157,17 @@ def _routed_blocks(
     ]
 
 
+def host_blocks(transformer: nn.Module) -> list[nn.Module]:
+    """The blocks of a supported transformer."""
+    return [block for _, block, _ in _routed_blocks(transformer, family_of(transformer))]
+
+
+def forget_compiled(transformer: nn.Module) -> None:
+    """Undo `nn.Module.compile` on the blocks."""
+    for block in host_blocks(transformer):
+        vars(block).pop("_compiled_call_impl", None)
+
+
 def _refuse_patched(name: str, module: nn.Module) -> None:
     if "forward" in vars(module):
         raise DiffCRError(
@@ -177,14 +189,14 @@ def make_for(transformer: nn.Module, config: AttachedConfig) -> Attached[Any, An
     """A method's module for a transformer, on its device, not yet attached to it."""
     family = family_of(transformer)
     host_config: Any = transformer.config
-    layers = {group: len(getattr(transformer, group)) for group in family.block_groups}
-    device = next(transformer.parameters()).device
-    width = prod(host_config[key] for key in family.width)
-    host = HostFacts(layers, width, device, HostWeights.of(transformer))
+    block = family.shape(host_config, 0).block
+    host = HostFacts(transformer, family.block_groups, block, HostWeights.of(transformer))
     return make_attached(config, host).train(transformer.training)
 
 
 def _bind(block: nn.Module, bound: BoundBlock[Any], seam: MethodSeam) -> None:
+    if seam.block is None:
+        return
     vars(block)[BOUND_BLOCK] = bound
     vars(block)["forward"] = types.MethodType(seam.block, block)
     for name, forward in seam.parts.items():
@@ -204,7 +216,9 @@ def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
 def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     """Take routers and ratios off; the model computes all tokens as the bare model does.
 
-    Host weights that were fine-tuned stay as they are, and a warning says so.
+    Host weights that were fine-tuned stay as they are, and a warning says so. With structured
+    pruning the weights are again those from before `attach`, bit for bit: what was trained goes,
+    with DiffCR's LoRA, which fits the pruned layers alone, and a warning says that.
 
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
@@ -217,8 +231,8 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
     weights_changed = attached.base.have_changed(transformer)
-    blocks = _routed_blocks(transformer, family_of(transformer))
     seam = seam_of(attached.config)
+    blocks = [] if seam.block is None else _routed_blocks(transformer, family_of(transformer))
     for name, block, _ in blocks:
         forward = vars(block).get("forward")
         if getattr(forward, "__func__", None) is not seam.block:
@@ -235,6 +249,9 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     compiled = getattr(vars(transformer).get("forward"), "__func__", None)
     if getattr(compiled, "_torchdynamo_orig_callable", None) is type(transformer).forward:
         del vars(transformer)["forward"]
+    if attached.replaces_weights:
+        _put_weights_back(transformer, attached, weights_changed, restore)
+        return
     del transformer.diffcr
     if weights_changed:
         warn(
@@ -256,10 +273,29 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
         )
 
 
+def _put_weights_back(
+    transformer: nn.Module, attached: Attached[Any, Any], weights_changed: bool, restore: bool
+) -> None:
+    has_lora = lora.has_lora(transformer)
+    if has_lora:
+        lora.remove_lora(transformer)
+    attached.enabled = False
+    forget_compiled(transformer)
+    del transformer.diffcr
+    if weights_changed or (has_lora and not restore):
+        warn(
+            f"the model is the dense one again, and what was trained with "
+            f"{attached.config.method} is gone from it, LoRA included: diffcr.save keeps it",
+            DiffCRWarning,
+            stacklevel=3,
+        )
+
+
 @contextmanager
 def disabled(pipe_or_transformer: Any) -> Iterator[None]:
     """Within the context the model is the dense one: all tokens, no gate, adapters off. Host
-    weights that were fine-tuned stay as they are."""
+    weights that were fine-tuned stay as they are; with structured pruning the model is the one
+    before `attach`, whatever was fine-tuned."""
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
     previous, attached.enabled = attached.enabled, False

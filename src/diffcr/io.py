@@ -26,7 +26,6 @@ from diffcr.attachment import (
     find_transformer,
     get_attached,
     is_attached,
-    make_for,
 )
 from diffcr.config import (
     AttachedConfig,
@@ -72,10 +71,15 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
             that the model was attached with.
 
     Raises:
-        DiffCRError: DiffCR is not attached, or the directory holds something else.
+        DiffCRError: DiffCR is not attached, the directory holds something else, or the weights to
+            write are not in their place.
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
+    if attached.replaces_weights and not attached.enabled:
+        raise DiffCRError(
+            "within diffcr.disabled the model holds its dense weights: save outside of it"
+        )
     target = Path(directory)
     if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
         raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
@@ -125,7 +129,7 @@ def load(
 ) -> Attached[Any, Any]:
     """Attach a saved checkpoint to the base model that it was trained on.
 
-    Everything is read and checked before the model is touched.
+    Everything is read and checked before a weight of the model is changed.
 
     Args:
         pipe_or_transformer: The bare pipeline or transformer, or one with the same configuration
@@ -142,9 +146,9 @@ def load(
     attached = is_attached(transformer)
     base = get_attached(transformer).base if attached else HostWeights.of(transformer)
     _check_base(transformer, base, checkpoint)
-    _check_shapes(transformer, checkpoint)
     loaded = attach(transformer, checkpoint.config)
     try:
+        _check_shapes(transformer, loaded, checkpoint)
         lora.replace_lora(transformer, checkpoint.adapter)
     except DiffCRError:
         if not attached:
@@ -174,8 +178,10 @@ def _check_base(transformer: nn.Module, base: HostWeights, checkpoint: Checkpoin
         )
 
 
-def _check_shapes(transformer: nn.Module, checkpoint: Checkpoint) -> None:
-    expected = make_for(transformer, checkpoint.config).state_dict()
+def _check_shapes(
+    transformer: nn.Module, attached: Attached[Any, Any], checkpoint: Checkpoint
+) -> None:
+    expected = attached.state_dict()
     host = dict(host_parameters(transformer))
     unknown = sorted(
         {*expected}.symmetric_difference(checkpoint.state) | {*checkpoint.weights}.difference(host)

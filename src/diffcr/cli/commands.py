@@ -189,10 +189,10 @@ def flops(
         int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1)
     ] = 120,
     method: Annotated[
-        str, typer.Option(help="dense, mod, tome, at-edm, or diffcr with --checkpoint.")
+        str, typer.Option(help="dense, mod, tome, at-edm, pruning, or diffcr with --checkpoint.")
     ] = "",
     compression_ratio: Annotated[
-        float | None, typer.Option(help="For mod, tome and at-edm.", min=0, max=0.9)
+        float | None, typer.Option(help="For mod, tome, at-edm and pruning.", min=0, max=0.9)
     ] = None,
     placement: Annotated[
         str | None, typer.Option(help="For tome: attention, mlp, attention-mlp or block.")

@@ -86,20 +86,27 @@ def choose_method(
     Raises:
         DiffCRError: The arguments exclude each other, or the checkpoint is another model's.
     """
-    from diffcr.config import ATEDMConfig, MoDConfig, ToMeConfig, config_from_json_dict
+    from diffcr.config import (
+        ATEDMConfig,
+        MoDConfig,
+        StructuredPruningConfig,
+        ToMeConfig,
+        config_from_json_dict,
+    )
     from diffcr.core.flops import routed_costs
     from diffcr.core.ratios import kept_tokens
     from diffcr.methods.at_edm import pruning_costs
+    from diffcr.methods.pruning import pruned_costs
     from diffcr.methods.tome import merging_costs
 
-    known = ("", "dense", "mod", "tome", "at-edm", "diffcr")
+    known = ("", "dense", "mod", "tome", "at-edm", "pruning", "diffcr")
     if name not in known:
         raise DiffCRError(f"--method is {name!r}: choose from {', '.join(known[1:])}")
     given = {key: value for key, value in settings.items() if value is not None}
-    fixed = name in ("mod", "tome", "at-edm")
+    fixed = name in ("mod", "tome", "at-edm", "pruning")
     if fixed != ("compression_ratio" in given):
         raise DiffCRError(
-            "--compression-ratio and --method mod, tome or at-edm belong together: "
+            "--compression-ratio and --method mod, tome, at-edm or pruning belong together: "
             "give both or none"
         )
     if "placement" in given and name != "tome":
@@ -115,6 +122,8 @@ def choose_method(
         return ChosenMethod(name, merging_costs(config, shape))
     if isinstance(config, ATEDMConfig):
         return ChosenMethod(name, pruning_costs(config, shape))
+    if isinstance(config, StructuredPruningConfig):
+        return ChosenMethod(name, pruned_costs(config, shape))
     assert isinstance(config, MoDConfig)
     kept = kept_tokens(shape.image_tokens, round(10 * config.compression_ratio))
     return ChosenMethod(name, routed_costs(shape, [[kept]] * shape.layers))
@@ -128,9 +137,7 @@ def _checkpoints_method(checkpoint: str, model: str, shape: TransformerShape) ->
     from diffcr.pretrained import default_checkpoint_path
 
     if model and not checkpoint:
-        raise DiffCRError(
-            "DiffCR learns its ratios: give --checkpoint, or --method dense, mod, tome or at-edm"
-        )
+        raise DiffCRError("DiffCR learns its ratios: give --checkpoint, or another --method")
     directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
     stored = read_checkpoint(directory)
     config, ratios = stored.config, stored.state.get("ratios")
@@ -178,6 +185,6 @@ def open_bare_beside(pipe: Any, model: str) -> Any | None:
     from diffcr.attachment import find_transformer, get_attached, is_attached
 
     transformer = find_transformer(pipe)
-    if not is_attached(transformer) or not get_attached(pipe).base.have_changed(transformer):
+    if not is_attached(transformer) or not get_attached(pipe).changes_dense(transformer):
         return None
     return open_pipeline(model, "", dense=True)

@@ -147,7 +147,7 @@ def evaluate(
             results["router_auc"] = router_auc(pipe, chosen, seed=options.seed).to_json_dict()
     if is_attached(transformer):
         _measure_latency(pipe, subjects.prompts, options, results, samples)
-        if bare is None and get_attached(pipe).base.have_changed(transformer):
+        if bare is None and get_attached(pipe).changes_dense(transformer):
             results["notes"] = [_CHANGED_WEIGHTS]
     configuration = {"options": asdict(options), **_describe(pipe)}
     return make_record(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from diffcr.core.flops import TransformerShape
 from diffcr.core.ratios import TIMESTEPS
 from diffcr.errors import DiffCRError
 from diffcr.seam import BlockLayout
@@ -37,21 +39,21 @@ class Family:
             looking a family up imports nothing.
         block_groups: Attributes of the transformer that list the routed blocks, with the blocks'
             layout.
-        width: Key of the tokens' width in the compressor: the product of these config entries.
         timestep: Argument of the transformer's forward with the timestep.
         latents: Argument of the transformer's forward with the noisy latents, [B, C, h, w].
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
+        shape: From a transformer's configuration and a number of text tokens to its sizes.
     """
 
     name: str
     transformer_class: str
     block_groups: dict[str, BlockLayout]
-    width: tuple[str, ...]
     timestep: str
     latents: str
     lora_targets: tuple[str, ...]
     call_inputs: CallInputs
+    shape: Callable[[Mapping[str, Any], int], TransformerShape]
 
     def noise_levels(self, timestep: Any) -> list[float]:
         """Noise level in [0, 1] of each sample, or of all, from a DDPM timestep in [0, 1000].

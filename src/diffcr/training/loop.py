@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from diffcr.attachment import find_transformer
-from diffcr.compilation import compile
+from diffcr.compilation import compile, uncompile_blocks
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
@@ -46,7 +46,7 @@ class TrainingResult:
     Attributes:
         directory: Of the run; `final/` in it holds the trained weights.
         steps: Done.
-        mean_compression_ratio: Learned, None for the dense model.
+        mean_compression_ratio: Learned, None without routers.
         seconds: Spent in steps, over all resumptions.
     """
 
@@ -101,7 +101,7 @@ class _Trainer:
         trained = {n: p for n, p in self.transformer.named_parameters() if p.requires_grad}
         self.average = WeightAverage(trained, recipe.ema_decay)
         self.state = TrainedState(trained, self.average.values, optimizers)
-        if recipe.compile and self.compressor is not None:
+        if recipe.compile and not recipe.is_dense:
             compile(self.transformer)
         self.model, *self.optimizers = self.accelerator.prepare(self.transformer, *optimizers)
         self.draws = make_draws(recipe, dataset, self.accelerator.num_processes)
@@ -294,8 +294,8 @@ class _Trainer:
                 self.state.parameters[name].copy_(value)
         if self.compressor is not None:
             self.compressor.seed_branches(None)
-            if self.recipe.compile:
-                self.compressor.run_branch = None
+        if self.recipe.compile and not self.recipe.is_dense:
+            uncompile_blocks(self.transformer)
         self.transformer.eval()
 
     def _mean_ratio(self) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from diffcr.config import (
     DenseConfig,
     DiffCRConfig,
+    RoutedConfig,
     TrainedConfig,
     config_from_json_dict,
     config_to_json_dict,
@@ -119,7 +120,7 @@ class TrainingRecipe:
 
     Attributes:
         name: Of the run.
-        method: Configuration of DiffCR, of MoD, or of the dense model.
+        method: Configuration of DiffCR, of MoD, of structured pruning, or of the dense model.
         model: Pipeline directory or Hub id, the embedded default if empty.
         finetune: "lora", "full" (all host weights) or "none" (routers and ratios alone).
         lora_rank: Rank of the LoRA.
@@ -201,8 +202,10 @@ class TrainingRecipe:
             )
         if not isinstance(self.method, TrainedConfig):
             raise DiffCRError(f"method is {self.method.method!r}, which is not trained: attach it")
-        if isinstance(self.method, DenseConfig) and self.finetune == "none":
-            raise DiffCRError("finetune is 'none' for the dense method: there is nothing to train")
+        if not self.is_routed and self.finetune == "none":
+            raise DiffCRError(
+                f"finetune is 'none' for the {self.method.method} method: there is nothing to train"
+            )
         if isinstance(self.method, DenseConfig) and self.distillation_weight > 0:
             raise DiffCRError(
                 f"distillation_weight is {self.distillation_weight} for the dense method, which is "
@@ -213,6 +216,11 @@ class TrainingRecipe:
     def is_dense(self) -> bool:
         """Whether the bare model is trained."""
         return isinstance(self.method, DenseConfig)
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether there are routers to train."""
+        return isinstance(self.method, RoutedConfig)
 
     @property
     def timestep_regions(self) -> int:
