@@ -35,7 +35,7 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
         reason = str(error).strip().splitlines()[0]
         raise DiffCRError(f"no pipeline can be loaded from {name}: {reason}") from error
     family_of(find_transformer(pipe))
-    return pipe.to(device or _own_device())
+    return pipe.to(device or own_device())
 
 
 def size_multiple(pipe: Any) -> int:
@@ -45,7 +45,7 @@ def size_multiple(pipe: Any) -> int:
     return lcm(8, int(getattr(pipe, "vae_scale_factor", 8)) * patch)
 
 
-def _own_device() -> str:
+def own_device() -> str:
     """This process's GPU where there is one: under torchrun each has its own."""
     import torch
 
