@@ -94,7 +94,7 @@ def test_help_names_the_commands(
 ) -> None:
     assert _call(*arguments) == 0
     printed = capsys.readouterr().out
-    for command in ("train", "generate", "eval", "models", "demo"):
+    for command in ("train", "generate", "eval", "flops", "bench", "models", "demo"):
         assert command in printed
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffcr.attachment import get_attached
 from diffcr.config import DenseConfig, config_to_json_dict
+from diffcr.core.flops import LayerCost
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.contenders import DENSE, ROUTERS_SEED, Contender, build
 from diffcr.evaluation.flop_count import count_flops
@@ -15,7 +16,7 @@ from diffcr.evaluation.records import Record, make_record
 from diffcr.evaluation.speed import INPUTS_SEED
 from diffcr.evaluation.subject import WEIGHTS_SEED, Subject
 from diffcr.evaluation.tables import Table
-from diffcr.evaluation.timed_batch import Variant, Visit, measure_batch, visits_of
+from diffcr.evaluation.timed_batch import MIDDLE, Share, Variant, measure_batch, visits_of
 
 _MIB = 2**20
 
@@ -72,7 +73,12 @@ def bench(
         if result.left_out:
             left_out[str(batch_size)] = result.left_out
         samples |= {f"batch {batch_size}/{n}": list(s) for n, s in result.seconds.items()}
-    configuration = {**_describe(subject), **asdict(options), "methods": _described(chosen)}
+    configuration = {
+        **_describe(subject),
+        **asdict(options),
+        "batch_sizes": list(options.batch_sizes),
+        "methods": {c.name: config_to_json_dict(c.config) for c in chosen},
+    }
     seeds = {"weights": WEIGHTS_SEED, "routers": ROUTERS_SEED, "inputs": INPUTS_SEED}
     results = {"batches": batches, "left_out": left_out}
     return make_record("bench", configuration, results, seeds=seeds, samples=samples)
@@ -89,10 +95,6 @@ def _describe(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _described(contenders: Sequence[Contender]) -> dict[str, Any]:
-    return {contender.name: config_to_json_dict(contender.config) for contender in contenders}
-
-
 def _make_variants(
     subject: Subject, contenders: Sequence[Contender], with_compiled: bool
 ) -> list[Variant]:
@@ -102,16 +104,16 @@ def _make_variants(
             model = build(contender, subject.transformer, compiled=bool(suffix))
             is_dense = isinstance(contender.config, DenseConfig)
             costs = None if is_dense else get_attached(model).layer_costs(subject.shape)
-            variants.append(
-                Variant(
-                    contender.name + suffix,
-                    DENSE.name + suffix,
-                    model,
-                    visits_of(costs) if costs else (Visit(500, 1.0),),
-                    count_flops(subject.shape, costs, 1),
-                )
-            )
+            visits = visits_of(costs) if costs else (MIDDLE,)
+            names = (contender.name + suffix, DENSE.name + suffix)
+            variants.append(Variant(*names, model, visits, _flops_share(subject, costs)))
     return variants
+
+
+def _flops_share(subject: Subject, costs: Sequence[Sequence[LayerCost]] | None) -> Share:
+    count = count_flops(subject.shape, costs, batch_size=1)
+    mean, dense = count.mean, count.dense
+    return Share(mean.linear / dense.linear, mean.total / dense.total)
 
 
 def bench_tables(record: Record) -> list[Table]:

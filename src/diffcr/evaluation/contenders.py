@@ -113,7 +113,8 @@ def checkpoint_contender(directory_or_hub_id: str | Path) -> Contender:
 
 
 def build(contender: Contender, transformer: nn.Module, compiled: bool = False) -> nn.Module:
-    """A model under a method; weights are shared with the bare transformer, which stays bare.
+    """A model under a method, in eval mode; weights are shared with the bare transformer, which
+    stays bare. All of them are frozen: which kernels run depends on it.
 
     A checkpoint's LoRA is left out: merged into its layers it costs nothing. One with host weights
     gets a copy of them.

@@ -15,7 +15,6 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from diffcr.core.flops import LayerCost
 from diffcr.core.ratios import TIMESTEPS
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.flop_count import FlopCount
 from diffcr.evaluation.latency import LatencyRatio, Timing, time_interleaved
 from diffcr.evaluation.memory import PeakMemory, peak_memory
 from diffcr.evaluation.speed import forward_inputs
@@ -39,6 +38,9 @@ class Visit:
     weight: float
 
 
+MIDDLE = Visit(TIMESTEPS // 2, 1.0)
+
+
 def visits_of(costs: Sequence[Sequence[LayerCost]]) -> tuple[Visit, ...]:
     """Where to time a method that computes `costs`, [layers][regions]; weights sum to 1."""
     alike: dict[tuple[LayerCost, ...], list[int]] = {}
@@ -52,6 +54,14 @@ def visits_of(costs: Sequence[Sequence[LayerCost]]) -> tuple[Visit, ...]:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share per count of operations, see `diffcr.core.flops`."""
+
+    linear: float
+    total: float
+
+
+@dataclass(frozen=True)
 class Variant:
     """A method on a model, eager or compiled.
 
@@ -60,22 +70,14 @@ class Variant:
         baseline: Name of the dense variant that was made in the same way.
         model: The transformer.
         visits: Timesteps that are timed.
-        flops: Of one sample.
+        flops: Operations as a share of the dense model's.
     """
 
     name: str
     baseline: str
     model: nn.Module
     visits: tuple[Visit, ...]
-    flops: FlopCount
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share per count of operations, see `diffcr.core.flops`."""
-
-    linear: float
-    total: float
+    flops: Share
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,7 @@ def measure_batch(
 
 
 class _Batch:
-    def __init__(
-        self,
-        subject: Subject,
-        variants: Sequence[Variant],
-        batch_size: int,
-    ) -> None:
+    def __init__(self, subject: Subject, variants: Sequence[Variant], batch_size: int) -> None:
         self.device, self.batch_size = subject.device, batch_size
         timesteps = sorted({visit.timestep for v in variants for visit in v.visits})
         size = (batch_size, subject.side, subject.side, subject.text_tokens)
@@ -218,14 +215,8 @@ class _Batch:
         self, name: str, seconds: Mapping[str, Timing], memory: PeakMemory | None
     ) -> Measured:
         variant = self.variants[name]
-        mean, dense = variant.flops.mean, variant.flops.dense
-        return Measured(
-            LatencyRatio(seconds[variant.baseline], seconds[name]),
-            variant.baseline,
-            Share(mean.linear / dense.linear, mean.total / dense.total),
-            memory,
-            variant.visits,
-        )
+        latency = LatencyRatio(seconds[variant.baseline], seconds[name])
+        return Measured(latency, variant.baseline, variant.flops, memory, variant.visits)
 
 
 @torch.no_grad()
