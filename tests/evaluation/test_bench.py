@@ -31,6 +31,7 @@ from diffcr.evaluation.records import read_record, write_record
 from diffcr.evaluation.speed import forward_inputs
 from diffcr.evaluation.subject import Subject, open_subject
 from diffcr.evaluation.timed_batch import Measured, Share, Visit, visits_of
+from diffcr.families import published
 from diffcr.lora import add_lora
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from tests.hosts import denoise, inputs, pixart, trained_pixart
@@ -262,7 +263,28 @@ def test_the_peak_of_a_call_is_seen_and_what_was_freed_before_is_not() -> None:
     assert PeakMemory(5, 3, "cuda allocator").to_json_dict()["rise"] == 2
 
 
-def test_published_sizes_have_random_weights_and_dtypes_hold() -> None:
+def test_published_sizes_have_random_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 2}
+    small |= {"cross_attention_dim": 48, "caption_channels": 32}
+    monkeypatch.setattr(published, "_PIXART_XL", {**published._PIXART_XL, **small})
+    told = {"pixart-alpha-xl": 64, "pixart-sigma-xl": None}
+    monkeypatch.setattr(published, "_TOLD_SIZE_AT", told)
+    first, second = (open_subject("pixart-alpha-xl", 64).transformer for _ in range(2))
+    assert first.use_additional_conditions
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+    for model in told:
+        sized = ("--model", model, "--resolution", 64, "--method", "diffcr:0.3")
+        code, printed, _ = _run(capsys, *sized, "--pairs", 1, "--json")
+        assert code == 0
+        configuration = json.loads(printed)["configuration"]
+        assert (configuration["model"], configuration["random_weights"]) == (model, True)
+        assert (configuration["image_tokens"], configuration["text_tokens"]) == (16, 120)
+
+
+def test_the_dtype_holds_under_every_method() -> None:
     subject = open_subject("", None, "bfloat16")
     assert (subject.name, subject.random_weights) == ("scenes", False)
     assert subject.shape.image_tokens == 144
