@@ -12,6 +12,7 @@ from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
     from diffcr.core.flops import LayerCost, TransformerShape
+    from diffcr.evaluation.contenders import Contender
 
 
 def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
@@ -61,6 +62,39 @@ def choose_guidance(asked: float | None, model: str) -> float:
     from diffcr.pretrained import GUIDANCE_SCALE
 
     return asked if asked is not None else 4.5 if model else GUIDANCE_SCALE
+
+
+def check_record_file(file: Path, force: bool) -> None:
+    """Raises DiffCRError where a record cannot be written, or stands already: before the work."""
+    check_output(file.parent)
+    if file.is_dir():
+        raise DiffCRError(f"--output {file} is a directory: give a file")
+    if file.exists() and not force:
+        raise DiffCRError(f"{file} exists: give another --output, or --force to overwrite")
+
+
+def read_contenders(methods: list[str], checkpoint: str, model: str) -> list[Contender]:
+    """The methods that were named, then the checkpoint, that of the embedded default by itself.
+
+    Raises:
+        DiffCRError: There is none, one is not written as it has to be, or the checkpoint cannot be
+            read or cannot fit.
+    """
+    from diffcr.evaluation.contenders import checkpoint_contender, parse_contender
+    from diffcr.families.published import is_published
+    from diffcr.pretrained import default_checkpoint_path
+
+    contenders = [parse_contender(method) for method in methods]
+    if checkpoint and is_published(model):
+        raise DiffCRError(
+            f"{model} gets random weights, which no checkpoint belongs to: "
+            "give --model a pipeline directory, or --method diffcr:0.3"
+        )
+    if checkpoint or not model:
+        contenders.append(checkpoint_contender(checkpoint or default_checkpoint_path()))
+    if not contenders:
+        raise DiffCRError("nothing to compare with dense: give --method mod:0.2, or --checkpoint")
+    return contenders
 
 
 @dataclass(frozen=True)
