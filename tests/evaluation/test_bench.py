@@ -36,7 +36,7 @@ from diffcr.lora import add_lora
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 
-_METHODS = ("mod:0.2", "diffcr:0.3", "tome:0.3:block", "at-edm:0.3")
+_METHODS = ("mod:0.2", "diffcr:0.3", "tome:0.3:block", "at-edm:0.3", "pruning:0.3")
 _SUITE = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.sh"
 
 
@@ -65,7 +65,7 @@ def test_methods_are_named_with_ratio_and_placement() -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("guess:0.2", "with one of dense, diffcr, mod, tome, at-edm"),
+        ("guess:0.2", "with one of dense, diffcr, mod, tome, at-edm, pruning"),
         ("checkpoint", "NAME[:COMPRESSION_RATIO[:PLACEMENT]]"),
         ("", "such as tome:0.3:block"),
         ("tome:0.3:block:2", "NAME[:COMPRESSION_RATIO[:PLACEMENT]]"),
@@ -119,7 +119,8 @@ def test_a_method_computes_what_attach_alone_computes_on_the_same_weights(method
     model = build(contender, bare)
     own = {name: p for name, p in model.named_parameters() if not name.startswith("diffcr.")}
     assert own.keys() == dict(bare.named_parameters()).keys()
-    assert all(own[name] is parameter for name, parameter in bare.named_parameters())
+    shares = [own[name] is parameter for name, parameter in bare.named_parameters()]
+    assert all(shares) if method != "pruning:0.3" else not any(shares)
     alone = pixart()
     if method != "dense":
         attached = attach(alone, contender.config)
@@ -173,8 +174,8 @@ def test_regions_that_compute_the_same_are_visited_once() -> None:
     model = build(parse_contender("at-edm:0.3"), pixart())
     subject = _subject()
     late, early = visits_of(get_attached(model).layer_costs(subject.shape))
-    assert (late.weight, early.weight) == (0.7, 0.3)
-    assert late.timestep < 700 <= early.timestep
+    assert (late.weight, early.weight) == (0.75, 0.25)
+    assert late.timestep < 750 <= early.timestep
 
 
 def test_a_record_holds_every_forwards_seconds(
@@ -191,8 +192,9 @@ def test_a_record_holds_every_forwards_seconds(
             "mod:0.2/t 500",
             "diffcr:0.3/t 500",
             "tome:0.3:block/t 500",
-            "at-edm:0.3/t 350",
-            "at-edm:0.3/t 850",
+            "at-edm:0.3/t 375",
+            "at-edm:0.3/t 875",
+            "pruning:0.3/t 500",
         )
     }
     assert all(len(seconds) == 2 for seconds in record.samples.values())
@@ -200,8 +202,8 @@ def test_a_record_holds_every_forwards_seconds(
     assert list(measured) == ["dense", *_METHODS]
     dense = measured["dense"]
     assert dense["ratio_to_dense"] == dense["efficiency"]["total"] == 1
-    early, late = (record.samples[f"batch 3/at-edm:0.3/t {t}"] for t in (850, 350))
-    mean = sum(0.3 * a + 0.7 * b for a, b in zip(early, late, strict=True)) / 2
+    early, late = (record.samples[f"batch 3/at-edm:0.3/t {t}"] for t in (875, 375))
+    mean = sum(0.25 * a + 0.75 * b for a, b in zip(early, late, strict=True)) / 2
     assert measured["at-edm:0.3"]["median_seconds"] == pytest.approx(mean)
     assert "batch 3" in capsys.readouterr().err
     times, efficiencies, *_ = bench_tables(record)

@@ -21,6 +21,7 @@ from diffcr.config import (
     DiffCRConfig,
     MethodConfig,
     MoDConfig,
+    StructuredPruningConfig,
     ToMeConfig,
 )
 from diffcr.errors import DiffCRError
@@ -28,7 +29,7 @@ from diffcr.families import family_of
 from diffcr.io import load, read_checkpoint, resolve_checkpoint
 from diffcr.lora import remove_lora
 
-METHODS = ("dense", "diffcr", "mod", "tome", "at-edm")
+METHODS = ("dense", "diffcr", "mod", "tome", "at-edm", "pruning")
 ROUTERS_SEED = 0
 
 
@@ -96,6 +97,8 @@ def _make_config(name: str, ratio: float, placement: list[Any]) -> MethodConfig:
         return ToMeConfig(ratio, *placement)
     if name == "at-edm":
         return ATEDMConfig(ratio)
+    if name == "pruning":
+        return StructuredPruningConfig(ratio)
     uniform = MoDConfig(ratio)
     if name == "mod":
         return uniform
@@ -160,8 +163,8 @@ def _draw_routers(compressor: Compressor) -> None:
 def _compile(model: nn.Module) -> None:
     attached = getattr(model, "diffcr", None)
     if attached is not None:
-        routed = isinstance(attached, Compressor)
-        compile_attached(model, "block" if routed else "model")
+        alike = isinstance(attached, Compressor) or attached.replaces_weights
+        compile_attached(model, "block" if alike else "model")
         return
     for group in family_of(model).block_groups:
         blocks = getattr(model, group)
