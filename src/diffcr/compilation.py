@@ -8,9 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from diffcr.attachment import find_transformer, forget_compiled, get_attached, host_blocks
+from diffcr.attached_model import get_attached
+from diffcr.attachment import forget_compiled, host_blocks
 from diffcr.compressor import Compressor
 from diffcr.errors import DiffCRError
+from diffcr.families import find_transformer
 from diffcr.methods.diffcr import run_branch
 
 _RECOMPILE_LIMIT = 64

@@ -20,13 +20,8 @@ from torch import Tensor, nn
 
 from diffcr import lora
 from diffcr.attached import Attached
-from diffcr.attachment import (
-    attach,
-    detach,
-    find_transformer,
-    get_attached,
-    is_attached,
-)
+from diffcr.attached_model import get_attached, is_attached
+from diffcr.attachment import attach, detach
 from diffcr.config import (
     AttachedConfig,
     DenseConfig,
@@ -34,7 +29,7 @@ from diffcr.config import (
     config_to_json_dict,
 )
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.families import family_of
+from diffcr.families import family_of, find_transformer
 from diffcr.files import read_json, read_tensors, replacing_directory
 from diffcr.fingerprint import Fingerprint, HostWeights, host_parameters
 from diffcr.hardware import library_versions

@@ -14,7 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import diffcr
-from diffcr.attachment import attach, detach, disabled, get_attached, get_compressor
+from diffcr.attached_model import disabled, get_attached, get_compressor
+from diffcr.attachment import attach, detach
 from diffcr.config import StructuredPruningConfig
 from diffcr.core.flops import flops_per_region, pixart_shape
 from diffcr.errors import DiffCRError, DiffCRWarning

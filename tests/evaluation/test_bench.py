@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 import diffcr
-from diffcr.attachment import attach, find_transformer, get_attached
+from diffcr.attached_model import get_attached
+from diffcr.attachment import attach
 from diffcr.cli import main
 from diffcr.config import ATEDMConfig, DiffCRConfig, MoDConfig, ToMeConfig
 from diffcr.core.flops import LayerCost, LayerTokens
@@ -31,7 +32,7 @@ from diffcr.evaluation.records import read_record, write_record
 from diffcr.evaluation.speed import forward_inputs
 from diffcr.evaluation.subject import Subject, open_subject
 from diffcr.evaluation.timed_batch import Measured, Share, Visit, visits_of
-from diffcr.families import published
+from diffcr.families import find_transformer, published
 from diffcr.lora import add_lora
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from tests.hosts import denoise, inputs, pixart, trained_pixart

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import diffcr
-from diffcr.attachment import get_attached
+from diffcr.attached_model import get_attached
 from diffcr.compilation import compile
 from diffcr.config import StructuredPruningConfig
 from diffcr.training.history import read_history

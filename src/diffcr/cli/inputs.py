@@ -216,7 +216,8 @@ def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
 def open_bare_beside(pipe: Any, model: str) -> Any | None:
     """The pipeline without its checkpoint, where that changed host weights; None where
     `diffcr.disabled` gives the same."""
-    from diffcr.attachment import find_transformer, get_attached, is_attached
+    from diffcr.attached_model import get_attached, is_attached
+    from diffcr.families import find_transformer
 
     transformer = find_transformer(pipe)
     if not is_attached(transformer) or not get_attached(pipe).changes_dense(transformer):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffcr.attachment import get_attached
+from diffcr.attached_model import get_attached
 from diffcr.config import DenseConfig, config_to_json_dict
 from diffcr.core.flops import LayerCost
 from diffcr.errors import DiffCRError

@@ -10,14 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from diffcr.attachment import (
-    disabled,
-    find_transformer,
-    get_attached,
-    get_compressor,
-    is_attached,
-    is_routed,
-)
+from diffcr.attached_model import disabled, get_attached, get_compressor, is_attached, is_routed
 from diffcr.config import config_to_json_dict
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.cost import compression_section, flops_section
@@ -29,6 +22,7 @@ from diffcr.evaluation.records import Record, make_record
 from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import RouterMaps, router_maps, scene_router_maps
 from diffcr.evaluation.speed import denoiser_latency, pipeline_latency
+from diffcr.families import find_transformer
 from diffcr.scenes import Scene
 from diffcr.training.data import EncodedDataset
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from diffcr.attachment import find_transformer, get_attached
+from diffcr.attached_model import get_attached
 from diffcr.core.ratios import TIMESTEPS
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.latency import LatencyRatio, Timing, compare_latency
 from diffcr.evaluation.modes import evaluating, without_adapters
-from diffcr.families import family_of
+from diffcr.families import family_of, find_transformer
 
 INPUTS_SEED = 0
 

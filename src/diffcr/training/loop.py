@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from diffcr.attachment import find_transformer
 from diffcr.compilation import compile, uncompile_blocks
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
+from diffcr.families import find_transformer
 from diffcr.files import write_json
 from diffcr.hardware import hardware, library_versions
 from diffcr.training.average import WeightAverage

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffcr.attachment import parameter_groups
+from diffcr.attached_model import parameter_groups
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
 from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffcr.attachment import attach, disabled, get_compressor, is_attached
+from diffcr.attached_model import disabled, get_compressor, is_attached
+from diffcr.attachment import attach
 from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.core.ratios import BINS
