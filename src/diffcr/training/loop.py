@@ -157,6 +157,8 @@ class _Trainer:
 
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
+        if self._is_time_to_settle(step):
+            self._settle()
         factor = learning_rate_factor(self.recipe.optimizer, step, self.recipe.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -188,6 +190,25 @@ class _Trainer:
         )
         return values
 
+    def _is_time_to_settle(self, step: int) -> bool:
+        compressor = self.compressor
+        if compressor is None or not isinstance(self.recipe.method, DiffCRConfig):
+            return False
+        share = self.recipe.ratio_loss.settle
+        return share < 1 and not compressor.settled and step >= share * self.recipe.steps
+
+    def _settle(self) -> None:
+        assert self.compressor is not None
+        self.compressor.settle_ratios()
+        ratios = self.compressor.ratios
+        # An average of ratios from before would be rounded to other bins.
+        if (average := self.average.values.get("diffcr.ratios")) is not None:
+            average.copy_(ratios.detach())
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if any(parameter is ratios for parameter in group["params"]):
+                    group["peak_lr"] = 0.0
+
     def _mean(self, losses: list[torch.Tensor]) -> float:
         """Over micro-batches and processes."""
         return float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
@@ -210,7 +231,7 @@ class _Trainer:
                 self.teacher,
             )
             total = losses.total
-            if self.compressor is not None:
+            if self.compressor is not None and not self.compressor.settled:
                 total = total + self.compressor.ratio_loss(self.progress.ratio_loss_weight)
             self.accelerator.backward(total)
         return losses

@@ -95,7 +95,8 @@ class RatioLossRecipe:
 
     The mean ratio is expected to rise linearly to the target within the first `ramp` of the
     steps. Every `raise_every` steps at which it lags by more than `tolerance`, lambda is multiplied
-    with `growth`, up to `largest`.
+    with `growth`, up to `largest`. After `settle` of the steps the ratios are rounded to the bins
+    of inference and stay: the rest of the steps trains the model as it will be called.
     """
 
     weight: float = 3.0
@@ -104,8 +105,10 @@ class RatioLossRecipe:
     ramp: float = 0.5
     tolerance: float = 0.005
     largest: float = 100.0
+    settle: float = 1.0
 
     def __post_init__(self) -> None:
+        _require(0 < self.settle <= 1, "ratio_loss.settle", self.settle, "a value in (0, 1]")
         _require(self.weight >= 0, "ratio_loss.weight", self.weight, "0 or more")
         _require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
         _require(self.raise_every >= 1, "ratio_loss.raise_every", self.raise_every, "1 or more")
