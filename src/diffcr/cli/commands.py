@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import (
     check_output,
     check_size,
@@ -159,6 +160,7 @@ def evaluate(
     typer.echo(f"report: {report.page}, record: {report.record}")
 
 
+app.command()(inpaint)
 app.command()(score)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffcr.errors import DiffCRError
 from diffcr.inpainting.edits import Edit
-from diffcr.inpainting.masks import dilate, window_sum
+from diffcr.inpainting.masks import bounds, dilate, window_sum
 from diffcr.inpainting.membrane import match_boundary
 from diffcr.inpainting.pictures import Picture
 
@@ -43,11 +43,10 @@ def blend(edit: Edit, generated: NDArray[np.uint8], blending: Blending = "poisso
         return edit.picture
     if blending == "poisson":
         generated = match_boundary(generated, edit.working_pixels, edit.working_region)
-    rows, columns = (_extent(edit.region.any(axis=axis)) for axis in (1, 0))
-    window = (slice(*rows), slice(*columns))
+    window = bounds(edit.region)
     weights = feather_weights(edit.mask[window], edit.ring)
     pixels = edit.picture.pixels.copy()
-    pasted = _resized_part(generated, edit, rows, columns)
+    pasted = _resized_part(generated, edit, window)
     mixed = _mixed(pixels[window], pasted, weights)
     inside = edit.region[window]
     pixels[window][inside] = mixed[inside]
@@ -70,21 +69,17 @@ def feather_weights(mask: NDArray[np.bool_], ring: int) -> NDArray[np.float32]:
     return (window_sum(grown, radius) / area).astype(np.float32)
 
 
-def _extent(marks: NDArray[np.bool_]) -> tuple[int, int]:
-    places = np.flatnonzero(marks)
-    return int(places[0]), int(places[-1]) + 1
-
-
 def _resized_part(
-    generated: NDArray[np.uint8], edit: Edit, rows: tuple[int, int], columns: tuple[int, int]
+    generated: NDArray[np.uint8], edit: Edit, window: tuple[slice, slice]
 ) -> NDArray[np.uint8]:
     """The window of the generated picture at the picture's own size."""
     height, width = generated.shape[:2]
     if (height, width) == edit.region.shape:
-        return generated[slice(*rows), slice(*columns)]
+        return generated[window]
     down, across = height / edit.picture.height, width / edit.picture.width
-    box = (columns[0] * across, rows[0] * down, columns[1] * across, rows[1] * down)
-    size = (columns[1] - columns[0], rows[1] - rows[0])
+    rows, columns = window
+    box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
     part = Image.fromarray(generated).resize(size, Image.Resampling.LANCZOS, box=box)
     return np.asarray(part)
 

@@ -12,10 +12,15 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from diffcr.core.select import gather_tokens, put_back
 from diffcr.errors import DiffCRError
+
+# A pipeline's directory names this module, and diffusers looks for the base class of its models
+# in there (pipelines/pipeline_loading_utils.py, get_class_obj_and_candidates).
+__all__ = ["LazyTransformer2DModel", "ModelMixin"]
 
 
 class LazyTransformer2DModel(PixArtTransformer2DModel):  # type: ignore[misc]
@@ -107,12 +112,13 @@ class LazyTransformer2DModel(PixArtTransformer2DModel):  # type: ignore[misc]
         if hasattr(transformer, "diffcr"):
             raise DiffCRError("a method is attached to the model: call diffcr.detach first")
         config = {k: v for k, v in transformer.config.items() if not k.startswith("_")}
-        decoder = cls(**config, context_channels=context_channels)
+        decoder: Self = cls(**config, context_channels=context_channels)
         decoder.load_state_dict(transformer.state_dict(), strict=False)
         weight = next(transformer.parameters())
         if weight.dtype != decoder.dtype:
-            decoder = decoder.to(weight.dtype)
-        return decoder.to(weight.device).train(transformer.training)
+            decoder.to(weight.dtype)
+        decoder.to(weight.device).train(transformer.training)
+        return decoder
 
     def forward(
         self,

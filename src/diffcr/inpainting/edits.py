@@ -108,17 +108,21 @@ def prepare_edits(
 def _prepare(
     picture: Picture, mask: NDArray[np.bool_], size: WorkingSize, ring: int | None
 ) -> Edit:
-    shape = (picture.height, picture.width)
-    if mask.shape != shape:
-        raise DiffCRError(
-            f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels, the image {picture.width} x "
-            f"{picture.height}: give a mask of the image's size"
-        )
-    around = max(shape) // _RING if ring is None else ring
+    check_sizes(picture, mask)
+    around = max(mask.shape) // _RING if ring is None else ring
     region = dilate(mask, around)
     height, width = size.of(picture)
     pixels = resize_pixels(picture.pixels, height, width)
     return Edit(picture, mask, around, region, pixels, resize_mask(region, height, width))
+
+
+def check_sizes(picture: Picture, mask: NDArray[np.bool_]) -> None:
+    """Raises DiffCRError where a mask [H, W] is not as large as its picture."""
+    if mask.shape != (picture.height, picture.width):
+        raise DiffCRError(
+            f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels, the image {picture.width} x "
+            f"{picture.height}: give a mask of the image's size"
+        )
 
 
 def resize_pixels(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

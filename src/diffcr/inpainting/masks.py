@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from diffcr.inpainting.pictures import Picture, read_picture, separate
 
-_HALF = 128
+_HALF = np.float32(127.5)
 # Rec. 601, as PIL converts to greyscale.
 _LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -48,11 +48,23 @@ def read_masks(masks: Any) -> list[NDArray[np.bool_]]:
 
 
 def _where_white(picture: Picture) -> NDArray[np.bool_]:
-    luminance = picture.pixels @ np.asarray(_LUMINANCE, dtype=np.float32)
+    luminance = np.zeros(picture.pixels.shape[:2], dtype=np.float32)
+    for channel, weight in enumerate(_LUMINANCE):
+        luminance += np.float32(weight) * picture.pixels[..., channel]
     if picture.alpha is not None:
-        luminance *= picture.alpha / np.float32(255)
-    # White itself adds up to 254.99998 in float32: half a step below the threshold decides.
-    return np.asarray(luminance > _HALF - 0.5)
+        luminance *= picture.alpha.astype(np.float32) / 255
+    return luminance >= _HALF
+
+
+def bounds(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the smallest window that holds all masked pixels, of which there is one
+    at least, and `margin` more on each side where the picture has them."""
+    window = []
+    for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
+        places = np.flatnonzero(mask.any(axis=axis))
+        start, stop = int(places[0]) - margin, int(places[-1]) + 1 + margin
+        window.append(slice(max(start, 0), min(stop, length)))
+    return window[0], window[1]
 
 
 def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
@@ -101,6 +113,12 @@ def masked_tokens(mask: NDArray[np.bool_], pixels_per_token: int) -> Tensor:
 def token_indices(tokens: Tensor) -> Tensor:
     """Places of the masked tokens of a grid [rows, columns], row by row, [K] int64."""
     return tokens.flatten().nonzero().flatten()
+
+
+def latent_mask(grids: list[Tensor], patch_size: int) -> Tensor:
+    """Latents of masked tokens, [B, 1, h, w] bool, from grids [rows, columns] of tokens."""
+    tokens = torch.stack(grids).unsqueeze(1)
+    return tokens.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
 
 
 def mask_coverage(mask: NDArray[np.bool_], pixels_per_latent: int) -> Tensor:

@@ -12,11 +12,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcr.inpainting.masks import bounds
+
 Floats = NDArray[np.float32]
 _COARSEST = 8
 _MOST_ITERATIONS = 200
-# Of the residual, a hundredth of a grey level.
-_TOLERANCE = 0.01
+# Of the residual, in grey levels.
+_TOLERANCE = 0.02
+_TINY = np.float32(1e-30)
 
 
 def match_boundary(
@@ -36,8 +39,7 @@ def match_boundary(
     if region.all() or not region.any():
         return painted
     # One pixel more on each side holds the boundary.
-    rows, columns = (_extent(region.any(axis=axis)) for axis in (1, 0))
-    window = (slice(*rows), slice(*columns))
+    window = bounds(region, margin=1)
     inside = region[window]
     gap = original[window].astype(np.float32) - painted[window]
     corrected = painted.copy()
@@ -45,11 +47,6 @@ def match_boundary(
     limited = np.clip(np.rint(moved), 0, 255).astype(np.uint8)
     corrected[window] = np.where(inside[..., None], limited, painted[window])
     return corrected
-
-
-def _extent(marks: NDArray[np.bool_]) -> tuple[int, int]:
-    places = np.flatnonzero(marks)
-    return max(int(places[0]) - 1, 0), min(int(places[-1]) + 2, len(marks))
 
 
 def solve_membrane(values: Floats, inside: NDArray[np.bool_]) -> Floats:
@@ -85,29 +82,35 @@ def _halve(known: Floats, inside: NDArray[np.bool_]) -> tuple[Floats, NDArray[np
 def _conjugate_gradients(known: Floats, guess: Floats, inside: NDArray[np.bool_]) -> Floats:
     """`known` with the region filled; every channel is a system of its own."""
     within = inside[..., None].astype(np.float32)
-    neighbours = _neighbour_sum(np.ones_like(within))
+    neighbours = _neighbour_sum(np.ones(within.shape, dtype=np.float32))
 
     def apply(field: Floats) -> Floats:
         return (neighbours * field - _neighbour_sum(field)) * within
 
     solution = guess
-    residual = _neighbour_sum(known) * within - apply(solution)
+    residual: Floats = _neighbour_sum(known) * within - apply(solution)
     direction = residual
     energy = _dots(residual, residual)
     for _ in range(_MOST_ITERATIONS):
         if np.abs(residual).max() <= _TOLERANCE:
             break
         image = apply(direction)
-        step = energy / np.maximum(_dots(direction, image), np.finfo(np.float32).tiny)
+        step = _quotients(energy, _dots(direction, image))
         solution = solution + step * direction
         residual = residual - step * image
         previous, energy = energy, _dots(residual, residual)
-        direction = residual + energy / np.maximum(previous, np.finfo(np.float32).tiny) * direction
+        direction = residual + _quotients(energy, previous) * direction
     return known + solution
 
 
 def _dots(left: Floats, right: Floats) -> Floats:
-    return np.einsum("hwc,hwc->c", left, right)
+    products: Floats = np.einsum("hwc,hwc->c", left, right)
+    return products
+
+
+def _quotients(left: Floats, right: Floats) -> Floats:
+    quotients: Floats = np.divide(left, np.maximum(right, _TINY), dtype=np.float32)
+    return quotients
 
 
 def _neighbour_sum(field: Floats) -> Floats:

@@ -158,17 +158,17 @@ def _from_array(values: NDArray[Any], role: str) -> Picture:
 
 def _eight_bits(values: NDArray[Any], role: str) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
-        return np.asarray(values)
+        return values.astype(np.uint8, copy=False)
     if values.dtype == bool:
         return (values * np.uint8(255)).astype(np.uint8)
     if values.dtype == np.uint16:
         if role == "image":
             warn("a 16-bit picture is edited as an 8-bit one", DiffCRWarning, stacklevel=5)
-        return np.rint(values / (_DEEP / 255)).astype(np.uint8)
+        return np.asarray(np.rint(values / (_DEEP / 255)), dtype=np.uint8)
     if np.issubdtype(values.dtype, np.floating):
-        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise DiffCRError(
                 f"{role} has values outside [0, 1]: scale floats to it, or give uint8"
             )
-        return np.rint(values * 255).astype(np.uint8)
+        return np.asarray(np.rint(values * 255), dtype=np.uint8)
     raise DiffCRError(f"{role} has {values.dtype} values: give uint8, or floats in [0, 1]")
