@@ -13,12 +13,15 @@ from diffcr.errors import DiffCRError
 if TYPE_CHECKING:
     from PIL import Image
 
+# Formats that keep every pixel, the transparent ones' colours, too.
+_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+
 
 def inpaint(
     image: Annotated[Path, typer.Option(help="The picture.")],
     mask: Annotated[Path, typer.Option(help="Of its size: white is repainted, black stays.")],
     prompt: Annotated[str, typer.Option(help="What is to be seen.")],
-    out: Annotated[Path, typer.Option(help="File of the result; PNG keeps every pixel.")],
+    out: Annotated[Path, typer.Option(help="File of the result, .png or .tif.")],
     model: Annotated[
         str, typer.Option(help="Directory of a LazyInpaintPipeline; the embedded default if none.")
     ] = "",
@@ -74,16 +77,12 @@ def inpaint(
 
 
 def _check_target(out: Path, force: bool) -> None:
-    from PIL import Image
-
     if out.is_dir():
         raise DiffCRError(f"--out {out} is a directory: give a file")
+    if out.suffix.lower() not in _FORMATS:
+        raise DiffCRError(f"--out is {out.name}: give a name that ends in .png or .tif")
     if out.exists() and not force:
         raise DiffCRError(f"{out} exists: give another --out, or --force to overwrite")
-    if Image.registered_extensions().get(out.suffix.lower()) not in ("PNG", "WEBP", "TIFF", "BMP"):
-        raise DiffCRError(
-            f"--out is {out.name}: give a name that ends in .png, .tif, .bmp or .webp"
-        )
     check_output(out.parent)
 
 
@@ -99,13 +98,7 @@ def _open(model: str, checkpoint: str) -> Any:
 
 
 def _write(picture: Image.Image, out: Path) -> None:
-    from PIL import Image
-
     from diffcr.files import replacing_file
 
-    options = {"lossless": True} if out.suffix.lower() == ".webp" else {}
-    form = Image.registered_extensions()[out.suffix.lower()]
-    if form == "BMP" and picture.mode == "RGBA":
-        raise DiffCRError("the picture is transparent, which .bmp does not keep: give a .png")
     with replacing_file(out) as temporary:
-        picture.save(temporary, format=form, **options)
+        picture.save(temporary, format=_FORMATS[out.suffix.lower()])

@@ -69,7 +69,12 @@ def bounds(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
 
 def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """The pixels at most `radius` pixels away from a masked one, in rows and columns: [H, W]."""
-    return window_sum(mask, radius) > 0 if radius else mask
+    if radius == 0 or not mask.any():
+        return mask
+    window = bounds(mask, radius)
+    grown = np.zeros_like(mask)
+    grown[window] = window_sum(mask[window], radius) > 0
+    return grown
 
 
 def window_sum(mask: NDArray[np.bool_], radius: int) -> NDArray[np.int32]:
