@@ -82,6 +82,18 @@ def test_an_empty_mask_needs_no_model(run: _Run, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), photograph())
 
 
+def test_a_sixteen_bit_picture_is_edited_with_one_line(
+    run: _Run, model: Path, tmp_path: Path
+) -> None:
+    grey = photograph()[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "photo.png")
+    said = run(model=model).splitlines()
+    assert said.count("a 16-bit picture is edited as an 8-bit one") == 1
+    result = np.asarray(Image.open(tmp_path / "out.png"))
+    outside = box_mask() == 0
+    assert np.array_equal(result[outside], np.dstack([grey] * 3)[outside])
+
+
 def test_without_an_embedded_model_it_says_what_to_pass(
     run: _Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

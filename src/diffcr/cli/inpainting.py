@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diffcr.cli.inputs import check_output
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, DiffCRWarning
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,8 +51,11 @@ def inpaint(
     from diffcr.inpainting.pictures import open_image, read_pictures
 
     check_blending(blending)
-    picture, strokes = open_image(image), open_image(mask)
-    (original,), (white,) = read_pictures(picture), read_masks(strokes)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", DiffCRWarning)
+        (original,), (white,) = read_pictures(open_image(image)), read_masks(open_image(mask))
+    for note in notes:
+        typer.echo(str(note.message), err=True)
     check_sizes(original, white)
     if not white.any():
         from diffcr.inpainting.call import EMPTY_MASK
@@ -64,8 +68,8 @@ def inpaint(
 
     result = pipe(
         prompt.strip(),
-        image=picture,
-        mask_image=strokes,
+        image=original.to_pil(),
+        mask_image=white,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         generator=torch.Generator().manual_seed(seed),

@@ -71,17 +71,17 @@ class RegenerateImage:
         """
         side = self.pipe.vae_scale_factor * self.pipe.transformer.config.sample_size
         call = read_call(
-            prompt,
-            image,
-            mask_image,
-            WorkingSize(int(side), self.pixels_per_token, height, width),
-            num_inference_steps,
-            num_images_per_prompt,
-            generator,
-            latents,
-            blending,
-            dilation,
-            output_type,
+            prompt=prompt,
+            image=image,
+            mask_image=mask_image,
+            size=WorkingSize(int(side), self.pixels_per_token, height, width),
+            num_inference_steps=num_inference_steps,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            latents=latents,
+            blending=blending,
+            dilation=dilation,
+            output_type=output_type,
         )
 
         def generate(masked: Call) -> NDArray[np.uint8]:

@@ -61,6 +61,7 @@ class Call:
 
 
 def read_call(
+    *,
     prompt: str | list[str],
     image: Any,
     mask_image: Any,

@@ -48,7 +48,7 @@ class Picture:
 
 
 def open_image(path: Path) -> Image.Image:
-    """A picture file, read whole, in its own mode; the first frame of several.
+    """A picture file, read whole and upright, in its own mode; the first frame of several.
 
     Raises:
         DiffCRError: The file is missing, is not a picture, or is too large to be opened.
@@ -56,7 +56,7 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
             opened.load()
-            return opened.copy() if opened.getexif() == {} else ImageOps.exif_transpose(opened)
+            return ImageOps.exif_transpose(opened)
     except FileNotFoundError as error:
         raise DiffCRError(f"{path} is missing: give the file of a picture") from error
     except Image.DecompressionBombError as error:
@@ -78,7 +78,7 @@ def read_pictures(images: Any) -> list[Picture]:
     Raises:
         DiffCRError: It is none of these.
     """
-    return [_read(image, "image") for image in separate(images)]
+    return [read_picture(image) for image in separate(images)]
 
 
 def separate(images: Any) -> list[Any]:
@@ -104,7 +104,12 @@ def separate(images: Any) -> list[Any]:
     return [images]
 
 
-def _read(image: Any, role: str) -> Picture:
+def read_picture(image: Any, role: str = "image") -> Picture:
+    """A single PIL image or array; `role` names it in messages.
+
+    Raises:
+        DiffCRError: It is neither, or its mode, shape or values are not a picture's.
+    """
     if isinstance(image, Image.Image):
         return _from_pil(image, role)
     if isinstance(image, np.ndarray):
@@ -112,15 +117,6 @@ def _read(image: Any, role: str) -> Picture:
     raise DiffCRError(
         f"{role} is a {type(image).__name__}: give a PIL image, a numpy array or a torch tensor"
     )
-
-
-def read_picture(image: Any, role: str = "image") -> Picture:
-    """A single PIL image or array; `role` names it in messages.
-
-    Raises:
-        DiffCRError: It is neither, or its mode, shape or values are not a picture's.
-    """
-    return _read(image, role)
 
 
 def _from_pil(image: Image.Image, role: str) -> Picture:

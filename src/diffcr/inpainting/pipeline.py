@@ -144,17 +144,17 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
             DiffCRError: A picture and its mask differ in size, or an argument is outside its range.
         """
         call = read_call(
-            prompt,
-            image,
-            mask_image,
-            WorkingSize(self.working_side, self.pixels_per_token, height, width),
-            num_inference_steps,
-            num_images_per_prompt,
-            generator,
-            latents,
-            blending,
-            dilation,
-            output_type,
+            prompt=prompt,
+            image=image,
+            mask_image=mask_image,
+            size=WorkingSize(self.working_side, self.pixels_per_token, height, width),
+            num_inference_steps=num_inference_steps,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            latents=latents,
+            blending=blending,
+            dilation=dilation,
+            output_type=output_type,
         )
 
         def generate(masked: Call) -> NDArray[np.uint8]:
