@@ -128,6 +128,10 @@ def test_the_working_size_keeps_proportions_in_whole_tokens() -> None:
     ):
         edit = _edit(np.zeros((*shape, 3), np.uint8), np.ones(shape, bool))
         assert edit.working_region.shape == expected
+    picture = _edit(np.zeros((100, 50, 3), np.uint8), np.ones((100, 50), bool)).picture
+    assert WorkingSize(32, 8, height=64).of(picture) == (64, 32)
+    assert WorkingSize(32, 8, width=64).of(picture) == (128, 64)
+    assert WorkingSize(32, 8, height=8, width=64).of(picture) == (8, 64)
 
 
 def test_mistakes_are_named() -> None:

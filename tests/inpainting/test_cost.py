@@ -31,8 +31,8 @@ def test_the_encoders_count_agrees_with_torch() -> None:
 
 @pytest.mark.parametrize(("masked", "paper"), [(1024, 1085.1), (256, 285.8)])
 def test_the_decoder_is_as_large_as_the_papers(masked: int, paper: float) -> None:
-    """Table 2, Lazy Diffusion at masks of 512 x 512 and 256 x 256; joining tokens and the patches
-    of the whole picture are ours."""
+    """DiffCR's table of inpainting, Lazy Diffusion at masks of 512 x 512 and 256 x 256; joining
+    tokens and the patches of the whole picture are ours."""
     config = {**transformer_config("pixart-alpha-xl", 1024), "context_channels": 1152}
     count = dense_flops(decoder_shape(config, 120, masked)).linear / 1e9
     assert 0 <= count - paper < 0.02 * paper

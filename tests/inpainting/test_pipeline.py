@@ -16,6 +16,7 @@ import diffcr
 from diffcr.config import ATEDMConfig, DiffCRConfig, MoDConfig, ToMeConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
+from diffcr.inpainting.cache import cache_key
 from diffcr.inpainting.masks import dilate
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.pipelines import load_pipeline
@@ -142,6 +143,19 @@ def test_the_encoder_runs_again_only_for_other_visible_pixels(pipe: LazyInpaintP
         pipe.encoder.norm_out.bias.add_(1e-3)
     _paint(pipe, dilation=0)
     assert len(calls) == 4
+
+
+def test_the_cache_notices_a_single_layers_ratio() -> None:
+    encoder = tiny_encoder(layers=12)
+    compressor = diffcr.attach(encoder, DiffCRConfig(timestep_regions=1))
+    keys = [cache_key((encoder,), photograph())]
+    for layer in range(12):
+        with torch.no_grad():
+            compressor.ratios[layer] = 0.5
+        keys.append(cache_key((encoder,), photograph()))
+    with diffcr.disabled(encoder):
+        keys.append(cache_key((encoder,), photograph()))
+    assert len(set(keys)) == len(keys)
 
 
 def test_an_empty_mask_gives_the_image_back_and_says_so(pipe: LazyInpaintPipeline) -> None:

@@ -107,11 +107,8 @@ def match_tokens(states: Tensor, destinations: Tensor, merged: int) -> TokenMerg
     everywhere = torch.ones(batch, tokens, dtype=torch.int64, device=states.device)
     sources = _first(everywhere.scatter(1, destinations, 0), count)
     direction = functional.normalize(states.detach(), dim=-1)
-    source_rows, target_rows = (
-        gather_tokens(direction, sources),
-        gather_tokens(direction, destinations),
-    )
-    best = (source_rows @ target_rows.transpose(1, 2)).max(-1)
+    leavers, stayers = (gather_tokens(direction, places) for places in (sources, destinations))
+    best = (leavers @ stayers.transpose(1, 2)).max(-1)
     chosen = best.values.argsort(dim=-1, descending=True, stable=True)[:, :merged]
     leaving = sources.gather(1, chosen)
     target = destinations.gather(1, best.indices.gather(1, chosen))

@@ -1,7 +1,7 @@
 """Inpainting with a text-to-image pipeline as it is: what Lazy Diffusion is compared with.
 
-RegenerateImage and RegenerateCrop as Nitzan et al. name them (arXiv 2404.12382, Sec. 4). Neither is
-trained for inpainting; the known part of the picture enters as in Blended Latent Diffusion
+RegenerateImage and RegenerateCrop as Nitzan et al. name them (arXiv 2404.12382). Neither is trained
+for inpainting; the known part of the picture enters as in Blended Latent Diffusion
 (Avrahami et al. 2023): after every step, latents that are not masked are those of the picture at
 that step's noise.
 """
@@ -124,7 +124,8 @@ class RegenerateImage:
 
 class RegenerateCrop(RegenerateImage):
     """Denoises the tightest square around the mask at the model's own size: a fixed cost, and no
-    view of what is outside of the square."""
+    view of what is outside of the square. The square is cut from the picture at the model's size,
+    so that its result is blended as that of every other pipeline."""
 
     def _regenerate(
         self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float

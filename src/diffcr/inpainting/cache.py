@@ -51,13 +51,17 @@ def cache_key(models: Sequence[nn.Module], *arrays: NDArray[Any]) -> str:
         digest.update(f"{array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     for model in models:
-        weights = [*model.parameters(), *model.buffers()]
-        sampled = [
-            weight.detach().flatten()[:: weight.numel() // _SAMPLES + 1].to(torch.float32)
-            for weight in weights
-        ]
+        weights = dict(model.named_parameters()) | dict(model.named_buffers())
+        sampled = [_sample(name, weight.detach().flatten()) for name, weight in weights.items()]
         digest.update(torch.cat(sampled).cpu().numpy().tobytes())
         attached: Any = getattr(model, "diffcr", None)
         method = attached and (attached.config, attached.enabled)
-        digest.update(f"{weights[0].dtype} {model.training} {method}".encode())
+        digest.update(f"{next(model.parameters()).dtype} {model.training} {method}".encode())
     return digest.hexdigest()
+
+
+def _sample(name: str, values: Tensor) -> Tensor:
+    """Some values of a weight, which training changes as a whole; all of a method's own, of which
+    a caller may set a single one."""
+    stride = 1 if name.startswith("diffcr.") else len(values) // _SAMPLES + 1
+    return values[::stride].to(torch.float32)

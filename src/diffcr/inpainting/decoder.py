@@ -27,7 +27,7 @@ class LazyTransformer2DModel(PixArtTransformer2DModel):  # type: ignore[misc]
     """A PixArt transformer that denoises the masked tokens of a picture.
 
     Parameters are PixArt's under PixArt's names, and `context_projection`, which joins a context
-    token and a noise token on the channel axis (Lazy Diffusion; You et al., Sec. 5). It starts as
+    token and a noise token on the channel axis (Nitzan et al., arXiv 2404.12382). It starts as
     the identity on the noise half and 0 on the context half: with the weights of a text-to-image
     model and every token masked, the output is that model's, bit for bit in float32.
 

@@ -61,10 +61,14 @@ class WorkingSize:
     width: int | None = None
 
     def of(self, picture: Picture) -> tuple[int, int]:
-        """Height and width for a picture, where the caller asks for none: the longer side is the
-        model's, whether the picture is smaller or larger, and the other keeps the proportions as
-        well as whole tokens can."""
+        """Height and width for a picture. The longer side is the model's, whether the picture is
+        smaller or larger, unless the caller asks for another size; a side that is left open keeps
+        the proportions as well as whole tokens can."""
         scale = self.longest / max(picture.height, picture.width)
+        if self.height is not None:
+            scale = self.height / picture.height
+        elif self.width is not None:
+            scale = self.width / picture.width
         rounded = [
             max(round(length * scale / self.multiple), 1) * self.multiple
             for length in (picture.height, picture.width)

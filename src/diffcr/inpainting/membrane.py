@@ -4,7 +4,7 @@ Perez, Gangnet & Blake, "Poisson Image Editing", 2003: with the gradients of the
 the guide, its blend is that picture plus the solution of Laplace's equation with the difference of
 both pictures on the boundary. Solved by conjugate gradients, from coarse grids to fine ones
 (cascadic multigrid, Bornemann & Deuflhard 1996), in numpy alone: OpenCV's `seamlessClone` would be
-a dependency, and changes pixels of regions that touch the picture's border.
+a dependency for this one call.
 """
 
 from __future__ import annotations
