@@ -98,6 +98,9 @@ def test_under_the_mask_a_feathered_paste_is_what_was_generated() -> None:
     generated = photograph(seed=3)
     result = blend(edit, generated, "feather").pixels
     assert np.array_equal(result[edit.mask], generated[edit.mask])
+    weights = feather_weights(edit.mask, 4)[..., None]
+    before = photograph().astype(np.float32)
+    assert np.array_equal(result, np.rint(before + weights * (generated - before)))
 
 
 @pytest.mark.parametrize("blending", ["poisson", "feather"])

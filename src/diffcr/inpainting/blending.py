@@ -43,7 +43,8 @@ def blend(edit: Edit, generated: NDArray[np.uint8], blending: Blending = "poisso
         return edit.picture
     if blending == "poisson":
         generated = match_boundary(generated, edit.working_pixels, edit.working_region)
-    window = bounds(edit.region)
+    # With the ring once more around it, so that weights fade as they do in the whole picture.
+    window = bounds(edit.region, margin=edit.ring)
     weights = feather_weights(edit.mask[window], edit.ring)
     pixels = edit.picture.pixels.copy()
     pasted = _resized_part(generated, edit, window)
