@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffcr.evaluation.comparison import Row, Seeds, Value, accuracy, frechet, held_out, read_rows
@@ -10,13 +10,14 @@ from diffcr.evaluation.records import read_record
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
-METHODS = {
+CLAIMED = {
     "dense": "dense, continued",
     "mod-30": "uniform 30 % (MoD)",
     "diffcr-l-30": "DiffCR-L",
     "diffcr-lt-30-both": "DiffCR-LT, both branches",
     "diffcr-lt-30": "DiffCR-LT, sampled branches",
 }
+METHODS = {**CLAIMED, "pruning-30": "structured pruning 30 %"}
 UNTRAINED = {
     "dense-20-steps": "dense, as pretrained, 20 steps",
     "dense-14-steps": "dense, as pretrained, 14 steps",
@@ -43,7 +44,7 @@ def closed_gap(measured: dict[str, Row], name: str, value: Value) -> Seeds:
 def claim_rows() -> list[list[str]]:
     """What learned ratios keep of what uniform ones lose; none before every seed is measured."""
     measured = rows()
-    if any(name not in measured or len(measured[name].records) < len(SEEDS) for name in METHODS):
+    if any(name not in measured or len(measured[name].records) < len(SEEDS) for name in CLAIMED):
         return []
     lines = []
     for name in ("diffcr-l-30", "diffcr-lt-30-both", "diffcr-lt-30"):
@@ -87,7 +88,14 @@ def speed_rows() -> Sequence[Sequence[str]]:
     if not record.exists():
         return []
     results = read_record(record).results
+    titles = {**METHODS, **UNTRAINED}
     return [
-        [title, *(f"{results[what]['ratio_to_dense'].get(name, 1.0):.2f}" for what in results)]
-        for name, title in METHODS.items()
+        [title, *(_share(results[what]["ratio_to_dense"], name) for what in results)]
+        for name, title in titles.items()
+        if name in results["pipeline"]["median_seconds"]
     ]
+
+
+def _share(ratios: Mapping[str, float], name: str) -> str:
+    ratio = 1.0 if name == "dense" else ratios.get(name)
+    return "-" if ratio is None else f"{ratio:.2f}"

@@ -24,7 +24,7 @@ from measuring import (
 )
 
 import diffcr
-from diffcr.attachment import get_compressor
+from diffcr.attached_model import get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.cost import compression_section, trajectory_section

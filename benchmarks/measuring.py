@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pretrained import tile
 
-from diffcr.attachment import get_compressor, is_routed
+from diffcr.attached_model import get_compressor, is_routed
 from diffcr.evaluation.cost import compression_section, flops_section
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.held_out import held_out_loss

@@ -1,14 +1,16 @@
 """Time of every method side by side: `python benchmarks/method_speed.py [--rounds N]`.
 
-On what `benchmarks/experiments.py` trained with seed 0, all methods in turns in every round: the
-denoiser (16 samples, mean over the timestep regions), the pipeline (8 images, 20 steps, guidance),
-and a training step of all weights (32 samples, bfloat16, nothing compiled, AdamW).
+On what `benchmarks/experiments.py` trained with seed 0 and on the rows of `benchmarks/untrained/`,
+all in turns in every round: the denoiser (16 samples, mean over the timestep regions), the pipeline
+(8 images, guidance, the row's own number of steps), and, of what was trained, a training step of
+all weights (32 samples, bfloat16, nothing compiled, AdamW).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from claim import METHODS, RESULTS
 from experiments import RUNS, load_result
 from measuring import SETTINGS
 from speed import summarised, timed_samples, training_step
+from untrained import ROWS, open_row, row_configuration
 
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.records import make_record, write_record
@@ -27,12 +30,36 @@ _REGIONS = 4
 _IMAGES = 8
 
 
-def _pipeline(pipe: Any, prompts: list[str]) -> Callable[[], None]:
+@dataclass(frozen=True)
+class _Subject:
+    """A pipeline and the denoising steps that it takes."""
+
+    pipe: Any
+    steps: int
+
+
+def _trained() -> dict[str, _Subject]:
+    runs = {name: RUNS / f"{name}-seed-0" / "final" for name in METHODS}
+    steps = SETTINGS["num_inference_steps"]
+    return {name: _Subject(load_result(run), steps) for name, run in runs.items() if run.exists()}
+
+
+def _untrained() -> dict[str, _Subject]:
+    subjects = {}
+    for name in sorted(path.stem for path in ROWS.glob("*.json")):
+        configuration = row_configuration(name)
+        if (RUNS / configuration.get("checkpoint", "")).exists():
+            pipe = open_row(configuration)
+            subjects[name] = _Subject(pipe, configuration["num_inference_steps"])
+    return subjects
+
+
+def _pipeline(subject: _Subject, prompts: list[str]) -> Callable[[], None]:
     def run() -> None:
         generate_images(
-            pipe,
+            subject.pipe,
             prompts,
-            num_inference_steps=SETTINGS["num_inference_steps"],
+            num_inference_steps=subject.steps,
             guidance_scale=SETTINGS["guidance_scale"],
             batch_size=len(prompts),
         )
@@ -56,20 +83,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    pipes = {name: load_result(RUNS / f"{name}-seed-0" / "final") for name in METHODS}
+    trained = _trained()
+    subjects = trained | _untrained()
     test = ScenesDataset("test", size=_IMAGES)
     prompts = [test[i].caption for i in range(_IMAGES)]
+    whole = SETTINGS["num_inference_steps"]
     calls = {
-        "denoiser": {n: sweep_regions(p, 16, _REGIONS) for n, p in pipes.items()},
-        "pipeline": {n: _pipeline(p, prompts) for n, p in pipes.items()},
-        "training step": {n: _training(p, 32) for n, p in pipes.items()},
+        "denoiser": {
+            name: sweep_regions(subject.pipe, 16, _REGIONS)
+            for name, subject in subjects.items()
+            if subject.steps == whole
+        },
+        "pipeline": {name: _pipeline(subject, prompts) for name, subject in subjects.items()},
+        "training step": {name: _training(s.pipe, 32) for name, s in trained.items()},
     }
     samples: dict[str, list[float]] = {}
     results = {}
     for what, runs in calls.items():
         rounds = arguments.rounds // 3 if what == "pipeline" else arguments.rounds
-        for pipe in pipes.values():
-            pipe.transformer.train(what == "training step")
+        for subject in subjects.values():
+            subject.pipe.transformer.train(what == "training step")
         seconds = timed_samples(runs, rounds)
         results[what] = summarised(seconds)
         samples |= {f"{what}/{name}": values for name, values in seconds.items()}

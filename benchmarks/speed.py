@@ -1,7 +1,7 @@
 """Speed of routing, measured side by side: `python benchmarks/speed.py forward|precision|step`.
 
-forward: PixArt-Sigma XL/2's configuration with random weights at 512 x 512, batch 1: the dense
-forward against 20 and 50 % compression of every layer.
+forward: `diffcr bench` on PixArt-Sigma XL/2's configuration at 512 x 512, batch 1: the dense
+forward against 20, 30 and 50 % compression of every layer, and training-free methods at 30 %.
 precision: a training step of the embedded pipeline's transformer in float32, and in bfloat16 with
 either kernel of attention.
 step: a fine-tuning step of the embedded pipeline's transformer with LoRA: the dense model against
@@ -15,62 +15,31 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from rich.console import Console
 
 import diffcr
+from diffcr.evaluation.bench import BenchOptions, bench, bench_tables
+from diffcr.evaluation.console import show_tables
+from diffcr.evaluation.contenders import parse_contender
 from diffcr.evaluation.latency import time_interleaved
 from diffcr.evaluation.records import make_record, write_record
-from diffcr.families.published import transformer_config
+from diffcr.evaluation.subject import open_subject
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.training.run import attention_kernel
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def pixart_sigma_xl() -> PixArtTransformer2DModel:
-    """PixArt-Sigma XL/2 for 512 x 512, random weights."""
-    torch.manual_seed(0)
-    config = transformer_config("pixart-sigma-xl", 512)
-    return PixArtTransformer2DModel(norm_type="ada_norm_single", **config)
+FORWARD_METHODS = ("diffcr:0.2", "diffcr:0.3", "diffcr:0.5", "tome:0.3:block", "at-edm:0.3")
 
 
 def measure_forward(pairs: int) -> None:
-    transformer = pixart_sigma_xl().eval()
-    started = perf_counter()
-    compressor = diffcr.attach(transformer, diffcr.DiffCRConfig(timestep_regions=1))
-    attach_seconds = perf_counter() - started
-    with torch.no_grad():
-        for router in compressor.routers.values():
-            router.normal_()
-    inputs: dict[str, Any] = {
-        "hidden_states": torch.randn(1, 4, 64, 64),
-        "encoder_hidden_states": torch.randn(1, 120, 4096),
-        "timestep": torch.tensor([500]),
-        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
-    }
-
-    def dense() -> None:
-        with torch.no_grad(), diffcr.disabled(transformer):
-            transformer(**inputs)
-
-    def compressed(ratio: float) -> Callable[[], None]:
-        def run() -> None:
-            compressor.set_compression_ratios(ratio)
-            with torch.no_grad():
-                transformer(**inputs)
-
-        return run
-
-    runs = {"dense": dense} | {f"{r:.0%}": compressed(r) for r in (0.2, 0.5)}
-    samples = timed_samples(runs, pairs)
-    added = sum(p.numel() for p in compressor.parameters())
-    total = sum(p.numel() for p in transformer.parameters()) - added
-    extra = {"attach_seconds": attach_seconds, "added_parameters": added / total}
-    write_speed("forward-pixart-sigma-xl-512", samples, pairs, extra)
+    subject = open_subject("pixart-sigma-xl", 512)
+    contenders = [parse_contender(method) for method in FORWARD_METHODS]
+    record = bench(subject, contenders, BenchOptions(pairs=pairs))
+    show_tables(bench_tables(record), Console())
+    print(write_record(record, RESULTS / "forward-pixart-sigma-xl-512.json"))
 
 
 def measure_step(pairs: int, batch: int) -> None:

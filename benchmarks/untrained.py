@@ -1,8 +1,10 @@
 """Measure rows that need no training: `python benchmarks/untrained.py [NAME ...]`.
 
 A row is a file in `benchmarks/untrained/`: the embedded pipeline as it was pretrained, with a
-training-free method attached, or with fewer denoising steps. Its record is
-`benchmarks/results/experiments/NAME-seed-0.json`; what is there already is not measured again.
+training-free method attached, or with fewer denoising steps; or what a run of
+`benchmarks/experiments.py` left on its way to a larger ratio ("checkpoint", below
+`runs/experiments/`). Its record is `benchmarks/results/experiments/NAME-seed-0.json`; what is there
+already is not measured again.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from experiments import RUNS, load_result
 from measuring import RECORDS, ROOT, SETTINGS, load_test_set, measure_pipeline, write_row
 
 from diffcr.attachment import attach
 from diffcr.config import DenseConfig, config_from_json_dict, config_to_json_dict
+from diffcr.errors import DiffCRError
 from diffcr.evaluation.records import make_record, read_record
 from diffcr.files import read_json
 from diffcr.pretrained import load_default_pipeline
@@ -23,7 +27,10 @@ ROWS = ROOT / "benchmarks" / "untrained"
 
 def row_configuration(name: str) -> dict[str, Any]:
     """The settings of all rows with the row's own, its method in full."""
-    row = {"method": {"method": DenseConfig.method}, **read_json(ROWS / f"{name}.json")}
+    row = read_json(ROWS / f"{name}.json")
+    if "checkpoint" in row:
+        return {**SETTINGS, **row}
+    row = {"method": {"method": DenseConfig.method}, **row}
     method = config_from_json_dict(row["method"])
     return {**SETTINGS, **row, "method": config_to_json_dict(method)}
 
@@ -34,13 +41,28 @@ def is_current(name: str) -> bool:
     return target.exists() and read_record(target).configuration == row_configuration(name)
 
 
-def measure(name: str) -> None:
-    """Write the row's record."""
-    configuration = row_configuration(name)
+def open_row(configuration: dict[str, Any]) -> Any:
+    """The embedded pipeline as the row wants it.
+
+    Raises:
+        DiffCRError: The run that its checkpoint is from was not trained here.
+    """
+    if "checkpoint" in configuration:
+        checkpoint = RUNS / configuration["checkpoint"]
+        if not checkpoint.is_dir():
+            raise DiffCRError(f"{checkpoint} is missing: train it with benchmarks/experiments.py")
+        return load_result(checkpoint)
     pipe = load_default_pipeline()
     method = config_from_json_dict(configuration["method"])
     if not isinstance(method, DenseConfig):
         attach(pipe, method)
+    return pipe
+
+
+def measure(name: str) -> None:
+    """Write the row's record."""
+    configuration = row_configuration(name)
+    pipe = open_row(configuration)
     steps = configuration["num_inference_steps"]
     # Its timesteps are its own: fewer steps change nothing there.
     held_out = steps == SETTINGS["num_inference_steps"]

@@ -94,7 +94,8 @@ def test_help_names_the_commands(
 ) -> None:
     assert _call(*arguments) == 0
     printed = capsys.readouterr().out
-    for command in ("train", "generate", "eval", "score", "models", "demo"):
+    commands = ("train", "generate", "eval", "score", "flops", "bench", "report", "models", "demo")
+    for command in commands:
         assert command in printed
 
 

@@ -11,6 +11,7 @@ from diffcr.config import (
     DenseConfig,
     DiffCRConfig,
     MoDConfig,
+    StructuredPruningConfig,
     ToMeConfig,
     config_from_json_dict,
     config_to_json_dict,
@@ -60,6 +61,7 @@ def test_json_round_trip() -> None:
         MoDConfig(compression_ratio=0.3),
         ToMeConfig(placement="block"),
         ATEDMConfig(early_regions=0),
+        StructuredPruningConfig(0.35),
     ):
         assert config_from_json_dict(config_to_json_dict(config)) == config
 
@@ -67,5 +69,5 @@ def test_json_round_trip() -> None:
 def test_an_unknown_key_suggests_the_nearest() -> None:
     with pytest.raises(DiffCRError, match="did you mean 'timestep_regions'"):
         config_from_json_dict({"method": "diffcr", "timestep_region": 4})
-    with pytest.raises(DiffCRError, match="known are at-edm, dense, diffcr, mod, tome"):
+    with pytest.raises(DiffCRError, match="known are at-edm, dense, diffcr, mod, pruning, tome"):
         config_from_json_dict({"method": "guess"})

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 import diffcr.io
-from diffcr.attachment import find_transformer
 from diffcr.demo import DemoPlan, check_demo, demo_recipe, demonstrate, run_demo
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.judge import JudgeConfig, SceneJudge
 from diffcr.evaluation.records import read_record
 from diffcr.evaluation.run import EvaluationOptions
+from diffcr.families import find_transformer
 from tests.pipelines import tiny_pixart_pipeline
 
 PLAN = DemoPlan(

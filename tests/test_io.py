@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import diffcr
-from diffcr.attachment import get_compressor, is_attached
+from diffcr.attached_model import get_compressor, is_attached
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.fingerprint import take_fingerprint

@@ -37,10 +37,13 @@ def test_configurations_and_errors_need_no_torch() -> None:
 def test_public_names() -> None:
     # get_compressor is for benchmarks and own training loops that load an attached model.
     assert set(diffcr.__all__) - {"get_compressor"} == {
+        "ATEDMConfig",
         "DenseConfig",
         "DiffCRConfig",
         "DiffCRError",
         "MoDConfig",
+        "StructuredPruningConfig",
+        "ToMeConfig",
         "__version__",
         "add_lora",
         "attach",

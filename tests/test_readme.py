@@ -16,6 +16,12 @@ def test_tables_are_those_of_the_committed_records() -> None:
     assert readme.filled(README) == README
 
 
+def test_both_forms_of_the_forwards_record_are_read() -> None:
+    measured = {"diffcr:0.2": {"ratio_to_dense": 0.8}, "diffcr:0.5": {"ratio_to_dense": 0.5}}
+    ratios = readme._forward_ratios({"batches": {"1": measured}})
+    assert ratios == readme._forward_ratios({"ratio_to_dense": {"20%": 0.8, "50%": 0.5}})
+
+
 def test_what_the_readme_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     local = [link for link in links if "://" not in link]

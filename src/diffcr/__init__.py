@@ -10,34 +10,36 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffcr.attachment import (
-        attach,
-        detach,
-        disabled,
-        get_compressor,
-        parameter_groups,
-        summary,
-        supported_models,
-    )
+    from diffcr.attached_model import disabled, get_compressor, parameter_groups, summary
+    from diffcr.attachment import attach, detach
     from diffcr.compilation import compile
-    from diffcr.config import ATEDMConfig, DenseConfig, DiffCRConfig, MoDConfig, ToMeConfig
+    from diffcr.config import (
+        ATEDMConfig,
+        DenseConfig,
+        DiffCRConfig,
+        MoDConfig,
+        StructuredPruningConfig,
+        ToMeConfig,
+    )
     from diffcr.errors import DiffCRError
+    from diffcr.families import supported_models
     from diffcr.io import load, save
     from diffcr.lora import add_lora
 
 _HOMES = {
     "attach": "attachment",
     "detach": "attachment",
-    "disabled": "attachment",
-    "get_compressor": "attachment",
-    "parameter_groups": "attachment",
-    "summary": "attachment",
-    "supported_models": "attachment",
+    "disabled": "attached_model",
+    "get_compressor": "attached_model",
+    "parameter_groups": "attached_model",
+    "summary": "attached_model",
+    "supported_models": "families",
     "compile": "compilation",
     "ATEDMConfig": "config",
     "DenseConfig": "config",
     "DiffCRConfig": "config",
     "MoDConfig": "config",
+    "StructuredPruningConfig": "config",
     "ToMeConfig": "config",
     "DiffCRError": "errors",
     "load": "io",
@@ -51,6 +53,7 @@ __all__ = [
     "DiffCRConfig",
     "DiffCRError",
     "MoDConfig",
+    "StructuredPruningConfig",
     "ToMeConfig",
     "__version__",
     "add_lora",

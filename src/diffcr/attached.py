@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
@@ -26,7 +26,10 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         config: The method's configuration.
         base: The host's weights as the model was attached with them.
         enabled: False lets every block compute all tokens as the bare model does.
+        replaces_weights: Whether the host holds parameters of the method's while it is enabled.
     """
+
+    replaces_weights: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, base: HostWeights) -> None:
         super().__init__()
@@ -39,6 +42,10 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
         return self.config.timestep_regions > 1
+
+    def changes_dense(self, transformer: nn.Module) -> bool:
+        """Whether `diffcr.disabled` gives another model than the one that was attached to."""
+        return not self.replaces_weights and self.base.have_changed(transformer)
 
     @abstractmethod
     def build_context(self, call: TransformerCall) -> ContextT:

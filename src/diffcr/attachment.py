@@ -1,11 +1,8 @@
-"""attach, detach and what reads an attached model."""
+"""attach and detach."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
-from math import prod
 from typing import Any, overload
 from warnings import warn
 
@@ -14,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffcr import lora
 from diffcr.attached import Attached
+from diffcr.attached_model import get_attached, is_attached
 from diffcr.call import begin_call, end_call, remove_call_hooks
 from diffcr.compressor import Compressor
 from diffcr.config import (
@@ -24,7 +22,7 @@ from diffcr.config import (
     RoutedConfig,
 )
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.families import family_of, find_transformer, supported_models, unwrapped
+from diffcr.families import family_of, find_transformer, unwrapped
 from diffcr.families.family import Family
 from diffcr.fingerprint import HostWeights
 from diffcr.methods.seams import HostFacts, MethodSeam, make_attached, seam_of
@@ -37,54 +35,6 @@ from diffcr.seam import (
     argument_names,
 )
 
-__all__ = [
-    "attach",
-    "detach",
-    "disabled",
-    "find_transformer",
-    "get_attached",
-    "get_compressor",
-    "parameter_groups",
-    "summary",
-    "supported_models",
-]
-
-
-def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
-    """The method that is attached to a model.
-
-    Raises:
-        DiffCRError: There is none.
-    """
-    attached = getattr(find_transformer(pipe_or_transformer), "diffcr", None)
-    if not isinstance(attached, Attached):
-        raise DiffCRError("DiffCR is not attached to this model: call diffcr.attach first")
-    return attached
-
-
-def get_compressor(pipe_or_transformer: Any) -> Compressor:
-    """The routers and ratios of an attached model.
-
-    Raises:
-        DiffCRError: DiffCR is not attached, or a method without routers is.
-    """
-    attached = get_attached(pipe_or_transformer)
-    if not isinstance(attached, Compressor):
-        raise DiffCRError(
-            f"{attached.config.method} is attached, which has neither routers nor ratios"
-        )
-    return attached
-
-
-def is_attached(transformer: nn.Module) -> bool:
-    """Whether a method is attached to the transformer."""
-    return isinstance(getattr(transformer, "diffcr", None), Attached)
-
-
-def is_routed(transformer: nn.Module) -> bool:
-    """Whether the transformer has routers and ratios."""
-    return isinstance(getattr(transformer, "diffcr", None), Compressor)
-
 
 @overload
 def attach(pipe_or_transformer: Any, config: RoutedConfig | None = None) -> Compressor: ...
@@ -93,9 +43,10 @@ def attach(pipe_or_transformer: Any, config: MethodConfig) -> Attached[Any, Any]
 def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Attached[Any, Any]:
     """Let a transformer's blocks compute only the tokens that a method keeps.
 
-    A model with DiffCR freshly attached (gate "identity"), and one with a training-free method at a
-    ratio of 0, returns what the bare model returns, bit for bit. The host's blocks, parameters and
-    state-dict keys stay as they are; what a method adds is under `transformer.diffcr`.
+    A model with DiffCR freshly attached (gate "identity"), and one with another method at a ratio
+    of 0, returns what the bare model returns, bit for bit. The host's modules and state-dict keys
+    stay as they are, and its parameters, too, but for structured pruning, which puts others in
+    their place: make an optimizer after it. What a method adds is under `transformer.diffcr`.
 
     Args:
         pipe_or_transformer: A diffusers pipeline, or its transformer.
@@ -132,6 +83,7 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
             _refuse_patched(f"{name}.{attribute}", getattr(block, attribute))
     attached = make_for(transformer, config)
     transformer.add_module("diffcr", attached)
+    attached.enabled = True
     rows: dict[str, int] = {}
     for layer, (name, block, layout) in enumerate(blocks):
         group = name.rsplit(".", 1)[0]
@@ -156,6 +108,17 @@ def _routed_blocks(
     ]
 
 
+def host_blocks(transformer: nn.Module) -> list[nn.Module]:
+    """The blocks of a supported transformer."""
+    return [block for _, block, _ in _routed_blocks(transformer, family_of(transformer))]
+
+
+def forget_compiled(transformer: nn.Module) -> None:
+    """Undo `nn.Module.compile` on the blocks."""
+    for block in host_blocks(transformer):
+        vars(block).pop("_compiled_call_impl", None)
+
+
 def _refuse_patched(name: str, module: nn.Module) -> None:
     if "forward" in vars(module):
         raise DiffCRError(
@@ -177,10 +140,8 @@ def make_for(transformer: nn.Module, config: AttachedConfig) -> Attached[Any, An
     """A method's module for a transformer, on its device, not yet attached to it."""
     family = family_of(transformer)
     host_config: Any = transformer.config
-    layers = {group: len(getattr(transformer, group)) for group in family.block_groups}
-    device = next(transformer.parameters()).device
-    width = prod(host_config[key] for key in family.width)
-    host = HostFacts(layers, width, device, HostWeights.of(transformer))
+    block = family.shape(host_config, 0).block
+    host = HostFacts(transformer, family.block_groups, block, HostWeights.of(transformer))
     attached = make_attached(config, host)
     if attached.reads_timesteps and family.timestep is None:
         raise DiffCRError(
@@ -191,6 +152,8 @@ def make_for(transformer: nn.Module, config: AttachedConfig) -> Attached[Any, An
 
 
 def _bind(block: nn.Module, bound: BoundBlock[Any], seam: MethodSeam) -> None:
+    if seam.block is None:
+        return
     vars(block)[BOUND_BLOCK] = bound
     vars(block)["forward"] = types.MethodType(seam.block, block)
     for name, forward in seam.parts.items():
@@ -210,7 +173,9 @@ def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
 def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     """Take routers and ratios off; the model computes all tokens as the bare model does.
 
-    Host weights that were fine-tuned stay as they are, and a warning says so.
+    Host weights that were fine-tuned stay as they are, and a warning says so. With structured
+    pruning the weights are again those from before `attach`, bit for bit: what was trained goes,
+    with DiffCR's LoRA, which fits the pruned layers alone, and a warning says that.
 
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
@@ -223,8 +188,8 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
     weights_changed = attached.base.have_changed(transformer)
-    blocks = _routed_blocks(transformer, family_of(transformer))
     seam = seam_of(attached.config)
+    blocks = [] if seam.block is None else _routed_blocks(transformer, family_of(transformer))
     for name, block, _ in blocks:
         forward = vars(block).get("forward")
         if getattr(forward, "__func__", None) is not seam.block:
@@ -241,6 +206,9 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     compiled = getattr(vars(transformer).get("forward"), "__func__", None)
     if getattr(compiled, "_torchdynamo_orig_callable", None) is type(transformer).forward:
         del vars(transformer)["forward"]
+    if attached.replaces_weights:
+        _put_weights_back(transformer, attached, weights_changed, restore)
+        return
     del transformer.diffcr
     if weights_changed:
         warn(
@@ -262,71 +230,19 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
         )
 
 
-@contextmanager
-def disabled(pipe_or_transformer: Any) -> Iterator[None]:
-    """Within the context the model is the dense one: all tokens, no gate, adapters off. Host
-    weights that were fine-tuned stay as they are."""
-    transformer = find_transformer(pipe_or_transformer)
-    attached = get_attached(transformer)
-    previous, attached.enabled = attached.enabled, False
-    try:
-        with lora.adapters_off(transformer):
-            yield
-    finally:
-        attached.enabled = previous
-
-
-def parameter_groups(
-    transformer: nn.Module,
-    lr: float,
-    router_lr: float | None = None,
-    ratio_lr: float | None = None,
-    weight_decay: float = 0.0,
-) -> list[dict[str, Any]]:
-    """Groups for an own optimizer: no weight decay on routers and ratios, which it would pull.
-
-    Args:
-        transformer: An attached pipeline or transformer.
-        lr: Learning rate of the trainable host and adapter weights.
-        router_lr: Of the routers, `lr` by default.
-        ratio_lr: Of the ratios, `router_lr` by default.
-        weight_decay: Of the host and adapter weights.
-
-    Raises:
-        DiffCRError: Routers and ratios are frozen: injecting a LoRA through peft itself freezes
-            everything else. Ratios frozen alone stay as they are set.
-    """
-    host = find_transformer(transformer)
-    compressor = get_compressor(host)
-    if not any(parameter.requires_grad for parameter in compressor.parameters()):
-        raise DiffCRError(
-            "routers and ratios are frozen (peft freezes what is not its own): "
-            "call compressor.requires_grad_(True) first"
+def _put_weights_back(
+    transformer: nn.Module, attached: Attached[Any, Any], weights_changed: bool, restore: bool
+) -> None:
+    has_lora = lora.has_lora(transformer)
+    if has_lora:
+        lora.remove_lora(transformer)
+    attached.enabled = False
+    forget_compiled(transformer)
+    del transformer.diffcr
+    if weights_changed or (has_lora and not restore):
+        warn(
+            f"the model is the dense one again, and what was trained with "
+            f"{attached.config.method} is gone from it, LoRA included: diffcr.save keeps it",
+            DiffCRWarning,
+            stacklevel=3,
         )
-    router_lr = lr if router_lr is None else router_lr
-    ratio_lr = router_lr if ratio_lr is None else ratio_lr
-    weights = [
-        p for n, p in host.named_parameters() if p.requires_grad and not n.startswith("diffcr.")
-    ]
-    routers = [p for p in compressor.routers.values() if p.requires_grad]
-    ratios = [compressor.ratios] if compressor.ratios.requires_grad else []
-    groups = [
-        {"params": weights, "lr": lr, "weight_decay": weight_decay},
-        {"params": routers, "lr": router_lr, "weight_decay": 0.0},
-        {"params": ratios, "lr": ratio_lr, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def summary(pipe_or_transformer: Any) -> str:
-    """What is attached, as text: configuration, ratios per layer and region, parameters."""
-    transformer = find_transformer(pipe_or_transformer)
-    attached = get_attached(transformer)
-    total = sum(p.numel() for p in transformer.parameters())
-    added = sum(p.numel() for p in attached.parameters())
-    lines = [
-        f"{type(transformer).__name__} with {attached.config}",
-        f"parameters: {added:,} of {total:,} were added",
-        *attached.summary_lines(),
-    ]
-    return "\n".join(lines)

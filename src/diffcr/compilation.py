@@ -6,10 +6,13 @@ import types
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from diffcr.attachment import find_transformer, get_attached
+from diffcr.attached_model import get_attached
+from diffcr.attachment import forget_compiled, host_blocks
 from diffcr.compressor import Compressor
 from diffcr.errors import DiffCRError
+from diffcr.families import find_transformer
 from diffcr.methods.diffcr import run_branch
 
 _RECOMPILE_LIMIT = 64
@@ -23,14 +26,14 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
         granularity: "block" compiles one block and shares its graphs among layers: at most one per
-            number of kept tokens and two more; for training and inference; for routed methods.
-            "model" compiles the whole forward: at most one graph per timestep region and one more;
-            for inference.
+            number of kept tokens and two more; for training and inference; for routed methods and
+            structured pruning. "model" compiles the whole forward: at most one graph per timestep
+            region and one more; for inference.
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
 
     Raises:
         DiffCRError: Nothing is attached, the forward that would be compiled is patched, or a method
-            without routers is to be compiled block by block.
+            that tells blocks apart is to be compiled block by block.
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
@@ -40,11 +43,15 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     )
     options = {"dynamic": False, **options, "fullgraph": True}
     if granularity == "block":
-        if not isinstance(attached, Compressor):
+        if isinstance(attached, Compressor):
+            attached.run_branch = torch.compile(run_branch, **options)
+        elif attached.replaces_weights:
+            for block in host_blocks(transformer):
+                block.compile(**options)
+        else:
             raise DiffCRError(
                 f"{attached.config.method} tells blocks apart: compile with granularity='model'"
             )
-        attached.run_branch = torch.compile(run_branch, **options)
     else:
         if "forward" in vars(transformer):
             raise DiffCRError(
@@ -55,3 +62,12 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
         # a deep copy runs the compiled forward on its own weights.
         compiled = torch.compile(type(transformer).forward, **options)
         vars(transformer)["forward"] = types.MethodType(compiled, transformer)
+
+
+def uncompile_blocks(transformer: nn.Module) -> None:
+    """Undo `compile` of granularity "block" on an attached transformer."""
+    attached = get_attached(transformer)
+    if isinstance(attached, Compressor):
+        attached.run_branch = None
+    else:
+        forget_compiled(transformer)

@@ -25,6 +25,7 @@ from diffcr.step import (
     TransformerCall,
     group_by_region,
     inference_plans,
+    settled_plans,
     training_plans,
 )
 
@@ -49,6 +50,8 @@ class Compressor(Attached["RoutedConfig", StepContext]):
         ratios: Parameter [layers, regions], the learned ratios; starts at 0. A buffer where the
             method learns none. Never below float32, whatever `.to(dtype)` says: a bfloat16 ratio
             does not move at a step of 5e-4.
+        settled: Whether training computes what inference computes: the nearest bin of every layer,
+            whose ratio gets no gradient. `settle_ratios` sets it.
 
     The other attributes are those of `Attached`.
     """
@@ -74,6 +77,7 @@ class Compressor(Attached["RoutedConfig", StepContext]):
             self.ratios = nn.Parameter(ratios)
         else:
             self.register_buffer("ratios", ratios)
+        self.settled = False
         self.run_branch: Callable[..., Tensor] | None = None
         self._given_region: int | None = None
         self._held_rankings: Mapping[int, Tensor] = {}
@@ -181,6 +185,16 @@ class Compressor(Attached["RoutedConfig", StepContext]):
     def project_ratios(self) -> None:
         """Clamp the ratios into [0, max] in place; call it after each optimizer step."""
         self.ratios.clamp_(0, self.config.max_compression_ratio)
+
+    @torch.no_grad()
+    def settle_ratios(self) -> None:
+        """Round the ratios to the bins of inference and train on with those alone.
+
+        What is left of training then meets every layer as it will be called. Leave the ratios out
+        of the optimizer's steps from there on: the ratio loss still has a gradient.
+        """
+        self.ratios.copy_(self.compression_ratios)
+        self.settled = True
 
     @torch.no_grad()
     def block_outward_gradients(self) -> None:
@@ -295,6 +309,9 @@ class Compressor(Attached["RoutedConfig", StepContext]):
         self, config: DiffCRConfig, regions: list[int]
     ) -> list[tuple[LayerPlan, ...]]:
         bounded = self.bounded_ratios
+        if self.settled:
+            bins = self._bins.of(self.ratios, may_wait=False)
+            return [settled_plans(bounded, bins, region) for region in regions]
         table = bounded.detach().tolist()
         draws: list[Any] = [None] * config.timestep_regions
         if config.branching == "sampled":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,15 @@ class HostWeights:
     @classmethod
     def of(cls, transformer: nn.Module) -> HostWeights:
         """The weights as they are."""
-        return cls(take_fingerprint(transformer), _take_samples(transformer))
+        return cls(take_fingerprint(transformer), _take_samples(host_parameters(transformer)))
+
+    def replaced_by(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> HostWeights:
+        """The same base model, whose parameters a method replaced by others of the same names."""
+        return replace(self, samples=_take_samples(parameters))
 
     def have_changed(self, transformer: nn.Module) -> bool:
         """Whether they differ by more than a cast, or a cast and back."""
-        present = _take_samples(transformer)
+        present = _take_samples(host_parameters(transformer))
         return any(
             not any(
                 torch.equal(present[name].to(parameter.dtype), before.to(cast).to(parameter.dtype))
@@ -79,9 +83,9 @@ class HostWeights:
         )
 
 
-def _take_samples(transformer: nn.Module) -> dict[str, Tensor]:
+def _take_samples(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
     samples = {}
-    for name, parameter in host_parameters(transformer):
+    for name, parameter in parameters:
         if not parameter.is_meta:
             values = parameter.detach().flatten()[:: parameter.numel() // _PER_PARAMETER + 1]
             samples[name] = values.to("cpu", torch.float32, copy=True)

@@ -20,14 +20,8 @@ from torch import Tensor, nn
 
 from diffcr import lora
 from diffcr.attached import Attached
-from diffcr.attachment import (
-    attach,
-    detach,
-    find_transformer,
-    get_attached,
-    is_attached,
-    make_for,
-)
+from diffcr.attached_model import get_attached, is_attached
+from diffcr.attachment import attach, detach
 from diffcr.config import (
     AttachedConfig,
     DenseConfig,
@@ -35,7 +29,7 @@ from diffcr.config import (
     config_to_json_dict,
 )
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.families import family_of
+from diffcr.families import family_of, find_transformer
 from diffcr.files import read_json, read_tensors, replacing_directory
 from diffcr.fingerprint import Fingerprint, HostWeights, host_parameters
 from diffcr.hardware import library_versions
@@ -72,10 +66,15 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
             that the model was attached with.
 
     Raises:
-        DiffCRError: DiffCR is not attached, or the directory holds something else.
+        DiffCRError: DiffCR is not attached, the directory holds something else, or the weights to
+            write are not in their place.
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
+    if attached.replaces_weights and not attached.enabled:
+        raise DiffCRError(
+            "within diffcr.disabled the model holds its dense weights: save outside of it"
+        )
     target = Path(directory)
     if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
         raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
@@ -125,7 +124,7 @@ def load(
 ) -> Attached[Any, Any]:
     """Attach a saved checkpoint to the base model that it was trained on.
 
-    Everything is read and checked before the model is touched.
+    Everything is read and checked before a weight of the model is changed.
 
     Args:
         pipe_or_transformer: The bare pipeline or transformer, or one with the same configuration
@@ -142,9 +141,9 @@ def load(
     attached = is_attached(transformer)
     base = get_attached(transformer).base if attached else HostWeights.of(transformer)
     _check_base(transformer, base, checkpoint)
-    _check_shapes(transformer, checkpoint)
     loaded = attach(transformer, checkpoint.config)
     try:
+        _check_shapes(transformer, loaded, checkpoint)
         lora.replace_lora(transformer, checkpoint.adapter)
     except DiffCRError:
         if not attached:
@@ -174,8 +173,10 @@ def _check_base(transformer: nn.Module, base: HostWeights, checkpoint: Checkpoin
         )
 
 
-def _check_shapes(transformer: nn.Module, checkpoint: Checkpoint) -> None:
-    expected = make_for(transformer, checkpoint.config).state_dict()
+def _check_shapes(
+    transformer: nn.Module, attached: Attached[Any, Any], checkpoint: Checkpoint
+) -> None:
+    expected = attached.state_dict()
     host = dict(host_parameters(transformer))
     unknown = sorted(
         {*expected}.symmetric_difference(checkpoint.state) | {*checkpoint.weights}.difference(host)

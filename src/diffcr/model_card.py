@@ -14,7 +14,7 @@ base_model: {base_model}
 
 # DiffCR checkpoint
 
-Token compression for `{transformer_class}`: layers compute only some of the tokens.
+{subject}
 
 - Base model: {base_model}
 - Method: `{config}`
@@ -26,6 +26,8 @@ diffcr.load(pipe, "THIS_DIRECTORY_OR_HUB_ID")
 image = pipe("a prompt").images[0]
 ```
 {ratios}"""
+_TOKENS = "Token compression for `{}`: layers compute only some of the tokens."
+_PRUNING = "Structured pruning of `{}`: blocks without some of their heads and channels."
 _RATIOS = """
 Mean compression ratio: {realised:.1%} at inference ({learned:.1%} learned).
 Compression per layer (rows) and timestep region (columns, clean to noisy), per cent:
@@ -40,9 +42,10 @@ def model_card(description: dict[str, Any]) -> str:
     Args:
         description: Contents of `diffcr_config.json`.
     """
+    subject = _PRUNING if description["config"]["method"] == "pruning" else _TOKENS
     return _TEMPLATE.format(
+        subject=subject.format(description["transformer_class"]),
         base_model=description["base_model"]["id"] or "unknown",
-        transformer_class=description["transformer_class"],
         config=description["config"],
         ratios=_ratios(description) if "compression_ratios" in description else "",
     )

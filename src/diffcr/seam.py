@@ -33,6 +33,26 @@ class AttentionWithMap:
 
 
 @dataclass(frozen=True)
+class PrunableUnits:
+    """Equal parts of a block that can be taken out, heads or channels; all names are paths from it.
+
+    Attributes:
+        name: Of the part of the block.
+        rows: Linear layers whose outputs are the units' values, one unit after another.
+        columns: Linear layers whose inputs they are.
+        heads: Integer attribute with the number of heads; empty where the units are channels of the
+            feed-forward.
+        fused: Boolean attribute that says whether another layer computes in the place of `rows`.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    heads: str = ""
+    fused: str = ""
+
+
+@dataclass(frozen=True)
 class BlockLayout:
     """How a class of blocks takes its inputs; part of a model family's adapter.
 
@@ -43,6 +63,7 @@ class BlockLayout:
             their token dimension; they are gathered with the same indices.
         self_attention: Attribute of the block's self-attention, whose first argument is [B, N, D].
         mlp: Attribute of the block's feed-forward module, [B, N, D] -> [B, N, D].
+        prunable: What structured pruning takes units out of.
         attend_with_map: From a self-attention and its arguments by name to its output and its map.
     """
 
@@ -52,6 +73,7 @@ class BlockLayout:
     token_dims: Mapping[str, int] = field(default_factory=dict)
     self_attention: str = "attn1"
     mlp: str = "ff"
+    prunable: tuple[PrunableUnits, ...] = ()
 
     def select_samples(self, arguments: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
         """The arguments of some samples of the batch, `samples` [B'] int64."""

@@ -113,6 +113,15 @@ def inference_plans(bins: Sequence[Sequence[int]], region: int) -> tuple[LayerPl
     return tuple(LayerPlan(layer[region]) for layer in bins)
 
 
+def settled_plans(
+    ratios: Tensor, bins: Sequence[Sequence[int]], region: int
+) -> tuple[LayerPlan, ...]:
+    """The nearest bin of every layer, with the ratios [L, R] in the graph and no gradient."""
+    return tuple(
+        LayerPlan(row[region], None, 0 * ratios[layer, region]) for layer, row in enumerate(bins)
+    )
+
+
 def training_plans(
     ratios: Tensor,
     table: Sequence[Sequence[float]],

@@ -9,8 +9,8 @@ import pytest
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 
 import diffcr
-from diffcr.attachment import find_transformer
 from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.families import find_transformer
 from diffcr.lora import ADAPTER, add_lora
 from tests.hosts import denoise, inputs, trained_pixart
 

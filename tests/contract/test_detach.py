@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from diffcr.attachment import attach, detach, disabled
+from diffcr.attached_model import disabled
+from diffcr.attachment import attach, detach
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.lora import add_lora
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart

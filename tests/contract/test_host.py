@@ -17,9 +17,11 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 import diffcr
-from diffcr.attachment import attach, detach, find_transformer, get_compressor
+from diffcr.attached_model import get_compressor
+from diffcr.attachment import attach, detach
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.families import find_transformer
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import diffcr
-from diffcr.attachment import attach, detach, parameter_groups
+from diffcr.attached_model import parameter_groups
+from diffcr.attachment import attach, detach
 from diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
 from diffcr.training.run import prepare_model

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffcr.attachment import attach, detach, get_compressor
+from diffcr.attached_model import get_compressor
+from diffcr.attachment import attach, detach
 from diffcr.config import DiffCRConfig
 from diffcr.core.ratios import region_of
 from diffcr.step import TransformerCall

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffcr.attachment import attach, disabled, get_compressor
+from diffcr.attached_model import disabled, get_compressor
+from diffcr.attachment import attach
 from diffcr.config import DiffCRConfig
 from diffcr.lora import add_lora
 from tests.hosts import (

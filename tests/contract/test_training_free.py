@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import diffcr
-from diffcr.attachment import attach, detach, disabled, get_attached, get_compressor
+from diffcr.attached_model import disabled, get_attached, get_compressor
+from diffcr.attachment import attach, detach
 from diffcr.config import ATEDMConfig, AttachedConfig, ToMeConfig
 from diffcr.core.flops import TransformerShape, pixart_shape
 from diffcr.core.ratios import region_of

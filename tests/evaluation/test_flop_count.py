@@ -89,6 +89,15 @@ def test_published_models_agree_with_torch_on_the_meta_device(model: str, resolu
     assert counter.get_total_flops() == counted.mean.total
 
 
+def test_pruning_is_counted_by_the_widths_that_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    pruning = ("--method", "pruning", "--compression-ratio", "0.3", "--json")
+    counted = json.loads(_run(capsys, *_SIGMA, *pruning))
+    realised = 1 - counted["mean"]["linear"] / counted["dense"]["linear"]
+    assert realised == pytest.approx(0.3, abs=0.02)
+    assert counted["mean"]["total"] < counted["dense"]["total"]
+    assert counted["skipped"] == [[0.0]] * 28
+
+
 def test_layers_and_what_is_outside_of_them_add_up() -> None:
     shape = pixart_shape(transformer_config("pixart-sigma-xl", 512), 120)
     table = [[100 * (layer % 10), 100 * ((layer + 3) % 10)] for layer in range(28)]
@@ -118,7 +127,7 @@ def test_the_embedded_checkpoint_is_counted_by_default(
         (("--model", "nowhere"), "neither a published model"),
         (("--model", "pixart-sigma-xl", "--resolution", "500"), "multiple of 16"),
         (_SIGMA, "learns its ratios"),
-        ((*_SIGMA, "--method", "guess"), "choose from dense, mod, tome, at-edm, diffcr"),
+        ((*_SIGMA, "--method", "guess"), "choose from dense, mod, tome, at-edm, pruning, diffcr"),
         ((*_SIGMA, "--method", "mod"), "belong together"),
         ((*_SIGMA, "--method", "tome", "--compression-ratio", "0.8"), "from 0 to 0.75"),
         ((*_SIGMA, "--method", "dense", "--placement", "mlp"), "placement"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffcr.attachment import attach, disabled
+from diffcr.attached_model import disabled
+from diffcr.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.training.data import EncodedDataset

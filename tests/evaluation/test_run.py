@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcr.attachment import attach, disabled
+from diffcr.attached_model import disabled
+from diffcr.attachment import attach
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.cost import sampler_regions

@@ -8,8 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcr.core.flops import dense_flops
+from diffcr.families.lazy import decoder_shape, encoder_shape
 from diffcr.families.published import transformer_config
-from diffcr.inpainting.cost import decoder_shape, encoder_shape
 from tests.inpainting.hosts import denoise_masked, lazy_inputs, tiny_decoder, tiny_encoder
 
 

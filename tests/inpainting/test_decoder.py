@@ -10,8 +10,15 @@ import torch
 from torch import nn
 
 import diffcr
-from diffcr.attachment import attach, detach, disabled
-from diffcr.config import ATEDMConfig, AttachedConfig, DiffCRConfig, MoDConfig, ToMeConfig
+from diffcr.attachment import attach, detach
+from diffcr.config import (
+    ATEDMConfig,
+    AttachedConfig,
+    DiffCRConfig,
+    MoDConfig,
+    StructuredPruningConfig,
+    ToMeConfig,
+)
 from diffcr.errors import DiffCRError
 from diffcr.inpainting import LazyTransformer2DModel
 from tests.hosts import denoise, gradients, inputs, pixart, scramble_routers
@@ -35,6 +42,7 @@ _METHODS: dict[str, AttachedConfig] = {
     "tome": ToMeConfig(0.4),
     "tome-block": ToMeConfig(0.4, placement="block"),
     "at-edm": ATEDMConfig(0.3),
+    "pruning": StructuredPruningConfig(0.3),
 }
 every = pytest.mark.parametrize("config", _METHODS.values(), ids=_METHODS.keys())
 
@@ -133,7 +141,7 @@ def test_tokens_are_saved_and_detach_and_disabled_restore(config: AttachedConfig
     bare = denoise_masked(tiny_decoder(), given)
     decoder = _attached(config)
     assert not torch.allclose(denoise_masked(decoder, given), bare)
-    with disabled(decoder):
+    with diffcr.disabled(decoder):
         assert torch.equal(denoise_masked(decoder, given), bare)
     detach(decoder)
     assert torch.equal(denoise_masked(decoder, given), bare)

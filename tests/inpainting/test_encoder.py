@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 import diffcr
 from diffcr.attachment import attach, detach
-from diffcr.config import ATEDMConfig, AttachedConfig, DiffCRConfig, MoDConfig, ToMeConfig
+from diffcr.config import (
+    ATEDMConfig,
+    AttachedConfig,
+    DiffCRConfig,
+    MoDConfig,
+    StructuredPruningConfig,
+    ToMeConfig,
+)
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
 from diffcr.inpainting import ContextEncoder
@@ -23,6 +30,7 @@ _METHODS: dict[str, AttachedConfig] = {
     "mod": MoDConfig(0.5),
     "tome": ToMeConfig(0.4),
     "at-edm": ATEDMConfig(0.3, early_regions=0, layers_per_group=2),
+    "pruning": StructuredPruningConfig(0.3),
 }
 every = pytest.mark.parametrize("config", _METHODS.values(), ids=_METHODS.keys())
 

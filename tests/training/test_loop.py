@@ -20,9 +20,11 @@ from safetensors.torch import load_file
 
 import diffcr
 from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.training import loop
 from diffcr.training.history import read_history
 from diffcr.training.loop import train
-from tests.hosts import denoise, inputs, pixart
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
+from tests.hosts import denoise, inputs, pixart, trained_pixart
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -202,3 +204,44 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     assert printed.count("encoding pictures: 100%") == 1
     assert len(list((tmp_path / "encoded").glob("*"))) == 1
     assert (tmp_path / "run" / "final" / "diffcr_config.json").exists()
+
+
+def test_settled_ratios_stay_and_a_run_that_is_interrupted_then_ends_bit_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(ratio_loss=RatioLossRecipe(weight=30.0, settle=0.5))
+    run(tmp_path / "whole", recipe)
+    history = read_history(tmp_path / "whole" / "history.jsonl")
+    moving, settled = history[:6], history[6:]
+    assert len({str(line["table"]) for line in moving}) == 6
+    assert len({str(line["table"]) for line in settled}) == 1
+    ratios = torch.tensor(settled[0]["table"])
+    assert torch.equal(ratios, (10 * ratios).round() / 10) and ratios.mean() > 0.1
+    compressor = diffcr.load(pixart(layers=2), tmp_path / "whole" / "final")
+    assert torch.equal(compressor.learned_compression_ratios, compressor.compression_ratios)
+
+    factor = loop.learning_rate_factor
+
+    def interrupted(optimizer: OptimizerRecipe, step: int, steps: int) -> float:
+        if step == 9:
+            raise KeyboardInterrupt
+        return factor(optimizer, step, steps)
+
+    monkeypatch.setattr(loop, "learning_rate_factor", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "halved", recipe)
+    monkeypatch.undo()
+    run(tmp_path / "halved", recipe)
+    assert equal(state(tmp_path / "halved", 12), state(tmp_path / "whole", 12))
+
+
+def test_settled_training_computes_what_inference_computes() -> None:
+    transformer = trained_pixart()
+    transformer.diffcr.settle_ratios()
+    expected = denoise(transformer, inputs())
+    transformer.train()
+    output = denoise(transformer, inputs())
+    assert torch.equal(output, expected)
+    output.square().mean().backward()
+    assert torch.equal(transformer.diffcr.ratios.grad, torch.zeros(3, 4))
+    assert all((router.grad != 0).any() for router in transformer.diffcr.routers.values())

@@ -31,6 +31,8 @@ def test_shipped_recipes_load_and_round_trip(path: Path) -> None:
         ("name: x\nmethod: {method: diffcr, gates: a}", "did you mean 'gate'"),
         ("name: x\nmethod: {method: diffcr, target_compression_ratio: 2}", "target_compression"),
         ("name: x\nmethod: {method: dense}\nfinetune: none", "nothing to train"),
+        ("name: x\nmethod: {method: pruning}\nfinetune: none", "nothing to train"),
+        ("name: x\nmethod: {method: tome}", "which is not trained"),
         ("name: x\nmethod: {method: [1]}", "method is [1]"),
         ("name: x\noptimizer: {algorithm: muon}", "with finetune 'lora'"),
         ("name: x\nseed: -1", "seed is -1"),

@@ -14,7 +14,7 @@ from torch._dynamo import OptimizedModule
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import diffcr
-from diffcr.attachment import get_compressor
+from diffcr.attached_model import get_compressor
 from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.training.history import read_history

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffcr.cli.costs import bench, flops
 from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import (
     check_output,
@@ -16,6 +17,7 @@ from diffcr.cli.inputs import (
     open_pipeline,
     read_prompts,
 )
+from diffcr.cli.options import Checkpoint, Dense, Guidance, Model, Seed, Steps
 from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
@@ -28,24 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Model = Annotated[
-    str, typer.Option(help="Pipeline directory or Hub id; the embedded default if not given.")
-]
-Checkpoint = Annotated[
-    str, typer.Option(help="DiffCR checkpoint, directory or Hub id; the embedded one by default.")
-]
-Dense = Annotated[bool, typer.Option("--dense", help="The bare model, without a checkpoint.")]
-Seed = Annotated[
-    int, typer.Option(help="Of the first image; image i has seed + i.", min=0, max=2**62)
-]
-Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        help="Classifier-free guidance; 1 is none. 4.5, or the embedded default's own scale."
-    ),
-]
 
 
 @app.command()
@@ -160,10 +144,6 @@ def evaluate(
     typer.echo(f"report: {report.page}, record: {report.record}")
 
 
-app.command()(inpaint)
-app.command()(score)
-
-
 @app.command()
 def report(
     records: Annotated[Path, typer.Argument(help="Directory of records.")],
@@ -179,51 +159,8 @@ def report(
     typer.echo(f"report: {write_overview(records, output)}")
 
 
-@app.command()
-def flops(
-    model: Annotated[
-        str,
-        typer.Option(help="pixart-sigma-xl, pixart-alpha-xl, or a pipeline directory."),
-    ] = "",
-    resolution: Annotated[int | None, typer.Option(help="In pixels, of a side.", min=8)] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples of a forward.", min=1)] = 1,
-    text_tokens: Annotated[
-        int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1)
-    ] = 120,
-    method: Annotated[
-        str, typer.Option(help="dense, mod, tome, at-edm, or diffcr with --checkpoint.")
-    ] = "",
-    compression_ratio: Annotated[
-        float | None, typer.Option(help="For mod, tome and at-edm.", min=0, max=0.9)
-    ] = None,
-    placement: Annotated[
-        str | None, typer.Option(help="For tome: attention, mlp, attention-mlp or block.")
-    ] = None,
-    checkpoint: Checkpoint = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, without rounding.")] = False,
-) -> None:
-    """Count the operations of a method, from configurations alone: no weights are needed."""
-    import json
-
-    from rich.console import Console
-
-    from diffcr.cli.inputs import choose_method
-    from diffcr.core.flops import pixart_shape
-    from diffcr.evaluation.console import show_tables
-    from diffcr.evaluation.flop_count import count_flops, flop_tables
-    from diffcr.families.published import transformer_config
-    from diffcr.pretrained import default_pipeline_path
-
-    config = transformer_config(model or str(default_pipeline_path()), resolution)
-    shape = pixart_shape(config, text_tokens)
-    settings = {"compression_ratio": compression_ratio, "placement": placement}
-    chosen = choose_method(method, settings, checkpoint, model, shape)
-    count = count_flops(shape, chosen.costs, batch_size)
-    if as_json:
-        described = {"model": model or "scenes", "method": chosen.name, **count.to_json_dict()}
-        typer.echo(json.dumps(described))
-    else:
-        show_tables(flop_tables(chosen.name, count), Console())
+for command in (inpaint, score, flops, bench):
+    app.command()(command)
 
 
 @app.command()

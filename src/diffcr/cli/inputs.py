@@ -12,6 +12,7 @@ from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
     from diffcr.core.flops import LayerCost, TransformerShape
+    from diffcr.evaluation.contenders import Contender
 
 
 def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
@@ -63,6 +64,39 @@ def choose_guidance(asked: float | None, model: str) -> float:
     return asked if asked is not None else 4.5 if model else GUIDANCE_SCALE
 
 
+def check_record_file(file: Path, force: bool) -> None:
+    """Raises DiffCRError where a record cannot be written, or stands already: before the work."""
+    check_output(file.parent)
+    if file.is_dir():
+        raise DiffCRError(f"--output {file} is a directory: give a file")
+    if file.exists() and not force:
+        raise DiffCRError(f"{file} exists: give another --output, or --force to overwrite")
+
+
+def read_contenders(methods: list[str], checkpoint: str, model: str) -> list[Contender]:
+    """The methods that were named, then the checkpoint, that of the embedded default by itself.
+
+    Raises:
+        DiffCRError: There is none, one is not written as it has to be, or the checkpoint cannot be
+            read or cannot fit.
+    """
+    from diffcr.evaluation.contenders import checkpoint_contender, parse_contender
+    from diffcr.families.published import is_published
+    from diffcr.pretrained import default_checkpoint_path
+
+    contenders = [parse_contender(method) for method in methods]
+    if checkpoint and is_published(model):
+        raise DiffCRError(
+            f"{model} gets random weights, which no checkpoint belongs to: "
+            "give --model a pipeline directory, or --method diffcr:0.3"
+        )
+    if checkpoint or not model:
+        contenders.append(checkpoint_contender(checkpoint or default_checkpoint_path()))
+    if not contenders:
+        raise DiffCRError("nothing to compare with dense: give --method mod:0.2, or --checkpoint")
+    return contenders
+
+
 @dataclass(frozen=True)
 class ChosenMethod:
     """A method and what its layers compute, [L][R]; None for the dense model."""
@@ -86,20 +120,27 @@ def choose_method(
     Raises:
         DiffCRError: The arguments exclude each other, or the checkpoint is another model's.
     """
-    from diffcr.config import ATEDMConfig, MoDConfig, ToMeConfig, config_from_json_dict
+    from diffcr.config import (
+        ATEDMConfig,
+        MoDConfig,
+        StructuredPruningConfig,
+        ToMeConfig,
+        config_from_json_dict,
+    )
     from diffcr.core.flops import routed_costs
     from diffcr.core.ratios import kept_tokens
     from diffcr.methods.at_edm import pruning_costs
+    from diffcr.methods.pruning import pruned_costs
     from diffcr.methods.tome import merging_costs
 
-    known = ("", "dense", "mod", "tome", "at-edm", "diffcr")
+    known = ("", "dense", "mod", "tome", "at-edm", "pruning", "diffcr")
     if name not in known:
         raise DiffCRError(f"--method is {name!r}: choose from {', '.join(known[1:])}")
     given = {key: value for key, value in settings.items() if value is not None}
-    fixed = name in ("mod", "tome", "at-edm")
+    fixed = name in ("mod", "tome", "at-edm", "pruning")
     if fixed != ("compression_ratio" in given):
         raise DiffCRError(
-            "--compression-ratio and --method mod, tome or at-edm belong together: "
+            "--compression-ratio and --method mod, tome, at-edm or pruning belong together: "
             "give both or none"
         )
     if "placement" in given and name != "tome":
@@ -115,6 +156,8 @@ def choose_method(
         return ChosenMethod(name, merging_costs(config, shape))
     if isinstance(config, ATEDMConfig):
         return ChosenMethod(name, pruning_costs(config, shape))
+    if isinstance(config, StructuredPruningConfig):
+        return ChosenMethod(name, pruned_costs(config, shape))
     assert isinstance(config, MoDConfig)
     kept = kept_tokens(shape.image_tokens, round(10 * config.compression_ratio))
     return ChosenMethod(name, routed_costs(shape, [[kept]] * shape.layers))
@@ -128,9 +171,7 @@ def _checkpoints_method(checkpoint: str, model: str, shape: TransformerShape) ->
     from diffcr.pretrained import default_checkpoint_path
 
     if model and not checkpoint:
-        raise DiffCRError(
-            "DiffCR learns its ratios: give --checkpoint, or --method dense, mod, tome or at-edm"
-        )
+        raise DiffCRError("DiffCR learns its ratios: give --checkpoint, or another --method")
     directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
     stored = read_checkpoint(directory)
     config, ratios = stored.config, stored.state.get("ratios")
@@ -175,9 +216,10 @@ def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
 def open_bare_beside(pipe: Any, model: str) -> Any | None:
     """The pipeline without its checkpoint, where that changed host weights; None where
     `diffcr.disabled` gives the same."""
-    from diffcr.attachment import find_transformer, get_attached, is_attached
+    from diffcr.attached_model import get_attached, is_attached
+    from diffcr.families import find_transformer
 
     transformer = find_transformer(pipe)
-    if not is_attached(transformer) or not get_attached(pipe).base.have_changed(transformer):
+    if not is_attached(transformer) or not get_attached(pipe).changes_dense(transformer):
         return None
     return open_pipeline(model, "", dense=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
+from diffcr.config.pruning import StructuredPruningConfig
 from diffcr.config.routed import DiffCRConfig, MoDConfig, RoutedConfig
 from diffcr.config.training_free import ATEDMConfig, ToMeConfig, TrainingFreeConfig
 from diffcr.errors import DiffCRError
@@ -18,6 +19,7 @@ __all__ = [
     "MethodConfig",
     "MoDConfig",
     "RoutedConfig",
+    "StructuredPruningConfig",
     "ToMeConfig",
     "TrainedConfig",
     "TrainingFreeConfig",
@@ -33,12 +35,19 @@ class DenseConfig:
     method: ClassVar[str] = "dense"
 
 
-TrainedConfig = DenseConfig | RoutedConfig
-AttachedConfig = RoutedConfig | TrainingFreeConfig
+TrainedConfig = DenseConfig | RoutedConfig | StructuredPruningConfig
+AttachedConfig = RoutedConfig | TrainingFreeConfig | StructuredPruningConfig
 MethodConfig = DenseConfig | AttachedConfig
 _CONFIGS: dict[str, type[MethodConfig]] = {
     config.method: config
-    for config in (DenseConfig, DiffCRConfig, MoDConfig, ToMeConfig, ATEDMConfig)
+    for config in (
+        DenseConfig,
+        DiffCRConfig,
+        MoDConfig,
+        ToMeConfig,
+        ATEDMConfig,
+        StructuredPruningConfig,
+    )
 }
 
 

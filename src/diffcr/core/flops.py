@@ -40,11 +40,12 @@ class BlockShape:
     """Sizes of a block with self-attention, cross-attention to text and a feed-forward.
 
     Attributes:
-        width: Of a token, and of the attentions' inner projections.
+        width: Of a token.
         text_width: Of a text token as the cross-attention sees it; 0 for no cross-attention.
         mlp_width: Inner width of the feed-forward.
-        heads: Of the self-attention.
+        heads: Of each attention.
         mlp_projections: Linear layers of the feed-forward: 2, or 3 where it is gated.
+        head_width: Of a head; `width / heads` by default.
     """
 
     width: int
@@ -52,6 +53,12 @@ class BlockShape:
     mlp_width: int
     heads: int = 1
     mlp_projections: int = 2
+    head_width: int | None = None
+
+    @property
+    def attention_width(self) -> int:
+        """Of the attentions' inner projections."""
+        return self.heads * (self.head_width or self.width // self.heads)
 
 
 @dataclass(frozen=True)
@@ -106,10 +113,12 @@ class LayerCost:
     Attributes:
         tokens: Of the block.
         choosing: Operations that choose the tokens: routers, matching, page rank.
+        block: Its sizes where a method makes it narrower; the model's by default.
     """
 
     tokens: LayerTokens
     choosing: Flops = Flops(0, 0)
+    block: BlockShape | None = None
 
 
 def block_flops(shape: BlockShape, tokens: LayerTokens, text_tokens: int) -> Flops:
@@ -121,14 +130,14 @@ def block_flops(shape: BlockShape, tokens: LayerTokens, text_tokens: int) -> Flo
     """
     if tokens == LayerTokens.alike(0):
         return Flops(0, 0)
-    width = shape.width
-    linear = 4 * tokens.self_attention * width * width
+    width, inner = shape.width, shape.attention_width
+    linear = 4 * tokens.self_attention * width * inner
     linear += shape.mlp_projections * tokens.mlp * width * shape.mlp_width
-    products = 2 * tokens.self_attention**2 * width
+    products = 2 * tokens.self_attention**2 * inner
     if shape.text_width:
         queries = tokens.cross_attention
-        linear += 2 * queries * width * width + 2 * text_tokens * shape.text_width * width
-        products += 2 * queries * text_tokens * width
+        linear += 2 * queries * width * inner + 2 * text_tokens * shape.text_width * inner
+        products += 2 * queries * text_tokens * inner
     return Flops(2 * linear, 2 * (linear + products))
 
 
@@ -154,7 +163,8 @@ def routed_costs(
 
 def layer_flops(shape: TransformerShape, cost: LayerCost) -> Flops:
     """One layer under a method."""
-    return block_flops(shape.block, cost.tokens, shape.text_tokens) + cost.choosing
+    block = cost.block or shape.block
+    return block_flops(block, cost.tokens, shape.text_tokens) + cost.choosing
 
 
 def flops_per_region(shape: TransformerShape, costs: Sequence[Sequence[LayerCost]]) -> list[Flops]:

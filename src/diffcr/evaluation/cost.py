@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from diffcr.attachment import find_transformer, get_attached, is_attached
+from diffcr.attached_model import get_attached, is_attached
 from diffcr.compressor import Compressor
 from diffcr.core.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
 from diffcr.core.ratios import TIMESTEPS, region_of
 from diffcr.evaluation.generate import text_tokens
+from diffcr.families import find_transformer
 
 
 def compression_section(compressor: Compressor) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from diffcr.attachment import find_transformer
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
+from diffcr.families import find_transformer
 from diffcr.files import replacing_file
 
 

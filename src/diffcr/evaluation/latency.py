@@ -57,6 +57,7 @@ def time_interleaved(
     repeats: int = 15,
     warmup: int = 2,
     device: torch.device | None = None,
+    after_each: Callable[[], object] | None = None,
 ) -> dict[str, Timing]:
     """Time callables in turns: A B A B ...
 
@@ -65,6 +66,7 @@ def time_interleaved(
         repeats: Samples of each, at least 1.
         warmup: Rounds before the first sample.
         device: Where the work is done; the clock is read when an accelerator's queue is empty.
+        after_each: Called after each call, outside of what is timed.
 
     Raises:
         DiffCRError: A number is outside its range.
@@ -77,6 +79,8 @@ def time_interleaved(
             elapsed = _time(call, device)
             if turn >= warmup:
                 seconds[name].append(elapsed)
+            if after_each is not None:
+                after_each()
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 

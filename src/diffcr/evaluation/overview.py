@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffcr.errors import DiffCRError
+from diffcr.evaluation.bench import bench_tables
 from diffcr.evaluation.comparison import (
     QUALITY_HEADER,
     Row,
@@ -96,6 +97,8 @@ def _named_tables(name: str, record: Record) -> list[Table]:
     tables: list[Table] = []
     if record.kind in _SECTIONED:
         tables = make_tables(record)
+    elif record.kind == "bench":
+        tables = bench_tables(record)
     elif record.kind == "speed":
         parts = {"": record.results} if "median_seconds" in record.results else record.results
         tables = [_speed_table(part, values) for part, values in parts.items()]

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from diffcr.attachment import find_transformer, get_compressor
+from diffcr.attached_model import get_compressor
 from diffcr.core.ratios import kept_tokens
 from diffcr.core.select import rank_tokens
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.modes import evaluating
-from diffcr.families import family_of
+from diffcr.families import family_of, find_transformer
 from diffcr.scenes import Scene
 from diffcr.step import LayerPlan, StepContext
 from diffcr.training.data import encode_images

@@ -10,14 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from diffcr.attachment import (
-    disabled,
-    find_transformer,
-    get_attached,
-    get_compressor,
-    is_attached,
-    is_routed,
-)
+from diffcr.attached_model import disabled, get_attached, get_compressor, is_attached, is_routed
 from diffcr.config import config_to_json_dict
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.cost import compression_section, flops_section
@@ -29,6 +22,7 @@ from diffcr.evaluation.records import Record, make_record
 from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import RouterMaps, router_maps, scene_router_maps
 from diffcr.evaluation.speed import denoiser_latency, pipeline_latency
+from diffcr.families import find_transformer
 from diffcr.scenes import Scene
 from diffcr.training.data import EncodedDataset
 
@@ -147,7 +141,7 @@ def evaluate(
             results["router_auc"] = router_auc(pipe, chosen, seed=options.seed).to_json_dict()
     if is_attached(transformer):
         _measure_latency(pipe, subjects.prompts, options, results, samples)
-        if bare is None and get_attached(pipe).base.have_changed(transformer):
+        if bare is None and get_attached(pipe).changes_dense(transformer):
             results["notes"] = [_CHANGED_WEIGHTS]
     configuration = {"options": asdict(options), **_describe(pipe)}
     return make_record(

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from diffcr.attachment import find_transformer, get_attached
+from diffcr.attached_model import get_attached
 from diffcr.core.ratios import TIMESTEPS
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.latency import LatencyRatio, Timing, compare_latency
 from diffcr.evaluation.modes import evaluating, without_adapters
-from diffcr.families import family_of
+from diffcr.families import family_of, find_transformer
+
+INPUTS_SEED = 0
 
 
 def denoiser_latency(
@@ -54,27 +56,54 @@ def sweep_regions(
 ) -> Callable[[], None]:
     """A call that runs one forward of `batch_size` random samples in the middle of every region."""
     transformer: Any = find_transformer(pipe)
-    config, weights = transformer.config, next(transformer.parameters())
-    own = config.sample_size * pipe.vae_scale_factor
+    own = transformer.config.sample_size * pipe.vae_scale_factor
     rows, columns = ((size or own) // pipe.vae_scale_factor for size in (height, width))
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(batch_size, config.in_channels, rows, columns, generator=generator)
-    text = (batch_size, text_tokens(pipe), config.caption_channels or config.cross_attention_dim)
-    embeds = torch.randn(text, generator=generator).to(weights)
-    latents = latents.to(weights)
-    timesteps = [
-        torch.full((batch_size,), int((region + 0.5) * TIMESTEPS / regions), device=weights.device)
-        for region in range(regions)
-    ]
-
-    call_inputs = family_of(transformer).call_inputs
+    timesteps = [int((region + 0.5) * TIMESTEPS / regions) for region in range(regions)]
+    inputs = forward_inputs(transformer, batch_size, rows, columns, text_tokens(pipe), timesteps)
 
     @torch.no_grad()
     def sweep() -> None:
-        for timestep in timesteps:
-            transformer(**call_inputs(transformer, latents, timestep, embeds, None))
+        for arguments in inputs.values():
+            transformer(**arguments)
 
     return sweep
+
+
+def forward_inputs(
+    transformer: Any,
+    batch_size: int,
+    rows: int,
+    columns: int,
+    text_tokens: int,
+    timesteps: Sequence[int],
+) -> dict[int, dict[str, Any]]:
+    """Arguments of a transformer's forward by timestep: the same random samples at each.
+
+    Args:
+        transformer: Bare or attached; the inputs get its device and dtype.
+        batch_size: Samples.
+        rows: Of the latents.
+        columns: Of the latents.
+        text_tokens: Tokens of a prompt.
+        timesteps: 0 to 999.
+    """
+    config, weights = transformer.config, next(transformer.parameters())
+    generator = torch.Generator().manual_seed(INPUTS_SEED)
+    latents = torch.randn(batch_size, config.in_channels, rows, columns, generator=generator)
+    text = (batch_size, text_tokens, config.caption_channels or config.cross_attention_dim)
+    embeds = torch.randn(text, generator=generator).to(weights)
+    latents = latents.to(weights)
+    call_inputs = family_of(transformer).call_inputs
+    return {
+        timestep: call_inputs(
+            transformer,
+            latents,
+            torch.full((batch_size,), timestep, device=weights.device),
+            embeds,
+            None,
+        )
+        for timestep in timesteps
+    }
 
 
 def _dense(pipe: Any, call: Callable[[], Any]) -> Callable[[], Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from diffcr.core.flops import TransformerShape
 from diffcr.core.ratios import TIMESTEPS
 from diffcr.errors import DiffCRError
 from diffcr.seam import BlockLayout
@@ -37,12 +39,12 @@ class Family:
             looking a family up imports nothing.
         block_groups: Attributes of the transformer that list the routed blocks, with the blocks'
             layout.
-        width: Key of the tokens' width in the compressor: the product of these config entries.
         timestep: Argument of the transformer's forward with the timestep; None where there is none:
             such a model has one timestep region.
         latents: Argument of the transformer's forward with the noisy latents, [B, C, h, w].
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
+        shape: From a transformer's configuration and a number of text tokens to its sizes.
         token_positions: Argument of the transformer's forward with the places of its tokens on the
             grid of the latents' patches, [B, K] int64, row by row; None where its tokens are the
             whole grid.
@@ -51,11 +53,11 @@ class Family:
     name: str
     transformer_class: str
     block_groups: dict[str, BlockLayout]
-    width: tuple[str, ...]
     timestep: str | None
     latents: str
     lora_targets: tuple[str, ...]
     call_inputs: CallInputs
+    shape: Callable[[Mapping[str, Any], int], TransformerShape]
     token_positions: str | None = None
 
     def noise_levels(self, timestep: Any) -> list[float]:

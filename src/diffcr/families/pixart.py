@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcr.core.flops import pixart_shape
 from diffcr.families.family import Family
-from diffcr.seam import AttentionWithMap, BlockLayout
+from diffcr.seam import AttentionWithMap, BlockLayout, PrunableUnits
 
 # Of the autoencoder of every published model that takes the picture's size as a condition.
 PIXELS_PER_LATENT = 8
@@ -63,6 +64,16 @@ def _attend_with_map(attention: Any, arguments: Mapping[str, Any]) -> AttentionW
     return AttentionWithMap(output, maps[0].unflatten(0, (len(output), -1)))
 
 
+def _heads(name: str, attention: str) -> PrunableUnits:
+    return PrunableUnits(
+        name,
+        rows=tuple(f"{attention}.{layer}" for layer in ("to_q", "to_k", "to_v")),
+        columns=(f"{attention}.to_out.0",),
+        heads=f"{attention}.heads",
+        fused=f"{attention}.fused_projections",
+    )
+
+
 PIXART_BLOCK = BlockLayout(
     hidden_states="hidden_states",
     batched=(
@@ -77,6 +88,11 @@ PIXART_BLOCK = BlockLayout(
     token_dims={"attention_mask": -1},
     self_attention="attn1",
     mlp="ff",
+    prunable=(
+        _heads("self_attention", "attn1"),
+        _heads("cross_attention", "attn2"),
+        PrunableUnits("mlp", rows=("ff.net.0.proj",), columns=("ff.net.2",)),
+    ),
 )
 PIXART = Family(
     name="pixart",
@@ -84,9 +100,9 @@ PIXART = Family(
         "diffusers.models.transformers.pixart_transformer_2d.PixArtTransformer2DModel"
     ),
     block_groups={"transformer_blocks": PIXART_BLOCK},
-    width=("num_attention_heads", "attention_head_dim"),
     timestep="timestep",
     latents="hidden_states",
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     call_inputs=pixart_inputs,
+    shape=pixart_shape,
 )

@@ -1,4 +1,4 @@
-"""Sizes of published models, for counting without their weights."""
+"""Sizes of published models, for counting and timing without their weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ _PIXART_XL: Mapping[str, Any] = {
 _TOLD_SIZE_AT = {"pixart-alpha-xl": 1024, "pixart-sigma-xl": None}
 
 
+def is_published(model: str) -> bool:
+    """Whether it is the name of a published model, rather than a directory."""
+    return model in _TOLD_SIZE_AT
+
+
 def transformer_config(model: str, resolution: int | None) -> dict[str, Any]:
     """A transformer's configuration, for pictures of `resolution` pixels a side.
 
@@ -34,7 +39,7 @@ def transformer_config(model: str, resolution: int | None) -> dict[str, Any]:
     Raises:
         DiffCRError: There is no such model, or no resolution, or one that does not fit.
     """
-    if model in _TOLD_SIZE_AT:
+    if is_published(model):
         if resolution is None:
             raise DiffCRError(f"{model} is published for several resolutions: give one")
         told = resolution == _TOLD_SIZE_AT[model]

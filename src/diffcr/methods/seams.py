@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcr.attached import Attached
 from diffcr.compressor import Compressor
-from diffcr.config import ATEDMConfig, AttachedConfig, ToMeConfig
+from diffcr.config import ATEDMConfig, AttachedConfig, StructuredPruningConfig, ToMeConfig
+from diffcr.core.flops import BlockShape
 from diffcr.fingerprint import HostWeights
 from diffcr.methods.at_edm import TokenPruner, mapped_attention_forward, pruning_forward
 from diffcr.methods.diffcr import routed_forward, scaled_mlp_forward
+from diffcr.methods.pruning import StructuredPruner
 from diffcr.methods.tome import TokenMerger, merged_part_forward, merging_forward
+from diffcr.seam import BlockLayout
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,21 @@ class HostFacts:
     """What a method's module is made for.
 
     Attributes:
-        layers_per_group: Blocks in each of the transformer's groups.
-        width: Of a token.
-        device: Of the transformer.
-        base: Its weights as they are.
+        transformer: The host.
+        block_groups: Its attributes that list the blocks, with their layout.
+        block: Sizes of a block.
+        base: The host's weights as they are.
     """
 
-    layers_per_group: Mapping[str, int]
-    width: int
-    device: torch.device
+    transformer: nn.Module
+    block_groups: Mapping[str, BlockLayout]
+    block: BlockShape
     base: HostWeights
+
+    @property
+    def layers_per_group(self) -> dict[str, int]:
+        """Blocks in each group."""
+        return {group: len(getattr(self.transformer, group)) for group in self.block_groups}
 
     @property
     def layers(self) -> int:
@@ -45,11 +52,11 @@ class MethodSeam:
     """What takes the place of which forward.
 
     Attributes:
-        block: Of every routed block.
+        block: Of every block; None leaves the blocks alone.
         parts: By the attribute of `BlockLayout` that names a part of a block.
     """
 
-    block: Callable[..., Tensor]
+    block: Callable[..., Tensor] | None
     parts: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
 
 
@@ -59,7 +66,10 @@ def make_attached(config: AttachedConfig, host: HostFacts) -> Attached[Any, Any]
         return TokenMerger(config, host.layers, host.base)
     if isinstance(config, ATEDMConfig):
         return TokenPruner(config, host.layers, host.base)
-    return Compressor(config, host.layers_per_group, host.width, host.device, host.base)
+    if isinstance(config, StructuredPruningConfig):
+        return StructuredPruner(config, host.transformer, host.block_groups, host.block, host.base)
+    device = next(host.transformer.parameters()).device
+    return Compressor(config, host.layers_per_group, host.block.width, device, host.base)
 
 
 def seam_of(config: AttachedConfig) -> MethodSeam:
@@ -70,5 +80,7 @@ def seam_of(config: AttachedConfig) -> MethodSeam:
         return MethodSeam(merging_forward, dict.fromkeys(parts, merged_part_forward))
     if isinstance(config, ATEDMConfig):
         return MethodSeam(pruning_forward, {"self_attention": mapped_attention_forward})
+    if isinstance(config, StructuredPruningConfig):
+        return MethodSeam(None)
     parts = ["mlp"] if config.gate == "sigmoid-mlp" else []
     return MethodSeam(routed_forward, dict.fromkeys(parts, scaled_mlp_forward))

@@ -64,6 +64,8 @@ def plot_trade_offs(panels: Sequence[TradeOff], path: str | Path) -> None:
     write_figure(draw, path, 0.6 + 5.2 * len(panels), 4.6)
 
 
+# Yellow marks are lost on white.
+_COLOURS = tuple(colour for colour in PALETTE if colour != "#F0E442")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -75,7 +77,7 @@ def _draw_panel(axes: Axes, panel: TradeOff) -> None:
             [100 * point.cost for point in points],
             [point.quality for point in points],
             yerr=[point.spread for point in points],
-            color=PALETTE[place % len(PALETTE)],
+            color=_COLOURS[place % len(_COLOURS)],
             marker=_MARKERS[place % len(_MARKERS)],
             ls=LINE_STYLES[place % len(LINE_STYLES)],
             lw=1.1,

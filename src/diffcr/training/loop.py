@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from diffcr.attachment import find_transformer
-from diffcr.compilation import compile
+from diffcr.compilation import compile, uncompile_blocks
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
+from diffcr.families import find_transformer
 from diffcr.files import write_json
 from diffcr.hardware import hardware, library_versions
 from diffcr.training.average import WeightAverage
@@ -46,7 +46,7 @@ class TrainingResult:
     Attributes:
         directory: Of the run; `final/` in it holds the trained weights.
         steps: Done.
-        mean_compression_ratio: Learned, None for the dense model.
+        mean_compression_ratio: Learned, None without routers.
         seconds: Spent in steps, over all resumptions.
     """
 
@@ -101,7 +101,7 @@ class _Trainer:
         trained = {n: p for n, p in self.transformer.named_parameters() if p.requires_grad}
         self.average = WeightAverage(trained, recipe.ema_decay)
         self.state = TrainedState(trained, self.average.values, optimizers)
-        if recipe.compile and self.compressor is not None:
+        if recipe.compile and not recipe.is_dense:
             compile(self.transformer)
         self.model, *self.optimizers = self.accelerator.prepare(self.transformer, *optimizers)
         self.draws = make_draws(recipe, dataset, self.accelerator.num_processes)
@@ -157,6 +157,8 @@ class _Trainer:
 
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
+        if self._is_time_to_settle(step):
+            self._settle()
         factor = learning_rate_factor(self.recipe.optimizer, step, self.recipe.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -188,6 +190,25 @@ class _Trainer:
         )
         return values
 
+    def _is_time_to_settle(self, step: int) -> bool:
+        compressor = self.compressor
+        if compressor is None or not isinstance(self.recipe.method, DiffCRConfig):
+            return False
+        share = self.recipe.ratio_loss.settle
+        return share < 1 and not compressor.settled and step >= share * self.recipe.steps
+
+    def _settle(self) -> None:
+        assert self.compressor is not None
+        self.compressor.settle_ratios()
+        ratios = self.compressor.ratios
+        # An average of ratios from before would be rounded to other bins.
+        if (average := self.average.values.get("diffcr.ratios")) is not None:
+            average.copy_(ratios.detach())
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if any(parameter is ratios for parameter in group["params"]):
+                    group["peak_lr"] = 0.0
+
     def _mean(self, losses: list[torch.Tensor]) -> float:
         """Over micro-batches and processes."""
         return float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
@@ -210,7 +231,7 @@ class _Trainer:
                 self.teacher,
             )
             total = losses.total
-            if self.compressor is not None:
+            if self.compressor is not None and not self.compressor.settled:
                 total = total + self.compressor.ratio_loss(self.progress.ratio_loss_weight)
             self.accelerator.backward(total)
         return losses
@@ -294,8 +315,8 @@ class _Trainer:
                 self.state.parameters[name].copy_(value)
         if self.compressor is not None:
             self.compressor.seed_branches(None)
-            if self.recipe.compile:
-                self.compressor.run_branch = None
+        if self.recipe.compile and not self.recipe.is_dense:
+            uncompile_blocks(self.transformer)
         self.transformer.eval()
 
     def _mean_ratio(self) -> float | None:

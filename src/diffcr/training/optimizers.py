@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffcr.attachment import parameter_groups
+from diffcr.attached_model import parameter_groups
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
 from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
@@ -23,7 +23,7 @@ def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torc
         DiffCRError: This torch has no Muon.
     """
     rates = recipe.optimizer
-    if recipe.is_dense:
+    if not recipe.is_routed:
         weights = [p for p in transformer.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": weights, "lr": rates.learning_rate, "weight_decay": rates.weight_decay}

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from diffcr.config import (
     DenseConfig,
     DiffCRConfig,
+    RoutedConfig,
     TrainedConfig,
     config_from_json_dict,
     config_to_json_dict,
@@ -94,7 +95,8 @@ class RatioLossRecipe:
 
     The mean ratio is expected to rise linearly to the target within the first `ramp` of the
     steps. Every `raise_every` steps at which it lags by more than `tolerance`, lambda is multiplied
-    with `growth`, up to `largest`.
+    with `growth`, up to `largest`. After `settle` of the steps the ratios are rounded to the bins
+    of inference and stay: the rest of the steps trains the model as it will be called.
     """
 
     weight: float = 3.0
@@ -103,8 +105,10 @@ class RatioLossRecipe:
     ramp: float = 0.5
     tolerance: float = 0.005
     largest: float = 100.0
+    settle: float = 1.0
 
     def __post_init__(self) -> None:
+        _require(0 < self.settle <= 1, "ratio_loss.settle", self.settle, "a value in (0, 1]")
         _require(self.weight >= 0, "ratio_loss.weight", self.weight, "0 or more")
         _require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
         _require(self.raise_every >= 1, "ratio_loss.raise_every", self.raise_every, "1 or more")
@@ -119,7 +123,7 @@ class TrainingRecipe:
 
     Attributes:
         name: Of the run.
-        method: Configuration of DiffCR, of MoD, or of the dense model.
+        method: Configuration of DiffCR, of MoD, of structured pruning, or of the dense model.
         model: Pipeline directory or Hub id, the embedded default if empty.
         finetune: "lora", "full" (all host weights) or "none" (routers and ratios alone).
         lora_rank: Rank of the LoRA.
@@ -201,8 +205,10 @@ class TrainingRecipe:
             )
         if not isinstance(self.method, TrainedConfig):
             raise DiffCRError(f"method is {self.method.method!r}, which is not trained: attach it")
-        if isinstance(self.method, DenseConfig) and self.finetune == "none":
-            raise DiffCRError("finetune is 'none' for the dense method: there is nothing to train")
+        if not self.is_routed and self.finetune == "none":
+            raise DiffCRError(
+                f"finetune is 'none' for the {self.method.method} method: there is nothing to train"
+            )
         if isinstance(self.method, DenseConfig) and self.distillation_weight > 0:
             raise DiffCRError(
                 f"distillation_weight is {self.distillation_weight} for the dense method, which is "
@@ -213,6 +219,11 @@ class TrainingRecipe:
     def is_dense(self) -> bool:
         """Whether the bare model is trained."""
         return isinstance(self.method, DenseConfig)
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether there are routers to train."""
+        return isinstance(self.method, RoutedConfig)
 
     @property
     def timestep_regions(self) -> int:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffcr.attachment import attach, disabled, get_compressor, is_attached
+from diffcr.attached_model import disabled, get_compressor, is_attached
+from diffcr.attachment import attach
 from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.core.ratios import BINS
@@ -45,10 +46,10 @@ class StepLosses:
 
 
 def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None:
-    """Attach the method and choose what is trained; None for the dense model."""
-    compressor = None
+    """Attach the method and choose what is trained; None for a method without routers."""
     if not isinstance(recipe.method, DenseConfig):
-        compressor = attach(transformer, recipe.method)
+        attach(transformer, recipe.method)
+    compressor = get_compressor(transformer) if recipe.is_routed else None
     trains_host = recipe.finetune == "full"
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(trains_host or name.startswith("diffcr."))
@@ -106,7 +107,7 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     directory.mkdir(parents=True, exist_ok=True)
     # At a ratio of 1 a layer computes no token, and its weights are in no graph.
     unused = isinstance(recipe.method, DiffCRConfig) and recipe.method.max_bin == BINS
-    # Routed blocks are compiled by `diffcr.compile`.
+    # Blocks under a method are compiled by `diffcr.compile`.
     dynamo = None
     if recipe.compile and recipe.is_dense:
         dynamo = TorchDynamoPlugin(backend="inductor", dynamic=False, use_regional_compilation=True)
@@ -216,7 +217,6 @@ def forward_losses(
 def save_result(transformer: Any, recipe: TrainingRecipe, directory: Path) -> None:
     """Write what was trained: a checkpoint for `diffcr.load`, or the dense model's weights."""
     if not recipe.is_dense:
-        get_compressor(transformer)
         save(transformer, directory, weights=recipe.finetune == "full")
         return
     with replacing_directory(directory) as written:

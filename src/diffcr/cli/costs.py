@@ -1,0 +1,114 @@
+"""The commands that count and time what methods cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffcr.cli.options import Checkpoint
+
+
+def flops(
+    model: Annotated[
+        str,
+        typer.Option(help="pixart-sigma-xl, pixart-alpha-xl, or a pipeline directory."),
+    ] = "",
+    resolution: Annotated[int | None, typer.Option(help="In pixels, of a side.", min=8)] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples of a forward.", min=1)] = 1,
+    text_tokens: Annotated[
+        int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1)
+    ] = 120,
+    method: Annotated[
+        str, typer.Option(help="dense, mod, tome, at-edm, pruning, or diffcr with --checkpoint.")
+    ] = "",
+    compression_ratio: Annotated[
+        float | None, typer.Option(help="For mod, tome, at-edm and pruning.", min=0, max=0.9)
+    ] = None,
+    placement: Annotated[
+        str | None, typer.Option(help="For tome: attention, mlp, attention-mlp or block.")
+    ] = None,
+    checkpoint: Checkpoint = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, without rounding.")] = False,
+) -> None:
+    """Count the operations of a method, from configurations alone: no weights are needed."""
+    import json
+
+    from rich.console import Console
+
+    from diffcr.cli.inputs import choose_method
+    from diffcr.core.flops import pixart_shape
+    from diffcr.evaluation.console import show_tables
+    from diffcr.evaluation.flop_count import count_flops, flop_tables
+    from diffcr.families.published import transformer_config
+    from diffcr.pretrained import default_pipeline_path
+
+    config = transformer_config(model or str(default_pipeline_path()), resolution)
+    shape = pixart_shape(config, text_tokens)
+    settings = {"compression_ratio": compression_ratio, "placement": placement}
+    chosen = choose_method(method, settings, checkpoint, model, shape)
+    count = count_flops(shape, chosen.costs, batch_size)
+    if as_json:
+        described = {"model": model or "scenes", "method": chosen.name, **count.to_json_dict()}
+        typer.echo(json.dumps(described))
+    else:
+        show_tables(flop_tables(chosen.name, count), Console())
+
+
+def bench(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="pixart-sigma-xl or pixart-alpha-xl, with random weights, or a pipeline "
+            "directory; the embedded default if not given."
+        ),
+    ] = "",
+    resolution: Annotated[int | None, typer.Option(help="In pixels, of a side.", min=8)] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME[:COMPRESSION_RATIO[:PLACEMENT]], repeatable: mod:0.2, diffcr:0.3 (random "
+            "routers, the cost of mod:0.3), tome:0.3:block, at-edm:0.3, pruning:0.3. dense is "
+            "always there."
+        ),
+    ] = None,
+    checkpoint: Checkpoint = "",
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Samples of a forward, repeatable; 1.", min=1)
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Time every method compiled, too.")
+    ] = False,
+    pairs: Annotated[int, typer.Option(help="Samples of each method, in turns.", min=1)] = 15,
+    output: Annotated[Path | None, typer.Option(help="File of the record.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a record.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Time a forward of methods and the dense model in turns, and watch its memory."""
+    from diffcr.cli.inputs import check_record_file, read_contenders
+
+    if output is not None:
+        check_record_file(output, force)
+    contenders = read_contenders(method or [], checkpoint, model)
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from diffcr.evaluation.bench import BenchOptions, bench_tables
+    from diffcr.evaluation.bench import bench as measure
+    from diffcr.evaluation.console import show_tables
+    from diffcr.evaluation.records import write_record
+    from diffcr.evaluation.subject import open_subject
+
+    subject = open_subject(model, resolution, dtype)
+    options = BenchOptions(tuple(batch_size or [1]), pairs, compiled=compiled)
+    record = measure(subject, contenders, options)
+    if output is not None:
+        write_record(record, output)
+    if as_json:
+        typer.echo(json.dumps(asdict(record)))
+    else:
+        show_tables(bench_tables(record), Console())

@@ -1,0 +1,25 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option(help="Pipeline directory or Hub id; the embedded default if not given.")
+]
+Checkpoint = Annotated[
+    str, typer.Option(help="DiffCR checkpoint, directory or Hub id; the embedded one by default.")
+]
+Dense = Annotated[bool, typer.Option("--dense", help="The bare model, without a checkpoint.")]
+Seed = Annotated[
+    int, typer.Option(help="Of the first image; image i has seed + i.", min=0, max=2**62)
+]
+Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Classifier-free guidance; 1 is none. 4.5, or the embedded default's own scale."
+    ),
+]
