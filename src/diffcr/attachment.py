@@ -142,7 +142,13 @@ def make_for(transformer: nn.Module, config: AttachedConfig) -> Attached[Any, An
     host_config: Any = transformer.config
     block = family.shape(host_config, 0).block
     host = HostFacts(transformer, family.block_groups, block, HostWeights.of(transformer))
-    return make_attached(config, host).train(transformer.training)
+    attached = make_attached(config, host)
+    if attached.reads_timesteps and family.timestep is None:
+        raise DiffCRError(
+            f"{type(transformer).__name__} is called without a timestep, and {config} tells "
+            "timesteps apart: give timestep_regions=1, or early_regions=0 for AT-EDM"
+        )
+    return attached.train(transformer.training)
 
 
 def _bind(block: nn.Module, bound: BoundBlock[Any], seam: MethodSeam) -> None:

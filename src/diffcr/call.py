@@ -32,13 +32,17 @@ def begin_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     family = family_of(transformer)
     levels = None
     if attached.reads_timesteps:
+        assert family.timestep is not None
         timestep = _argument(transformer, family.timestep, args, kwargs)
         if isinstance(attached, Compressor):
             timestep = _read_with_ratios(timestep, attached)
         levels = family.noise_levels(timestep)
     latents = _argument(transformer, family.latents, args, kwargs)
     rows, columns = (side // transformer.config.patch_size for side in latents.shape[-2:])
-    call = TransformerCall(levels, rows, columns, latents.device)
+    positions = None
+    if family.token_positions is not None:
+        positions = _argument(transformer, family.token_positions, args, kwargs)
+    call = TransformerCall(levels, rows, columns, latents.device, positions)
     context = attached.build_context(call)
     attached.begin_call(context)
     if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):

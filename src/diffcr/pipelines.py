@@ -31,7 +31,8 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     try:
         # Without it diffusers falls back to unpickling where there is no safetensors file.
         pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    # A class that diffusers does not have is an AttributeError.
+    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DiffCRError(f"no pipeline can be loaded from {name}: {reason}") from error
     family_of(find_transformer(pipe))

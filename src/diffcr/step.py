@@ -24,15 +24,23 @@ class TransformerCall:
 
     Attributes:
         noise_levels: In [0, 1], one per sample or one for all; None where they were not read.
-        rows: Of the grid of routed tokens.
+        rows: Of the grid that the routed tokens are on.
         columns: Of that grid.
         device: Where the tokens are.
+        positions: The samples' tokens on the grid, [B, K] int64, row by row; None where each
+            sample holds all of them.
     """
 
     noise_levels: list[float] | None
     rows: int
     columns: int
     device: torch.device
+    positions: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Routed tokens of a sample."""
+        return self.rows * self.columns if self.positions is None else self.positions.shape[1]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from diffcr.errors import DiffCRError
 from diffcr.families.published import transformer_config
 from diffcr.lora import add_lora
 from diffcr.methods.at_edm import pruning_costs
+from diffcr.step import TransformerCall
 from tests.hosts import denoise, gradients, inputs, pixart
 
 _LAYERS = 6
@@ -240,7 +241,7 @@ def test_a_mask_over_image_tokens_is_refused() -> None:
         transformer = _attached(config)
         block = transformer.transformer_blocks[0]
         context = transformer.diffcr.build_context(
-            types.SimpleNamespace(noise_levels=[0.1], rows=4, columns=4, device=torch.device("cpu"))
+            TransformerCall([0.1], rows=4, columns=4, device=torch.device("cpu"))
         )
         with (
             transformer.diffcr.entering(context),

@@ -7,7 +7,7 @@ import torch
 from tomesd.merge import bipartite_soft_matching_random2d
 from torch import Tensor
 
-from diffcr.core.merge import draw_destinations, match_tokens
+from diffcr.core.merge import draw_destinations, draw_destinations_among, match_tokens
 
 
 def _states(batch: int, tokens: int, width: int = 12, seed: int = 0) -> Tensor:
@@ -92,3 +92,22 @@ def test_gradients_of_merging_agree_with_finite_differences() -> None:
     merge = match_tokens(states, draw_destinations(4, 4, 1), 6)
     values = _states(2, 16, 3).double().requires_grad_(True)
     assert torch.autograd.gradcheck(lambda x: merge.unmerge(merge.merge(x).square()), (values,))
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+def test_among_all_tokens_of_an_even_grid_destinations_are_the_grids(seed: int | None) -> None:
+    positions = torch.arange(6 * 8).expand(2, -1)
+    found = draw_destinations_among(positions, 8, seed)
+    assert torch.equal(found, draw_destinations(6, 8, seed).expand(2, -1))
+
+
+def test_among_some_tokens_one_of_four_neighbours_is_a_destination() -> None:
+    block = torch.tensor([[9, 10, 11, 12, 16, 17, 18, 19]])
+    assert draw_destinations_among(block, 7, None).tolist() == [[0, 4]]
+    assert draw_destinations_among(block[:, :3], 7, None).shape == (1, 0)
+    both = torch.cat([block, block + 14])
+    together = match_tokens(_states(2, 8), draw_destinations_among(both, 7, 1), 3)
+    alone = match_tokens(_states(2, 8)[:1], draw_destinations_among(block, 7, 1), 3)
+    assert torch.equal(together.kept[:1], alone.kept) and torch.equal(
+        together.owner[:1], alone.owner
+    )

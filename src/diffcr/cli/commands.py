@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffcr.cli.costs import bench, flops
+from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import (
     check_output,
     check_size,
@@ -158,7 +159,7 @@ def report(
     typer.echo(f"report: {write_overview(records, output)}")
 
 
-for command in (score, flops, bench):
+for command in (inpaint, score, flops, bench):
     app.command()(command)
 
 

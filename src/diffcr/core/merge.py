@@ -63,6 +63,32 @@ def draw_destinations(rows: int, columns: int, seed: int | None) -> Tensor:
     return (row * columns + column).flatten()
 
 
+def draw_destinations_among(positions: Tensor, columns: int, seed: int | None) -> Tensor:
+    """Destination tokens where a sample holds some of a grid's tokens alone.
+
+    Its tokens are ordered cell of 2 x 2 by cell, and every run of four of them holds one
+    destination. Where all tokens of a grid with even sides are there, the runs are the cells and
+    the destinations those of `draw_destinations`.
+
+    Args:
+        positions: [B, K] int64, places of a sample's tokens on the grid, row by row.
+        columns: Of the grid.
+        seed: Of the place inside of each run; None takes the first of every run.
+
+    Returns:
+        [B, K // 4] int64 on the device of `positions`, places among the K tokens.
+    """
+    row, column = positions // columns, positions % columns
+    cell = row // _CELL * -(-columns // _CELL) + column // _CELL
+    inside = row % _CELL * _CELL + column % _CELL
+    order = (cell * _CELL**2 + inside).argsort(dim=1)
+    runs = positions.shape[1] // _CELL**2
+    place = torch.zeros(runs, dtype=torch.int64)
+    if seed is not None:
+        place = torch.randint(_CELL**2, (runs,), generator=torch.Generator().manual_seed(seed))
+    return order[:, (torch.arange(runs) * _CELL**2 + place).to(order.device)]
+
+
 def match_tokens(states: Tensor, destinations: Tensor, merged: int) -> TokenMerge:
     """Merge the `merged` sources that are most similar to a destination into it.
 
@@ -70,21 +96,23 @@ def match_tokens(states: Tensor, destinations: Tensor, merged: int) -> TokenMerg
 
     Args:
         states: [B, N, D], what tokens are compared by.
-        destinations: [cells] int64, as `draw_destinations` gives them.
+        destinations: [cells] int64, as `draw_destinations` gives them, or each sample's own,
+            [B, cells].
         merged: M, from 0 to N less the destinations.
     """
     batch, tokens = states.shape[:2]
-    destinations = destinations.to(states.device)
-    count = tokens - len(destinations)
+    destinations = destinations.to(states.device).expand(batch, -1)
+    count = tokens - destinations.shape[1]
     assert 0 <= merged <= count, "more tokens to merge than there are sources"
-    is_source = torch.ones(tokens, dtype=torch.int64, device=states.device)
-    sources = _first(is_source.index_fill(0, destinations, 0), count)
+    everywhere = torch.ones(batch, tokens, dtype=torch.int64, device=states.device)
+    sources = _first(everywhere.scatter(1, destinations, 0), count)
     direction = functional.normalize(states.detach(), dim=-1)
-    best = (direction[:, sources] @ direction[:, destinations].transpose(1, 2)).max(-1)
+    leavers, stayers = (gather_tokens(direction, places) for places in (sources, destinations))
+    best = (leavers @ stayers.transpose(1, 2)).max(-1)
     chosen = best.values.argsort(dim=-1, descending=True, stable=True)[:, :merged]
-    leaving = sources[chosen]
-    target = destinations[best.indices.gather(1, chosen)]
-    stays = is_source.new_ones(batch, tokens).scatter(1, leaving, 0)
+    leaving = sources.gather(1, chosen)
+    target = destinations.gather(1, best.indices.gather(1, chosen))
+    stays = everywhere.scatter(1, leaving, 0)
     place = stays.cumsum(1) - 1
     owner = place.scatter(1, leaving, place.gather(1, target))
     return TokenMerge(_first(stays, tokens - merged), owner)

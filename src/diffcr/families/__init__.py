@@ -9,9 +9,10 @@ from torch import nn
 
 from diffcr.errors import DiffCRError
 from diffcr.families.family import Family
+from diffcr.families.lazy import LAZY_DECODER, LAZY_ENCODER
 from diffcr.families.pixart import PIXART
 
-FAMILIES: tuple[Family, ...] = (PIXART,)
+FAMILIES: tuple[Family, ...] = (PIXART, LAZY_DECODER, LAZY_ENCODER)
 
 
 def class_path(model: object) -> str:

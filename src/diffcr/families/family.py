@@ -39,21 +39,26 @@ class Family:
             looking a family up imports nothing.
         block_groups: Attributes of the transformer that list the routed blocks, with the blocks'
             layout.
-        timestep: Argument of the transformer's forward with the timestep.
+        timestep: Argument of the transformer's forward with the timestep; None where there is none:
+            such a model has one timestep region.
         latents: Argument of the transformer's forward with the noisy latents, [B, C, h, w].
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
         shape: From a transformer's configuration and a number of text tokens to its sizes.
+        token_positions: Argument of the transformer's forward with the places of its tokens on the
+            grid of the latents' patches, [B, K] int64, row by row; None where its tokens are the
+            whole grid.
     """
 
     name: str
     transformer_class: str
     block_groups: dict[str, BlockLayout]
-    timestep: str
+    timestep: str | None
     latents: str
     lora_targets: tuple[str, ...]
     call_inputs: CallInputs
     shape: Callable[[Mapping[str, Any], int], TransformerShape]
+    token_positions: str | None = None
 
     def noise_levels(self, timestep: Any) -> list[float]:
         """Noise level in [0, 1] of each sample, or of all, from a DDPM timestep in [0, 1000].

@@ -21,7 +21,7 @@ from diffcr.seam import AttentionWithMap, BlockLayout, PrunableUnits
 PIXELS_PER_LATENT = 8
 
 
-def _call_inputs(
+def pixart_inputs(
     transformer: Any,
     latents: Tensor,
     timesteps: Tensor,
@@ -74,36 +74,35 @@ def _heads(name: str, attention: str) -> PrunableUnits:
     )
 
 
+PIXART_BLOCK = BlockLayout(
+    hidden_states="hidden_states",
+    batched=(
+        "hidden_states",
+        "attention_mask",
+        "encoder_hidden_states",
+        "encoder_attention_mask",
+        "timestep",
+        "class_labels",
+    ),
+    attend_with_map=_attend_with_map,
+    token_dims={"attention_mask": -1},
+    self_attention="attn1",
+    mlp="ff",
+    prunable=(
+        _heads("self_attention", "attn1"),
+        _heads("cross_attention", "attn2"),
+        PrunableUnits("mlp", rows=("ff.net.0.proj",), columns=("ff.net.2",)),
+    ),
+)
 PIXART = Family(
     name="pixart",
     transformer_class=(
         "diffusers.models.transformers.pixart_transformer_2d.PixArtTransformer2DModel"
     ),
-    block_groups={
-        "transformer_blocks": BlockLayout(
-            hidden_states="hidden_states",
-            batched=(
-                "hidden_states",
-                "attention_mask",
-                "encoder_hidden_states",
-                "encoder_attention_mask",
-                "timestep",
-                "class_labels",
-            ),
-            attend_with_map=_attend_with_map,
-            token_dims={"attention_mask": -1},
-            self_attention="attn1",
-            mlp="ff",
-            prunable=(
-                _heads("self_attention", "attn1"),
-                _heads("cross_attention", "attn2"),
-                PrunableUnits("mlp", rows=("ff.net.0.proj",), columns=("ff.net.2",)),
-            ),
-        )
-    },
+    block_groups={"transformer_blocks": PIXART_BLOCK},
     timestep="timestep",
     latents="hidden_states",
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
-    call_inputs=_call_inputs,
+    call_inputs=pixart_inputs,
     shape=pixart_shape,
 )

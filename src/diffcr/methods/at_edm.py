@@ -54,12 +54,16 @@ class TokenPruner(Attached[ATEDMConfig, PruningContext]):
         for region in range(config.timestep_regions):
             pruned_share(config, layers, region)
 
+    @property
+    def reads_timesteps(self) -> bool:
+        """Whether noisy timesteps prune otherwise than clean ones."""
+        return self.config.early_regions > 0 and self.config.early_share < 1
+
     def build_context(self, call: TransformerCall) -> PruningContext:
         """How many tokens are kept at the call's noise level."""
-        assert call.noise_levels is not None
-        tokens = call.rows * call.columns
-        regions = {region_of(level, self.config.timestep_regions) for level in call.noise_levels}
-        kept = {kept_tokens(self.config, self.layers, tokens, region) for region in regions}
+        levels = call.noise_levels or [0.0]
+        regions = {region_of(level, self.config.timestep_regions) for level in levels}
+        kept = {kept_tokens(self.config, self.layers, call.tokens, region) for region in regions}
         if len(kept) > 1:
             raise DiffCRError(
                 f"AT-EDM keeps {' and '.join(map(str, sorted(kept)))} tokens at the timesteps of "

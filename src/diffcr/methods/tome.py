@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffcr.attached import Attached
 from diffcr.config import ToMeConfig
 from diffcr.core.flops import Flops, LayerCost, LayerTokens, TransformerShape
-from diffcr.core.merge import TokenMerge, draw_destinations, match_tokens
+from diffcr.core.merge import (
+    TokenMerge,
+    draw_destinations,
+    draw_destinations_among,
+    match_tokens,
+)
 from diffcr.fingerprint import HostWeights
 from diffcr.seam import BoundBlock, bound_block, bound_part
 from diffcr.step import TransformerCall
@@ -24,11 +28,12 @@ class MergingContext:
     """One call of the transformer.
 
     Attributes:
-        destinations: [layers, cells] int64, the tokens that others are merged into.
+        destinations: Of every layer, [cells] or [B, cells] int64, the tokens that others are
+            merged into.
         merged: Tokens that are merged away.
     """
 
-    destinations: Tensor
+    destinations: tuple[Tensor, ...]
     merged: int
 
 
@@ -44,9 +49,8 @@ class TokenMerger(Attached[ToMeConfig, MergingContext]):
         seeds: list[int | None] = [None] * self.layers
         if self.config.destinations == "random":
             seeds = [self.config.seed * self.layers + layer for layer in range(self.layers)]
-        places = torch.stack([draw_destinations(call.rows, call.columns, seed) for seed in seeds])
-        merged = merged_tokens(self.config, call.rows * call.columns)
-        return MergingContext(places.to(call.device), merged)
+        places = tuple(_destinations(call, seed).to(call.device) for seed in seeds)
+        return MergingContext(places, merged_tokens(self.config, call.tokens))
 
     def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
         """What every layer computes at inference, [layers][1]."""
@@ -55,6 +59,12 @@ class TokenMerger(Attached[ToMeConfig, MergingContext]):
     def summary_lines(self) -> list[str]:
         """Nothing but the configuration."""
         return []
+
+
+def _destinations(call: TransformerCall, seed: int | None) -> Tensor:
+    if call.positions is None:
+        return draw_destinations(call.rows, call.columns, seed)
+    return draw_destinations_among(call.positions, call.columns, seed)
 
 
 def merged_tokens(config: ToMeConfig, tokens: int) -> int:

@@ -31,6 +31,21 @@ def default_checkpoint_path() -> Path:
     return _directory("scenes-diffcr")
 
 
+def default_inpainting_path() -> Path:
+    """Directory of the embedded `LazyInpaintPipeline`.
+
+    Raises:
+        DiffCRError: The weights are not in this installation.
+    """
+    path = _HERE / "inpainting"
+    if not path.is_dir():
+        raise DiffCRError(
+            "no inpainting pipeline is embedded in this installation: "
+            "give --model with the directory of a LazyInpaintPipeline"
+        )
+    return path
+
+
 def load_default_pipeline(device: str | None = None) -> Any:
     """The embedded pipeline, on a GPU where there is one."""
     from diffcr.pipelines import load_pipeline

@@ -1,0 +1,108 @@
+"""The command that repaints part of a picture."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffcr.cli.inputs import check_output
+from diffcr.errors import DiffCRError, DiffCRWarning
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Formats that keep every pixel, the transparent ones' colours, too.
+_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+
+
+def inpaint(
+    image: Annotated[Path, typer.Option(help="The picture.")],
+    mask: Annotated[Path, typer.Option(help="Of its size: white is repainted, black stays.")],
+    prompt: Annotated[str, typer.Option(help="What is to be seen.")],
+    out: Annotated[Path, typer.Option(help="File of the result, .png or .tif.")],
+    model: Annotated[
+        str, typer.Option(help="Directory of a LazyInpaintPipeline; the embedded default if none.")
+    ] = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="DiffCR checkpoint of its decoder, directory or Hub id.")
+    ] = "",
+    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1)] = 20,
+    guidance_scale: Annotated[
+        float, typer.Option(help="Classifier-free guidance; 1 is none.", min=0, max=100)
+    ] = 4.5,
+    seed: Annotated[int, typer.Option(help="Of the noise.", min=0, max=2**62)] = 0,
+    blending: Annotated[str, typer.Option(help="poisson or feather.")] = "poisson",
+    dilation: Annotated[
+        int | None,
+        typer.Option(help="Pixels around the mask that are blended; 1/64 of a side.", min=0),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the result.")] = False,
+) -> None:
+    """Repaint the masked part of a picture; the rest stays as it is, pixel for pixel."""
+    if not prompt.strip():
+        raise DiffCRError("--prompt is empty: give some words")
+    _check_target(out, force)
+    from diffcr.inpainting.blending import check_blending
+    from diffcr.inpainting.edits import check_sizes
+    from diffcr.inpainting.masks import read_masks
+    from diffcr.inpainting.pictures import open_image, read_pictures
+
+    check_blending(blending)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", DiffCRWarning)
+        (original,), (white,) = read_pictures(open_image(image)), read_masks(open_image(mask))
+    for note in notes:
+        typer.echo(str(note.message), err=True)
+    check_sizes(original, white)
+    if not white.any():
+        from diffcr.inpainting.call import EMPTY_MASK
+
+        typer.echo(EMPTY_MASK, err=True)
+        _write(original.to_pil(), out)
+        return
+    pipe = _open(model, checkpoint)
+    import torch
+
+    result = pipe(
+        prompt.strip(),
+        image=original.to_pil(),
+        mask_image=white,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+        blending=blending,
+        dilation=dilation,
+    )
+    _write(result.images[0], out)
+    typer.echo(f"{out}: {white.mean():.1%} of the picture was masked")
+
+
+def _check_target(out: Path, force: bool) -> None:
+    if out.is_dir():
+        raise DiffCRError(f"--out {out} is a directory: give a file")
+    if out.suffix.lower() not in _FORMATS:
+        raise DiffCRError(f"--out is {out.name}: give a name that ends in .png or .tif")
+    if out.exists() and not force:
+        raise DiffCRError(f"{out} exists: give another --out, or --force to overwrite")
+    check_output(out.parent)
+
+
+def _open(model: str, checkpoint: str) -> Any:
+    from diffcr.inpainting.opening import load_inpainting_pipeline
+    from diffcr.io import load
+    from diffcr.pretrained import default_inpainting_path
+
+    pipe = load_inpainting_pipeline(model or default_inpainting_path())
+    if checkpoint:
+        load(pipe, checkpoint)
+    return pipe
+
+
+def _write(picture: Image.Image, out: Path) -> None:
+    from diffcr.files import replacing_file
+
+    with replacing_file(out) as temporary:
+        picture.save(temporary, format=_FORMATS[out.suffix.lower()])

@@ -1,0 +1,167 @@
+"""Inpainting with a text-to-image pipeline as it is: what Lazy Diffusion is compared with.
+
+RegenerateImage and RegenerateCrop as Nitzan et al. name them (arXiv 2404.12382). Neither is trained
+for inpainting; the known part of the picture enters as in Blended Latent Diffusion
+(Avrahami et al. 2023): after every step, latents that are not masked are those of the picture at
+that step's noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffcr.inpainting.blending import Blending
+from diffcr.inpainting.call import Call, OutputType, read_call, run_call
+from diffcr.inpainting.edits import Edit, WorkingSize, resize_pixels
+from diffcr.inpainting.masks import bounds, latent_mask, masked_tokens, resize_mask
+from diffcr.inpainting.sampling import (
+    Prompts,
+    decode_pixels,
+    denoise,
+    encode_pixels,
+    encode_prompts,
+    guided_prediction,
+)
+
+
+class RegenerateImage:
+    """Denoises the whole picture and keeps what is masked of it.
+
+    Args:
+        pipe: A PixArt text-to-image pipeline.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Side of a token's square of pixels."""
+        return int(self.pipe.vae_scale_factor * self.pipe.transformer.config.patch_size)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        image: Any,
+        mask_image: Any,
+        negative_prompt: str = "",
+        num_inference_steps: int = 20,
+        guidance_scale: float = 4.5,
+        num_images_per_prompt: int = 1,
+        height: int | None = None,
+        width: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: OutputType = "pil",
+        blending: Blending = "poisson",
+        dilation: int | None = None,
+        max_sequence_length: int = 300,
+    ) -> Any:
+        """The images, from the arguments of `LazyInpaintPipeline`.
+
+        Raises:
+            DiffCRError: As `LazyInpaintPipeline` does.
+        """
+        side = self.pipe.vae_scale_factor * self.pipe.transformer.config.sample_size
+        call = read_call(
+            prompt=prompt,
+            image=image,
+            mask_image=mask_image,
+            size=WorkingSize(int(side), self.pixels_per_token, height, width),
+            num_inference_steps=num_inference_steps,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            latents=latents,
+            blending=blending,
+            dilation=dilation,
+            output_type=output_type,
+        )
+
+        def generate(masked: Call) -> NDArray[np.uint8]:
+            texts = masked.prompts
+            prompts = encode_prompts(
+                self.pipe, texts, negative_prompt, guidance_scale, max_sequence_length
+            )
+            return self._regenerate(masked, prompts, num_inference_steps, guidance_scale)
+
+        return run_call(call, generate)
+
+    def _regenerate(
+        self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float
+    ) -> NDArray[np.uint8]:
+        """Pictures [B, h, w, 3] at the model's size."""
+        pipe = self.pipe
+        device, dtype = pipe._execution_device, prompts.embeds.dtype
+        known = torch.cat([encode_pixels(pipe, edit.working_pixels) for edit in call.edits])
+        known = known.to(device, dtype)
+        grids = [masked_tokens(e.working_region, self.pixels_per_token) for e in call.edits]
+        masked = latent_mask(grids, pipe.transformer.config.patch_size).to(device)
+        height, width = call.edits[0].working_region.shape
+        noise = pipe.prepare_latents(
+            len(known), known.shape[1], height, width, dtype, device, call.generator, call.latents
+        )
+        drawn = noise / pipe.scheduler.init_noise_sigma
+
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            return guided_prediction(pipe.transformer, latents, timestep, prompts, guidance_scale)
+
+        def keep_known(latents: Tensor, following: Tensor | None) -> Tensor:
+            there = known
+            if following is not None:
+                there = pipe.scheduler.add_noise(known, drawn, following.expand(len(known)))
+            return torch.where(masked, latents, there)
+
+        denoised = denoise(pipe, noise, num_inference_steps, call.generator, predict, keep_known)
+        return decode_pixels(pipe, denoised)
+
+
+class RegenerateCrop(RegenerateImage):
+    """Denoises the tightest square around the mask at the model's own size: a fixed cost, and no
+    view of what is outside of the square. The square is cut from the picture at the model's size,
+    so that its result is blended as that of every other pipeline."""
+
+    def _regenerate(
+        self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float
+    ) -> NDArray[np.uint8]:
+        windows = [_square_around(edit.working_region) for edit in call.edits]
+        side = int(self.pipe.vae_scale_factor * self.pipe.transformer.config.sample_size)
+        crops = [
+            _cropped(edit, window, side) for edit, window in zip(call.edits, windows, strict=True)
+        ]
+        inner = replace(call, edits=crops)
+        generated = super()._regenerate(inner, prompts, num_inference_steps, guidance_scale)
+        pictures = [edit.working_pixels.copy() for edit in call.edits]
+        for picture, window, pixels in zip(pictures, windows, generated, strict=True):
+            height, width = picture[window].shape[:2]
+            picture[window] = resize_pixels(pixels, height, width)
+        return np.stack(pictures)
+
+
+def _square_around(region: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The tightest square that holds the region; cut where the picture is narrower."""
+    tight = bounds(region)
+    longest = max(extent.stop - extent.start for extent in tight)
+    window = []
+    for extent, length in zip(tight, region.shape, strict=True):
+        side = min(longest, length)
+        start = (extent.start + extent.stop) // 2 - side // 2
+        start = min(max(start, 0), length - side)
+        window.append(slice(start, start + side))
+    return window[0], window[1]
+
+
+def _cropped(edit: Edit, window: tuple[slice, slice], side: int) -> Edit:
+    """The edit with the window as the model's picture, `side` pixels high and wide."""
+    pixels = np.ascontiguousarray(edit.working_pixels[window])
+    return replace(
+        edit,
+        working_pixels=resize_pixels(pixels, side, side),
+        working_region=resize_mask(edit.working_region[window], side, side),
+    )

@@ -1,0 +1,41 @@
+"""Opening an inpainting pipeline's directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffcr.errors import DiffCRError
+from diffcr.files import read_json
+from diffcr.inpainting.pipeline import LazyInpaintPipeline
+from diffcr.pipelines import own_device
+
+
+def load_inpainting_pipeline(model: str | Path, device: str | None = None) -> LazyInpaintPipeline:
+    """A pipeline that `LazyInpaintPipeline.save_pretrained` wrote.
+
+    Args:
+        model: Its directory.
+        device: Where to; a GPU where there is one by default.
+
+    Raises:
+        DiffCRError: There is no such pipeline, or it cannot be read.
+    """
+    from safetensors import SafetensorError
+
+    directory = Path(model)
+    if not (directory / "model_index.json").is_file():
+        raise DiffCRError(f"{directory} is not a pipeline: give a LazyInpaintPipeline's directory")
+    kind = read_json(directory / "model_index.json").get("_class_name")
+    if kind != LazyInpaintPipeline.__name__:
+        raise DiffCRError(f"{directory} holds a {kind}: give a LazyInpaintPipeline's directory")
+    try:
+        pipe: LazyInpaintPipeline = LazyInpaintPipeline.from_pretrained(
+            directory, use_safetensors=True
+        )
+    except DiffCRError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DiffCRError(f"no pipeline can be loaded from {directory}: {reason}") from error
+    pipe.to(device or own_device())
+    return pipe
