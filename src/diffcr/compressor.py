@@ -52,6 +52,8 @@ class Compressor(Attached["RoutedConfig", StepContext]):
             does not move at a step of 5e-4.
         settled: Whether training computes what inference computes: the nearest bin of every layer,
             whose ratio gets no gradient. `settle_ratios` sets it.
+        gradient_scales: Per timestep region, what the ratios' gradient of the diffusion loss is
+            multiplied with; None for 1 everywhere.
 
     The other attributes are those of `Attached`.
     """
@@ -78,6 +80,7 @@ class Compressor(Attached["RoutedConfig", StepContext]):
         else:
             self.register_buffer("ratios", ratios)
         self.settled = False
+        self.gradient_scales: tuple[float, ...] | None = None
         self.run_branch: Callable[..., Tensor] | None = None
         self._given_region: int | None = None
         self._held_rankings: Mapping[int, Tensor] = {}
@@ -321,8 +324,11 @@ class Compressor(Attached["RoutedConfig", StepContext]):
             # For all regions: what a sample gets must not depend on its neighbours' regions.
             draws = torch.rand(*self.ratios.T.shape, 2, generator=generator).tolist()
         maximum, probability = config.max_bin, config.mixing_probability
+        scales = self.gradient_scales or (1.0,) * config.timestep_regions
         return [
-            training_plans(bounded, table, region, maximum, draws[region], probability)
+            training_plans(
+                bounded, table, region, maximum, draws[region], probability, scales[region]
+            )
             for region in regions
         ]
 

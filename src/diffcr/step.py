@@ -129,6 +129,7 @@ def training_plans(
     max_bin: int,
     mixing_draws: Sequence[Sequence[float]] | None,
     mixing_probability: float,
+    gradient_scale: float = 1.0,
 ) -> tuple[LayerPlan, ...]:
     """The two bins around every layer's ratio, or a draw of them.
 
@@ -141,20 +142,18 @@ def training_plans(
             None runs both everywhere (the paper's branches).
         mixing_probability: p of sampled branches. The mixture's gradient is scaled by 1 / p, so
             that its expectation is the gradient of the full mixture.
+        gradient_scale: What the gradient of the ratios is multiplied with.
     """
     plans = []
     for layer, row in enumerate(table):
         around = bracket(row[region], max_bin)
         weight = ratios[layer, region] * BINS - around.lower
-        if mixing_draws is None:
-            plans.append(LayerPlan(around.lower, around.upper, weight))
-            continue
-        mixes, picks = mixing_draws[layer]
-        if mixes < mixing_probability:
+        mixes, picks = (0.0, 0.0) if mixing_draws is None else mixing_draws[layer]
+        if mixing_draws is None or mixes < mixing_probability:
+            probability = 1.0 if mixing_draws is None else mixing_probability
             held = weight.detach()
-            plans.append(
-                LayerPlan(around.lower, around.upper, held + (weight - held) / mixing_probability)
-            )
+            scaled = held + (weight - held) * (gradient_scale / probability)
+            plans.append(LayerPlan(around.lower, around.upper, scaled))
         else:
             chosen = around.upper if picks < around.position else around.lower
             plans.append(LayerPlan(chosen, None, 0 * weight))

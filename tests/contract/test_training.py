@@ -203,3 +203,21 @@ def test_the_mlp_gate_leaves_nothing_behind_after_a_recomputation() -> None:
         dense = denoise(transformer, inputs())
         assert torch.equal(denoise(copy.deepcopy(transformer), inputs()), dense)
     assert torch.equal(dense, denoise(pixart().train(), inputs()))
+
+
+@pytest.mark.parametrize("branching", ["both", "sampled"])
+def test_scales_of_regions_change_the_ratios_gradient_alone(branching: str) -> None:
+    found = []
+    for scales in (None, (1.0, 0.25, 3.0, 1.0)):
+        transformer = trained_pixart(DiffCRConfig(branching=branching)).train()  # type: ignore[arg-type]
+        transformer.diffcr.gradient_scales = scales
+        transformer.diffcr.seed_branches(5)
+        loss = _loss(transformer, timestep=300) + _loss(transformer, timestep=600)
+        loss.backward()
+        found.append((loss.detach(), gradients(transformer)))
+    (plain_loss, plain), (scaled_loss, scaled) = found
+    assert torch.equal(plain_loss, scaled_loss)
+    ratios = plain.pop("diffcr.ratios") * torch.tensor([1.0, 0.25, 3.0, 1.0])
+    assert torch.allclose(scaled.pop("diffcr.ratios"), ratios, rtol=1e-5)
+    assert (ratios[:, 1:3] != 0).any() and not ratios[:, 0].any()
+    assert all(torch.equal(plain[name], scaled[name]) for name in plain)

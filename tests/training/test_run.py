@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
+from diffcr.config import DiffCRConfig
+from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor
-from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
-from diffcr.training.run import attention_kernel, next_ratio_loss_weight
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
+from diffcr.training.run import attention_kernel, next_ratio_loss_weight, ratio_gradient_scales
 
 RATIO_LOSS = RatioLossRecipe(weight=3.0, growth=2.0, raise_every=10, ramp=0.5, largest=20.0)
 
@@ -50,3 +53,25 @@ def test_bfloat16_on_a_cpu_takes_the_plain_kernel_and_it_agrees() -> None:
             )
     assert fused == {"no": True, "bf16": False}
     assert (outputs[0] - outputs[1]).abs().max() < 0.05
+
+
+def test_noise_emphasis_follows_the_regions_loss_weights() -> None:
+    schedule = NoiseSchedule.of(DPMSolverMultistepScheduler())
+    plain, squared = (
+        ratio_gradient_scales(
+            schedule,
+            TrainingRecipe(
+                "scales",
+                method=DiffCRConfig(timestep_regions=4),
+                largest_loss_weight=100.0,
+                ratio_loss=RatioLossRecipe(noise_emphasis=emphasis),
+            ),
+        )
+        for emphasis in (0.0, 1.0)
+    )
+    assert plain == (1.0, 1.0, 1.0, 1.0)
+    assert sum(squared) == pytest.approx(4)
+    assert list(squared) == sorted(squared)
+    weights = schedule.loss_weight(torch.arange(1000), 100.0)
+    first, last = weights[:250].mean(), weights[750:].mean()
+    assert squared[3] / squared[0] == pytest.approx(float(last / first), rel=1e-5)

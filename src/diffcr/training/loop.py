@@ -35,6 +35,7 @@ from diffcr.training.run import (
     make_teacher,
     next_ratio_loss_weight,
     prepare_model,
+    ratio_gradient_scales,
     save_result,
 )
 
@@ -96,6 +97,8 @@ class _Trainer:
         identity.check(directory)
         self.teacher = make_teacher(self.transformer, recipe, self.accelerator.device)
         self.compressor: Compressor | None = prepare_model(self.transformer, recipe)
+        if self.compressor is not None and recipe.ratio_loss.noise_emphasis > 0:
+            self.compressor.gradient_scales = ratio_gradient_scales(self.schedule, recipe)
         self.transformer.to(self.accelerator.device).train()
         optimizers = make_optimizers(self.transformer, recipe)
         trained = {n: p for n, p in self.transformer.named_parameters() if p.requires_grad}

@@ -17,7 +17,7 @@ from diffcr.attached_model import disabled, get_compressor, is_attached
 from diffcr.attachment import attach
 from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
-from diffcr.core.ratios import BINS
+from diffcr.core.ratios import BINS, region_timesteps
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
 from diffcr.files import replacing_directory
@@ -157,6 +157,17 @@ def next_ratio_loss_weight(
     expected = target * min(1.0, step / (recipe.ramp * steps))
     lags = expected - mean > recipe.tolerance
     return min(weight * recipe.growth, recipe.largest) if lags else weight
+
+
+def ratio_gradient_scales(schedule: NoiseSchedule, recipe: TrainingRecipe) -> tuple[float, ...]:
+    """What the ratios' gradient is multiplied with in each timestep region; 1 on average."""
+    regions = recipe.timestep_regions
+    emphasised = []
+    for region in range(regions):
+        timesteps = torch.tensor(list(region_timesteps(region, regions)))
+        weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight).mean()
+        emphasised.append(float(weight) ** recipe.ratio_loss.noise_emphasis)
+    return tuple(value * regions / sum(emphasised) for value in emphasised)
 
 
 def attention_kernel(device: torch.device, mixed_precision: str) -> AbstractContextManager[None]:
