@@ -63,8 +63,10 @@ def is_current(recipe: TrainingRecipe) -> bool:
     target = RECORDS / f"{recipe.name}.json"
     if not target.exists():
         return False
-    record = read_record(target)
-    return record.configuration == {**SETTINGS, "recipe": _described(recipe)}
+    settings = dict(read_record(target).configuration)
+    # Settings that came later had their defaults then.
+    measured = recipe_from_dict({**settings.pop("recipe"), "name": recipe.name}, str(target))
+    return settings == SETTINGS and _described(measured) == _described(recipe)
 
 
 def _described(recipe: TrainingRecipe) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from experiments import EXPERIMENTS, experiment_recipe
+from experiments import EXPERIMENTS, experiment_recipe, is_current
 from measuring import RECORDS, SETTINGS
 from untrained import ROWS, row_configuration
 
@@ -41,3 +41,11 @@ def test_records_come_from_a_commit() -> None:
         record = read_record(path)
         assert record.commit is not None and not record.dirty, path
         assert path.with_suffix(".png").exists()
+
+
+def test_committed_rows_are_current() -> None:
+    for path in sorted(RECORDS.glob("*.json")):
+        name, _, seed = path.stem.partition("-seed-")
+        if (EXPERIMENTS / f"{name}.json").exists():
+            assert is_current(experiment_recipe(name, int(seed))), path
+    assert not is_current(experiment_recipe("dense", seed=99))
