@@ -6,6 +6,7 @@ from pathlib import Path
 
 from claim import METHODS, RESULTS, rows
 
+from diffcr.evaluation.overview import read_collection, trade_offs
 from diffcr.evaluation.records import read_record
 from diffcr.plotting.comparison import (
     plot_compression_tables,
@@ -15,6 +16,7 @@ from diffcr.plotting.comparison import (
     plot_trajectories,
 )
 from diffcr.plotting.evaluation import plot_losses, plot_router_maps
+from diffcr.plotting.trade_off import plot_trade_offs
 from diffcr.scenes import ScenesDataset
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -41,8 +43,10 @@ def main() -> None:
     test = ScenesDataset("test", size=_COLUMNS)
     captions = [test[i].caption for i in range(_COLUMNS)]
     shown = ("dense", "mod-30", "diffcr-l-30", SHIPPED)
-    sheets = {METHODS[n]: RESULTS / "experiments" / f"{n}-seed-0.png" for n in shown}
+    found = {METHODS[n]: RESULTS / "experiments" / f"{n}-seed-0.png" for n in shown}
+    sheets = {title: path for title, path in found.items() if path.exists()}
     plot_sheets(sheets, captions, IMAGES / "images.png")
+    plot_trade_offs(trade_offs(read_collection(RESULTS)), IMAGES / "trade_off.png")
 
 
 if __name__ == "__main__":
