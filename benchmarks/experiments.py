@@ -16,7 +16,6 @@ from measuring import (
     RECORDS,
     ROOT,
     SETTINGS,
-    Measured,
     load_test_set,
     measure_held_out,
     measure_pipeline,
@@ -28,14 +27,15 @@ from diffcr.attached_model import get_compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.cost import compression_section, trajectory_section
-from diffcr.evaluation.records import Record, make_record, read_record
+from diffcr.evaluation.records import read_record
 from diffcr.files import read_json
 from diffcr.lora import load_lora, read_lora
 from diffcr.pretrained import load_default_pipeline
 from diffcr.training.data import EncodedDataset
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_file import find_recipe, load_recipe, recipe_from_dict
 
 EXPERIMENTS = ROOT / "benchmarks" / "experiments"
 RUNS = ROOT / "runs" / "experiments"
@@ -104,8 +104,8 @@ def load_result(directory: Path) -> Any:
     return pipe
 
 
-def measure(run: Path, recipe: TrainingRecipe) -> tuple[Record, Measured]:
-    """What a run gave, measured on the test split."""
+def measure(run: Path, recipe: TrainingRecipe) -> None:
+    """Write the record of what a run gave, measured on the test split."""
     pipe = load_result(run / "final")
     test = load_test_set(pipe)
     measured = measure_pipeline(pipe, test, SETTINGS["num_inference_steps"], recipe.name)
@@ -117,14 +117,8 @@ def measure(run: Path, recipe: TrainingRecipe) -> tuple[Record, Measured]:
         target = recipe.method.target_compression_ratio
         results["trajectory"] = trajectory_section(history, target)
         results["by_products"] = _measure_by_products(run, test.encoded)
-    record = make_record(
-        "experiment",
-        {**SETTINGS, "recipe": _described(recipe)},
-        results,
-        seeds={"training": recipe.seed, "images": 0, "held_out": 0},
-        samples=measured.samples,
-    )
-    return record, measured
+    configuration = {**SETTINGS, "recipe": _described(recipe)}
+    print(write_row(recipe.name, configuration, measured, {"training": recipe.seed}))
 
 
 def _measure_by_products(run: Path, data: EncodedDataset) -> list[dict[str, Any]]:
@@ -153,8 +147,7 @@ def main() -> None:
                 continue
             run = train(recipe)
             if not arguments.train_only:
-                record, measured = measure(run, recipe)
-                print(write_row(record, measured.images, recipe.name))
+                measure(run, recipe)
 
 
 if __name__ == "__main__":

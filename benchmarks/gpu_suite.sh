@@ -3,7 +3,7 @@
 # minutes and without a download:
 #
 #   OUT=results/h100 benchmarks/gpu_suite.sh
-#   OUT=/tmp/smoke benchmarks/gpu_suite.sh --smoke    the same steps at a tiny size, on a CPU
+#   OUT=runs/smoke benchmarks/gpu_suite.sh --smoke    the same steps at a tiny size, on a CPU
 #
 # Each step writes into OUT; one whose record is there is passed over, one that fails stops no other.
 # PYTHON is the interpreter that has diffcr.

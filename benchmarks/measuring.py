@@ -18,7 +18,7 @@ from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.judge import load_judge
 from diffcr.evaluation.quality import measure_quality
-from diffcr.evaluation.records import Record, write_record
+from diffcr.evaluation.records import make_record, write_record
 from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import scene_router_maps
 from diffcr.files import replacing_file
@@ -103,11 +103,17 @@ def measure_held_out(
     return {f"held_out_loss/region-{region}": list(v) for region, v in enumerate(loss.samples)}
 
 
-def write_row(record: Record, images: Sequence[Image.Image], name: str) -> Path:
-    """The row's record, and a sheet of its first images beside it."""
+def write_row(
+    name: str, configuration: dict[str, Any], measured: Measured, seeds: dict[str, int]
+) -> Path:
+    """Write the row's record, and a sheet of its first images beside it."""
+    seeds = {**seeds, "images": 0, "held_out": 0}
+    record = make_record(
+        "experiment", configuration, measured.results, seeds=seeds, samples=measured.samples
+    )
     # An earlier run's sheet is tracked: written before the record is made, it would be dirty.
     with replacing_file(RECORDS / f"{name}.png") as temporary:
-        tile(list(images[:_SHOWN])).save(temporary, format="png")
+        tile(measured.images[:_SHOWN]).save(temporary, format="png")
     return write_record(record, RECORDS / f"{name}.json")
 
 

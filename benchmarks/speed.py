@@ -1,7 +1,10 @@
-"""Speed of routing, measured side by side: `python benchmarks/speed.py forward|precision|step`.
+"""Speed of routing, measured side by side: `python benchmarks/speed.py WHAT`.
 
 forward: `diffcr bench` on PixArt-Sigma XL/2's configuration at 512 x 512, batch 1: the dense
 forward against 20, 30 and 50 % compression of every layer, and training-free methods at 30 %.
+inpainting: PixArt-alpha XL/2's configuration at 1024 x 1024, batch 1: a step of the text-to-image
+model, which RegenerateImage takes, against one of the masked tokens' decoder at 1/16 of the area,
+uncompressed and with the routed forward at 30 %.
 precision: a training step of the embedded pipeline's transformer in float32, and in bfloat16 with
 either kernel of attention.
 step: a fine-tuning step of the embedded pipeline's transformer with LoRA: the dense model against
@@ -19,14 +22,17 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 import diffcr
 from diffcr.evaluation.bench import BenchOptions, bench, bench_tables
 from diffcr.evaluation.console import show_tables
-from diffcr.evaluation.contenders import parse_contender
+from diffcr.evaluation.contenders import build, parse_contender
 from diffcr.evaluation.latency import time_interleaved
 from diffcr.evaluation.records import make_record, write_record
+from diffcr.evaluation.speed import forward_inputs
 from diffcr.evaluation.subject import open_subject
+from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.training.run import attention_kernel
 
@@ -40,6 +46,41 @@ def measure_forward(pairs: int) -> None:
     record = bench(subject, contenders, BenchOptions(pairs=pairs))
     show_tables(bench_tables(record), Console())
     print(write_record(record, RESULTS / "forward-pixart-sigma-xl-512.json"))
+
+
+def measure_inpainting(pairs: int) -> None:
+    subject = open_subject("pixart-alpha-xl", 1024)
+    decoder = LazyTransformer2DModel.from_text_to_image(subject.transformer, _CONTEXT_CHANNELS)
+    # An image of 64 x 64 tokens, a mask of a quarter of its side.
+    grid = torch.arange(64 * 64).view(64, 64)
+    indices = grid[24:40, 24:40].reshape(1, -1)
+    models = {
+        "dense": subject.transformer,
+        "256 tokens": decoder,
+        "256 tokens, 30 %": build(parse_contender("diffcr:0.3"), decoder),
+    }
+    size = (1, subject.side, subject.side, subject.text_tokens, [500])
+    runs = {name: _forward(model, size, indices) for name, model in models.items()}
+    samples = timed_samples(runs, pairs)
+    pair = zip(samples["256 tokens, 30 %"], samples["256 tokens"], strict=True)
+    compressed = median(routed / whole for routed, whole in pair)
+    write_speed("inpainting-pixart-alpha-xl-1024", samples, pairs, {"30_percent_to_0": compressed})
+
+
+_CONTEXT_CHANNELS = 1152
+
+
+def _forward(model: Any, size: tuple[Any, ...], indices: Tensor) -> Callable[[], None]:
+    arguments = forward_inputs(model, *size)[500]
+    if isinstance(model, LazyTransformer2DModel):
+        context = torch.randn(1, indices.shape[1], _CONTEXT_CHANNELS)
+        arguments |= {"token_indices": indices, "context": context}
+
+    def run() -> None:
+        with torch.no_grad():
+            model(**arguments)
+
+    return run
 
 
 def measure_step(pairs: int, batch: int) -> None:
@@ -155,12 +196,14 @@ def summarised(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["forward", "precision", "step"])
+    parser.add_argument("what", choices=["forward", "inpainting", "precision", "step"])
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=32)
     arguments = parser.parse_args()
     if arguments.what == "forward":
         measure_forward(arguments.pairs)
+    elif arguments.what == "inpainting":
+        measure_inpainting(arguments.pairs)
     elif arguments.what == "precision":
         measure_precision(arguments.pairs, arguments.batch_size)
     else:

@@ -18,7 +18,7 @@ from measuring import RECORDS, ROOT, SETTINGS, load_test_set, measure_pipeline, 
 from diffcr.attachment import attach
 from diffcr.config import DenseConfig, config_from_json_dict, config_to_json_dict
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.records import make_record, read_record
+from diffcr.evaluation.records import read_record
 from diffcr.files import read_json
 from diffcr.pretrained import load_default_pipeline
 
@@ -67,11 +67,7 @@ def measure(name: str) -> None:
     # Its timesteps are its own: fewer steps change nothing there.
     held_out = steps == SETTINGS["num_inference_steps"]
     measured = measure_pipeline(pipe, load_test_set(pipe), steps, name, held_out)
-    seeds = {"images": 0, "held_out": 0}
-    record = make_record(
-        "experiment", configuration, measured.results, seeds=seeds, samples=measured.samples
-    )
-    print(write_row(record, measured.images, f"{name}-seed-0"))
+    print(write_row(f"{name}-seed-0", configuration, measured, seeds={}))
 
 
 def main() -> None:

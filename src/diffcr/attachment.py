@@ -165,13 +165,13 @@ def _bind(block: nn.Module, bound: BoundBlock[Any], seam: MethodSeam) -> None:
 
 def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
     raise DiffCRError(
-        "save_pretrained would drop routers, ratios and LoRA: call diffcr.save(model, directory), "
-        "or diffcr.detach(model) first"
+        "save_pretrained would drop what is attached, and its LoRA: call "
+        "diffcr.save(model, directory), or diffcr.detach(model) first"
     )
 
 
 def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
-    """Take routers and ratios off; the model computes all tokens as the bare model does.
+    """Take the method off; the model computes all tokens as the bare model does.
 
     Host weights that were fine-tuned stay as they are, and a warning says so. With structured
     pruning the weights are again those from before `attach`, bit for bit: what was trained goes,

@@ -164,13 +164,7 @@ class Compressor(Attached["RoutedConfig", StepContext]):
             )
         maximum = self.config.max_compression_ratio
         for value in values.flatten().tolist():
-            if not -1e-6 <= value <= maximum + 1e-6:
-                raise DiffCRError(
-                    f"compression ratio {value:g} is outside [0, {maximum:g}]: "
-                    f"lower it or raise max_compression_ratio"
-                )
-            if abs(value * 10 - round(value * 10)) > 1e-5:
-                raise DiffCRError(f"compression ratio {value:g} is not a multiple of 0.1")
+            ratio_core.check_on_a_bin(value, maximum)
         with torch.no_grad():
             self.ratios.copy_(values.clamp(0, maximum))
 
@@ -218,6 +212,12 @@ class Compressor(Attached["RoutedConfig", StepContext]):
     def seed_branches(self, seed: int | None) -> None:
         """Seed of the following forwards' branch draws; None draws from torch's own CPU state."""
         self._branch_seed = seed
+
+    def end_training(self) -> None:
+        """Forget what steered a run: seed, gradient scales, settling. Another run starts anew."""
+        self._branch_seed = None
+        self.gradient_scales = None
+        self.settled = False
 
     @contextmanager
     def in_region(self, region: int) -> Iterator[None]:

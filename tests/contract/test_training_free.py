@@ -236,6 +236,18 @@ def _shape(transformer: Any) -> TransformerShape:
     return pixart_shape(transformer.config, 5)
 
 
+def test_merging_depends_on_the_grid_of_the_call_alone() -> None:
+    given = {size: inputs(size=size) for size in (8, 12)}
+    fresh = {size: denoise(_attached(ToMeConfig(0.4)), call) for size, call in given.items()}
+    transformer = _attached(ToMeConfig(0.4))
+    with torch.inference_mode():
+        denoise(transformer, given[8])
+    for size in (8, 12, 8):
+        output = denoise(transformer, given[size])
+        assert torch.equal(output, fresh[size])
+    output.square().mean().backward()
+
+
 def test_a_mask_over_image_tokens_is_refused() -> None:
     for config in (ToMeConfig(0.4), _ATEDM):
         transformer = _attached(config)

@@ -245,3 +245,14 @@ def test_settled_training_computes_what_inference_computes() -> None:
     output.square().mean().backward()
     assert torch.equal(transformer.diffcr.ratios.grad, torch.zeros(3, 4))
     assert all((router.grad != 0).any() for router in transformer.diffcr.routers.values())
+
+
+def test_a_second_run_of_the_same_model_learns_again(tmp_path: Path) -> None:
+    pipe = tiny_pipe()
+    steered = RatioLossRecipe(weight=30.0, settle=0.5, noise_emphasis=0.5)
+    run(tmp_path / "first", tiny_recipe(finetune="none", ratio_loss=steered), pipe)
+    compressor = pipe.transformer.diffcr
+    assert not compressor.settled and compressor.gradient_scales is None
+    run(tmp_path / "second", tiny_recipe(finetune="none"), pipe)
+    history = read_history(tmp_path / "second" / "history.jsonl")
+    assert len({str(line["table"]) for line in history}) == 12

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from diffcr.errors import DiffCRError
-from diffcr.training.recipe import TrainingRecipe, load_recipe, recipe_from_dict
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_file import load_recipe, recipe_from_dict
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -44,7 +44,7 @@ def train(
     """Fine-tune a pipeline by a recipe."""
     from dataclasses import replace
 
-    from diffcr.training.recipe import find_recipe, load_recipe
+    from diffcr.training.recipe_file import find_recipe, load_recipe
 
     chosen: TrainingRecipe = load_recipe(find_recipe(recipe)).with_changes(
         steps=steps, model=model or None

@@ -5,6 +5,12 @@ from __future__ import annotations
 from diffcr.errors import DiffCRError
 
 
+def require(condition: bool, name: str, value: object, wanted: str) -> None:
+    """Raises DiffCRError where the condition does not hold; `wanted` says what to give."""
+    if not condition:
+        raise DiffCRError(f"{name} is {value!r}: give {wanted}")
+
+
 def require_number(name: str, value: object) -> None:
     """Raises DiffCRError where `value` is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcr.errors import DiffCRError
+
 BINS = 10
 TIMESTEPS = 1000
 _ON_A_BIN = 1e-5
@@ -91,6 +93,17 @@ def region_of(noise_level: float, regions: int) -> int:
     """
     level = torch.tensor(noise_level, dtype=torch.float32)
     return min(int(level * regions), regions - 1)
+
+
+def check_on_a_bin(ratio: float, maximum: float) -> None:
+    """Raises DiffCRError where a compression ratio is outside [0, maximum] or between bins."""
+    if not -1e-6 <= ratio <= maximum + 1e-6:
+        raise DiffCRError(
+            f"compression ratio {ratio:g} is outside [0, {maximum:g}]: "
+            f"lower it or raise max_compression_ratio"
+        )
+    if abs(ratio * BINS - round(ratio * BINS)) > 1e-5:
+        raise DiffCRError(f"compression ratio {ratio:g} is not a multiple of 0.1")
 
 
 def region_timesteps(region: int, regions: int) -> range:

@@ -70,6 +70,11 @@ class Row:
         return all("held_out_loss" in record.results for record in self.records)
 
 
+def is_row(path: Path) -> bool:
+    """Whether a file is called as a row's records are."""
+    return _NAME.fullmatch(path.stem) is not None
+
+
 def read_rows(directory: Path) -> dict[str, Row]:
     """Rows by name, of the records `NAME-seed-S.json` in a directory.
 
@@ -77,7 +82,7 @@ def read_rows(directory: Path) -> dict[str, Row]:
         DiffCRError: A record is damaged, or is of another kind.
     """
     found: dict[str, dict[int, Record]] = {}
-    for path in sorted(directory.glob("*-seed-*.json")):
+    for path in sorted(directory.glob("*.json")):
         matched = _NAME.fullmatch(path.stem)
         if matched is None:
             continue

@@ -18,6 +18,7 @@ from diffcr.evaluation.comparison import (
     accuracy,
     flops,
     frechet,
+    is_row,
     quality_rows,
     read_rows,
 )
@@ -55,11 +56,10 @@ def read_collection(directory: Path) -> Collection:
         raise DiffCRError(f"{directory} is not a directory: give one that holds records")
     rows = directory / _ROWS if (directory / _ROWS).is_dir() else directory
     found = read_rows(rows)
-    taken = {path for path in rows.glob("*-seed-*.json")}
     others = {
         path.stem: read_record(path)
         for path in sorted(directory.glob("*.json"))
-        if path not in taken
+        if not is_row(path)
     }
     if not found and not others:
         raise DiffCRError(f"{directory} holds no records: give a directory with some")
@@ -156,9 +156,10 @@ def trade_offs(collection: Collection) -> list[TradeOff]:
             name: row.over_seeds(flops("total")).mean * _steps(row) / most
             for name, row in rows.items()
         }
+    shares, distances = _points(rows, costs, accuracy, 100), _points(rows, costs, frechet, 1)
     return [
-        TradeOff(cost, "caption accuracy, %", "higher", _points(rows, costs, accuracy, 100)),
-        TradeOff(cost, "judge's Frechet distance", "lower", _points(rows, costs, frechet, 1)),
+        TradeOff(cost, "caption accuracy, %", "higher", shares),
+        TradeOff(cost, "judge's Frechet distance", "lower", distances, "log"),
     ]
 
 

@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffcr.inpainting.blending import Blending
-from diffcr.inpainting.call import Call, OutputType, read_call, run_call
-from diffcr.inpainting.edits import Edit, WorkingSize, resize_pixels
+from diffcr.inpainting.call import Call, Request, read_call, run_call
+from diffcr.inpainting.edits import Edit, resize_pixels
 from diffcr.inpainting.masks import bounds, latent_mask, masked_tokens, resize_mask
 from diffcr.inpainting.sampling import (
     Prompts,
@@ -45,53 +44,27 @@ class RegenerateImage:
         """Side of a token's square of pixels."""
         return int(self.pipe.vae_scale_factor * self.pipe.transformer.config.patch_size)
 
+    @property
+    def model_side(self) -> int:
+        """Longer side of the pictures that the model works on, in pixels."""
+        return int(self.pipe.vae_scale_factor * self.pipe.transformer.config.sample_size)
+
     @torch.no_grad()
-    def __call__(
-        self,
-        prompt: str | list[str],
-        image: Any,
-        mask_image: Any,
-        negative_prompt: str = "",
-        num_inference_steps: int = 20,
-        guidance_scale: float = 4.5,
-        num_images_per_prompt: int = 1,
-        height: int | None = None,
-        width: int | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        latents: Tensor | None = None,
-        output_type: OutputType = "pil",
-        blending: Blending = "poisson",
-        dilation: int | None = None,
-        max_sequence_length: int = 300,
-    ) -> Any:
-        """The images, from the arguments of `LazyInpaintPipeline`.
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The images, from the arguments of `LazyInpaintPipeline` (a `Request`).
 
         Raises:
             DiffCRError: As `LazyInpaintPipeline` does.
         """
-        side = self.pipe.vae_scale_factor * self.pipe.transformer.config.sample_size
-        call = read_call(
-            prompt=prompt,
-            image=image,
-            mask_image=mask_image,
-            size=WorkingSize(int(side), self.pixels_per_token, height, width),
-            num_inference_steps=num_inference_steps,
-            num_images_per_prompt=num_images_per_prompt,
-            generator=generator,
-            latents=latents,
-            blending=blending,
-            dilation=dilation,
-            output_type=output_type,
-        )
+        request = Request(*args, **kwargs)
 
         def generate(masked: Call) -> NDArray[np.uint8]:
-            texts = masked.prompts
-            prompts = encode_prompts(
-                self.pipe, texts, negative_prompt, guidance_scale, max_sequence_length
+            prompts = encode_prompts(self.pipe, masked.prompts, request)
+            return self._regenerate(
+                masked, prompts, request.num_inference_steps, request.guidance_scale
             )
-            return self._regenerate(masked, prompts, num_inference_steps, guidance_scale)
 
-        return run_call(call, generate)
+        return run_call(read_call(request, self.model_side, self.pixels_per_token), generate)
 
     def _regenerate(
         self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float
@@ -131,9 +104,9 @@ class RegenerateCrop(RegenerateImage):
         self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float
     ) -> NDArray[np.uint8]:
         windows = [_square_around(edit.working_region) for edit in call.edits]
-        side = int(self.pipe.vae_scale_factor * self.pipe.transformer.config.sample_size)
         crops = [
-            _cropped(edit, window, side) for edit, window in zip(call.edits, windows, strict=True)
+            _cropped(edit, window, self.model_side)
+            for edit, window in zip(call.edits, windows, strict=True)
         ]
         inner = replace(call, edits=crops)
         generated = super()._regenerate(inner, prompts, num_inference_steps, guidance_scale)

@@ -60,48 +60,65 @@ class Call:
         )
 
 
-def read_call(
-    *,
-    prompt: str | list[str],
-    image: Any,
-    mask_image: Any,
-    size: WorkingSize,
-    num_inference_steps: int,
-    num_images_per_prompt: int,
-    generator: Any,
-    latents: Tensor | None,
-    blending: Blending,
-    dilation: int | None,
-    output_type: OutputType,
-) -> Call:
+@dataclass(frozen=True)
+class Request:
+    """What a caller passes to an inpainting pipeline; `LazyInpaintPipeline` says what each is."""
+
+    prompt: str | list[str]
+    image: Any
+    mask_image: Any
+    negative_prompt: str = ""
+    num_inference_steps: int = 20
+    guidance_scale: float = 4.5
+    num_images_per_prompt: int = 1
+    height: int | None = None
+    width: int | None = None
+    generator: torch.Generator | list[torch.Generator] | None = None
+    latents: Tensor | None = None
+    output_type: OutputType = "pil"
+    blending: Blending = "poisson"
+    dilation: int | None = None
+    max_sequence_length: int = 300
+    clean_caption: bool = False
+
+
+def read_call(request: Request, model_side: int, pixels_per_token: int) -> Call:
     """Check a call and bring its lists to one length; images of one prompt follow each other.
+
+    Args:
+        request: What the caller passed.
+        model_side: Longer side of the pictures that the model works on, in pixels.
+        pixels_per_token: Side of a token's square of pixels.
 
     Raises:
         DiffCRError: An argument is outside its range, or the numbers of prompts, images, masks and
             generators do not fit.
     """
-    check_blending(blending)
+    check_blending(request.blending)
+    output_type, copies = request.output_type, request.num_images_per_prompt
     if output_type not in get_args(OutputType):
         choices = ", ".join(get_args(OutputType))
         raise DiffCRError(f"output_type is {output_type!r}: choose from {choices}")
     for name, value in (
-        ("num_inference_steps", num_inference_steps),
-        ("num_images_per_prompt", num_images_per_prompt),
+        ("num_inference_steps", request.num_inference_steps),
+        ("num_images_per_prompt", copies),
     ):
         if value < 1:
             raise DiffCRError(f"{name} is {value}: give 1 or more")
+    prompt, generator, latents = request.prompt, request.generator, request.latents
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    edits = prepare_edits(image, mask_image, size, dilation)
+    size = WorkingSize(model_side, pixels_per_token, request.height, request.width)
+    edits = prepare_edits(request.image, request.mask_image, size, request.dilation)
     count = common_length(prompt=prompts, image=edits)
-    edits = [e for e in repeated(edits, count) for _ in range(num_images_per_prompt)]
-    prompts = [p for p in repeated(prompts, count) for _ in range(num_images_per_prompt)]
+    edits = [e for e in repeated(edits, count) for _ in range(copies)]
+    prompts = [p for p in repeated(prompts, count) for _ in range(copies)]
     if isinstance(generator, list) and len(generator) != len(edits):
         raise DiffCRError(f"there are {len(generator)} generators for {len(edits)} images")
     if latents is not None and len(latents) != len(edits):
         raise DiffCRError(f"there are latents of {len(latents)} samples for {len(edits)} images")
     if output_type != "pil" and len({edit.region.shape for edit in edits}) > 1:
         raise DiffCRError("images of several sizes fit no array: take output_type='pil'")
-    return Call(edits, prompts, generator, latents, blending, output_type)
+    return Call(edits, prompts, generator, latents, request.blending, output_type)
 
 
 def run_call(call: Call, generate: Callable[[Call], NDArray[np.uint8]]) -> Any:

@@ -15,9 +15,9 @@ from transformers import T5EncoderModel, T5Tokenizer
 from diffcr.errors import DiffCRError
 from diffcr.inpainting.blending import Blending
 from diffcr.inpainting.cache import TensorCache, cache_key
-from diffcr.inpainting.call import Call, OutputType, read_call, run_call
+from diffcr.inpainting.call import Call, OutputType, Request, read_call, run_call
 from diffcr.inpainting.decoder import LazyTransformer2DModel
-from diffcr.inpainting.edits import Edit, WorkingSize
+from diffcr.inpainting.edits import Edit
 from diffcr.inpainting.encoder import ContextEncoder
 from diffcr.inpainting.masks import (
     MaskGroup,
@@ -143,29 +143,28 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
         Raises:
             DiffCRError: A picture and its mask differ in size, or an argument is outside its range.
         """
-        call = read_call(
+        request = Request(
             prompt=prompt,
             image=image,
             mask_image=mask_image,
-            size=WorkingSize(self.working_side, self.pixels_per_token, height, width),
+            negative_prompt=negative_prompt,
             num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
             num_images_per_prompt=num_images_per_prompt,
+            height=height,
+            width=width,
             generator=generator,
             latents=latents,
+            output_type=output_type,
             blending=blending,
             dilation=dilation,
-            output_type=output_type,
+            max_sequence_length=max_sequence_length,
+            clean_caption=clean_caption,
         )
+        call = read_call(request, self.working_side, self.pixels_per_token)
 
         def generate(masked: Call) -> NDArray[np.uint8]:
-            prompts = encode_prompts(
-                self,
-                masked.prompts,
-                negative_prompt,
-                guidance_scale,
-                max_sequence_length,
-                clean_caption,
-            )
+            prompts = encode_prompts(self, masked.prompts, request)
             return self._generate(masked, prompts, num_inference_steps, guidance_scale)
 
         images = run_call(call, generate)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
+from diffcr.inpainting.call import Request
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,17 @@ class Prompts:
         return Prompts(*chosen)  # type: ignore[arg-type]
 
 
-def encode_prompts(
-    pipe: Any,
-    prompts: list[str],
-    negative_prompt: str,
-    guidance_scale: float,
-    max_sequence_length: int,
-    clean_caption: bool = False,
-) -> Prompts:
-    """Prompts through a PixArt pipeline's own text encoder."""
-    longest = getattr(pipe.tokenizer, "model_max_length", max_sequence_length)
+def encode_prompts(pipe: Any, prompts: list[str], request: Request) -> Prompts:
+    """Prompts through a PixArt pipeline's own text encoder, as the request says."""
+    length = request.max_sequence_length
+    longest = getattr(pipe.tokenizer, "model_max_length", length)
     found = pipe.encode_prompt(
         prompts,
-        do_classifier_free_guidance=guidance_scale > 1,
-        negative_prompt=negative_prompt,
+        do_classifier_free_guidance=request.guidance_scale > 1,
+        negative_prompt=request.negative_prompt,
         device=pipe._execution_device,
-        max_sequence_length=min(max_sequence_length, longest),
-        clean_caption=clean_caption,
+        max_sequence_length=min(length, longest),
+        clean_caption=request.clean_caption,
     )
     return Prompts(*found)
 

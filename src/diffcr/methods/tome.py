@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffcr.attached import Attached
@@ -37,20 +38,44 @@ class MergingContext:
     merged: int
 
 
+@dataclass(frozen=True)
+class _GridDestinations:
+    """Drawn once for all denoising steps: they depend on the grid alone.
+
+    Attributes:
+        grid: Rows, columns, device.
+        destinations: As in `MergingContext`.
+    """
+
+    grid: tuple[int, int, torch.device]
+    destinations: tuple[Tensor, ...]
+
+
 class TokenMerger(Attached[ToMeConfig, MergingContext]):
     """Token merging on a transformer; it holds no weights."""
 
     def __init__(self, config: ToMeConfig, layers: int, base: HostWeights) -> None:
         super().__init__(config, base)
         self.layers = layers
+        self._grid: _GridDestinations | None = None
 
     def build_context(self, call: TransformerCall) -> MergingContext:
         """Destinations of every layer on the call's grid of tokens."""
-        seeds: list[int | None] = [None] * self.layers
-        if self.config.destinations == "random":
-            seeds = [self.config.seed * self.layers + layer for layer in range(self.layers)]
-        places = tuple(_destinations(call, seed).to(call.device) for seed in seeds)
-        return MergingContext(places, merged_tokens(self.config, call.tokens))
+        merged = merged_tokens(self.config, call.tokens)
+        if call.positions is not None:
+            positions = call.positions
+            places = [draw_destinations_among(positions, call.columns, s) for s in self._seeds()]
+            return MergingContext(tuple(places), merged)
+        grid = (call.rows, call.columns, call.device)
+        if self._grid is None or self._grid.grid != grid:
+            drawn = [draw_destinations(call.rows, call.columns, seed) for seed in self._seeds()]
+            self._grid = _GridDestinations(grid, tuple(p.to(call.device) for p in drawn))
+        return MergingContext(self._grid.destinations, merged)
+
+    def _seeds(self) -> list[int | None]:
+        if self.config.destinations == "top-left":
+            return [None] * self.layers
+        return [self.config.seed * self.layers + layer for layer in range(self.layers)]
 
     def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
         """What every layer computes at inference, [layers][1]."""
@@ -59,12 +84,6 @@ class TokenMerger(Attached[ToMeConfig, MergingContext]):
     def summary_lines(self) -> list[str]:
         """Nothing but the configuration."""
         return []
-
-
-def _destinations(call: TransformerCall, seed: int | None) -> Tensor:
-    if call.positions is None:
-        return draw_destinations(call.rows, call.columns, seed)
-    return draw_destinations_among(call.positions, call.columns, seed)
 
 
 def merged_tokens(config: ToMeConfig, tokens: int) -> int:

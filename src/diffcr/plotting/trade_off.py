@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from diffcr.plotting.canvas import LINE_STYLES, PALETTE, write_figure
 
@@ -42,12 +42,14 @@ class TradeOff:
         quality: Heading of the vertical axis.
         better: Which way is better, "higher" or "lower".
         points: In any order.
+        scale: Of the vertical axis, "linear" or "log".
     """
 
     cost: str
     quality: str
     better: str
     points: Sequence[TradeOffPoint]
+    scale: Literal["linear", "log"] = "linear"
 
 
 def plot_trade_offs(panels: Sequence[TradeOff], path: str | Path) -> None:
@@ -94,6 +96,7 @@ def _draw_panel(axes: Axes, panel: TradeOff) -> None:
                 fontsize=8,
             )
     axes.set_xlabel(panel.cost)
+    axes.set_yscale(panel.scale)
     axes.set_ylabel(f"{panel.quality} ({panel.better} is better)")
     axes.grid(alpha=0.25)
     axes.margins(0.1)

@@ -31,7 +31,8 @@ from diffcr.scenes import ScenesDataset
 from diffcr.training.data import image_tensor
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_file import find_recipe, load_recipe
 
 RECORDS = "records"
 

@@ -7,7 +7,8 @@ from diffcr.training.data import (
     open_dataset,
 )
 from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe import TrainingRecipe, load_recipe
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_file import load_recipe
 
 __all__ = [
     "EncodedDataset",

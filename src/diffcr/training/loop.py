@@ -25,6 +25,11 @@ from diffcr.training.history import History
 from diffcr.training.identity import RunIdentity
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor, make_optimizers
+from diffcr.training.ratio_schedule import (
+    next_ratio_loss_weight,
+    ratio_gradient_scales,
+    settle,
+)
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
     StepLosses,
@@ -33,9 +38,7 @@ from diffcr.training.run import (
     make_accelerator,
     make_draws,
     make_teacher,
-    next_ratio_loss_weight,
     prepare_model,
-    ratio_gradient_scales,
     save_result,
 )
 
@@ -160,8 +163,8 @@ class _Trainer:
 
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
-        if self._is_time_to_settle(step):
-            self._settle()
+        if self.compressor is not None and self._settles(self.compressor, step):
+            settle(self.compressor, self.average, self.optimizers)
         factor = learning_rate_factor(self.recipe.optimizer, step, self.recipe.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -193,24 +196,9 @@ class _Trainer:
         )
         return values
 
-    def _is_time_to_settle(self, step: int) -> bool:
-        compressor = self.compressor
-        if compressor is None or not isinstance(self.recipe.method, DiffCRConfig):
-            return False
+    def _settles(self, compressor: Compressor, step: int) -> bool:
         share = self.recipe.ratio_loss.settle
-        return share < 1 and not compressor.settled and step >= share * self.recipe.steps
-
-    def _settle(self) -> None:
-        assert self.compressor is not None
-        self.compressor.settle_ratios()
-        ratios = self.compressor.ratios
-        # An average of ratios from before would be rounded to other bins.
-        if (average := self.average.values.get("diffcr.ratios")) is not None:
-            average.copy_(ratios.detach())
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                if any(parameter is ratios for parameter in group["params"]):
-                    group["peak_lr"] = 0.0
+        return share < 1 and step >= share * self.recipe.steps and not compressor.settled
 
     def _mean(self, losses: list[torch.Tensor]) -> float:
         """Over micro-batches and processes."""
@@ -317,7 +305,7 @@ class _Trainer:
             for name, value in self.average.values.items():
                 self.state.parameters[name].copy_(value)
         if self.compressor is not None:
-            self.compressor.seed_branches(None)
+            self.compressor.end_training()
         if self.recipe.compile and not self.recipe.is_dense:
             uncompile_blocks(self.transformer)
         self.transformer.eval()

@@ -1,24 +1,18 @@
-"""Recipes: YAML or JSON files whose every key, type and range is checked."""
+"""Recipes: what a run does, every value checked when it is made."""
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
-from math import isfinite
-from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from diffcr.config import (
     DenseConfig,
     DiffCRConfig,
     RoutedConfig,
     TrainedConfig,
-    config_from_json_dict,
     config_to_json_dict,
 )
+from diffcr.config.validation import require
 from diffcr.errors import DiffCRError
 
 
@@ -39,11 +33,11 @@ class DataRecipe:
     max_sequence_length: int = 48
 
     def __post_init__(self) -> None:
-        _require(self.size is None or self.size >= 1, "data.size", self.size, "1 or more")
+        require(self.size is None or self.size >= 1, "data.size", self.size, "1 or more")
         length = self.max_sequence_length
-        _require(length >= 1, "data.max_sequence_length", length, "1 or more")
+        require(length >= 1, "data.max_sequence_length", length, "1 or more")
         good = self.resolution >= 8 and self.resolution % 8 == 0
-        _require(good, "data.resolution", self.resolution, "a multiple of 8, 8 or more")
+        require(good, "data.resolution", self.resolution, "a multiple of 8, 8 or more")
 
 
 @dataclass(frozen=True)
@@ -84,9 +78,9 @@ class OptimizerRecipe:
             "gradient_clip",
         ):
             value = getattr(self, name)
-            _require(value >= 0, f"optimizer.{name}", value, "0 or more")
+            require(value >= 0, f"optimizer.{name}", value, "0 or more")
         share = self.final_fraction
-        _require(0 <= share <= 1, "optimizer.final_fraction", share, "a value in [0, 1]")
+        require(0 <= share <= 1, "optimizer.final_fraction", share, "a value in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -115,16 +109,16 @@ class RatioLossRecipe:
     noise_emphasis: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.noise_emphasis >= 0, "ratio_loss.noise_emphasis", self.noise_emphasis, "0 or more"
         )
-        _require(0 < self.settle <= 1, "ratio_loss.settle", self.settle, "a value in (0, 1]")
-        _require(self.weight >= 0, "ratio_loss.weight", self.weight, "0 or more")
-        _require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
-        _require(self.raise_every >= 1, "ratio_loss.raise_every", self.raise_every, "1 or more")
-        _require(0 < self.ramp <= 1, "ratio_loss.ramp", self.ramp, "a value in (0, 1]")
-        _require(self.tolerance >= 0, "ratio_loss.tolerance", self.tolerance, "0 or more")
-        _require(self.largest >= 0, "ratio_loss.largest", self.largest, "0 or more")
+        require(0 < self.settle <= 1, "ratio_loss.settle", self.settle, "a value in (0, 1]")
+        require(self.weight >= 0, "ratio_loss.weight", self.weight, "0 or more")
+        require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
+        require(self.raise_every >= 1, "ratio_loss.raise_every", self.raise_every, "1 or more")
+        require(0 < self.ramp <= 1, "ratio_loss.ramp", self.ramp, "a value in (0, 1]")
+        require(self.tolerance >= 0, "ratio_loss.tolerance", self.tolerance, "0 or more")
+        require(self.largest >= 0, "ratio_loss.largest", self.largest, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -183,26 +177,26 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
-        _require(self.log_every >= 1, "log_every", self.log_every, "1 or more")
-        _require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
-        _require(
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
+        require(self.log_every >= 1, "log_every", self.log_every, "1 or more")
+        require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
+        require(
             self.batch_size % self.gradient_accumulation == 0,
             "batch_size",
             self.batch_size,
             f"a multiple of gradient_accumulation ({self.gradient_accumulation})",
         )
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a value in [0, 1)")
-        _require(0 <= self.caption_dropout <= 1, "caption_dropout", self.caption_dropout, "[0, 1]")
-        _require(
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a value in [0, 1)")
+        require(0 <= self.caption_dropout <= 1, "caption_dropout", self.caption_dropout, "[0, 1]")
+        require(
             self.largest_loss_weight >= 1,
             "largest_loss_weight",
             self.largest_loss_weight,
             "1 or more",
         )
-        _require(0 < self.by_product_step <= 1, "by_product_step", self.by_product_step, "(0, 1]")
-        _require(
+        require(0 < self.by_product_step <= 1, "by_product_step", self.by_product_step, "(0, 1]")
+        require(
             self.distillation_weight >= 0,
             "distillation_weight",
             self.distillation_weight,
@@ -247,97 +241,3 @@ class TrainingRecipe:
     def with_changes(self, **changes: Any) -> TrainingRecipe:
         """A copy with other values; None leaves a value as it is."""
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
-
-
-def find_recipe(name: str) -> Path:
-    """A recipe file, or the shipped recipe of that name.
-
-    Raises:
-        DiffCRError: It is neither a path nor a name of a shipped recipe.
-    """
-    path = Path(name)
-    if path.is_file() or path.suffix:
-        return path
-    package = Path(__file__).parents[1]
-    # A wheel holds them inside the package, a clone beside src/.
-    folders = (package / "recipes", package.parents[1] / "recipes")
-    shipped = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-    if name not in shipped:
-        raise DiffCRError(
-            f"no recipe is called {name!r}: give a file, or one of {', '.join(shipped)}"
-        )
-    return shipped[name]
-
-
-def load_recipe(path: str | Path) -> TrainingRecipe:
-    """Read a recipe.
-
-    Raises:
-        DiffCRError: The file is missing or no YAML or JSON object, or a key or value is wrong.
-    """
-    import yaml
-
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise DiffCRError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DiffCRError(f"recipe {path} is not valid YAML or JSON: {reason}") from error
-    return recipe_from_dict(values, str(path))
-
-
-def recipe_from_dict(values: Any, source: str) -> TrainingRecipe:
-    """A recipe from the contents of a file, `source` names it in errors."""
-    try:
-        recipe = _build(TrainingRecipe, values, "")
-    except DiffCRError as error:
-        raise DiffCRError(f"recipe {source}: {error}") from error
-    assert isinstance(recipe, TrainingRecipe)
-    return recipe
-
-
-def _build(kind: Any, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise DiffCRError(f"{where or 'it'} holds {values!r}: give keys and values")
-    hints = get_type_hints(kind)
-    names = [item.name for item in fields(kind)]
-    for key in values:
-        if key not in names:
-            nearest = get_close_matches(str(key), names, n=1, cutoff=0)[0]
-            raise DiffCRError(
-                f"unknown key {where + str(key)!r}; did you mean {where + nearest!r}?"
-            )
-    if "name" in names and "name" not in values:
-        raise DiffCRError("the key 'name' is missing")
-    return kind(**{k: _convert(hints[k], v, where + k) for k, v in values.items()})
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if kind == TrainedConfig:
-        if not isinstance(value, dict):
-            raise DiffCRError(f"{where} is {value!r}: give a mapping with the key 'method'")
-        return config_from_json_dict(value)
-    if is_dataclass(kind):
-        return _build(kind, value, where + ".")
-    if get_origin(kind) is Literal:
-        # YAML 1.1 reads a bare `no` as false.
-        value = "no" if value is False and "no" in get_args(kind) else value
-        _require(value in get_args(kind), where, value, " or ".join(map(repr, get_args(kind))))
-        return value
-    allowed = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if float in allowed and isinstance(value, int | str) and not isinstance(value, bool):
-        # YAML 1.1 reads 1e-4, without a point, as text.
-        with suppress(ValueError):
-            value = float(value)
-    good = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
-    good = good and not (isinstance(value, float) and not isfinite(value))
-    _require(good, where, value, " or ".join(kind.__name__ for kind in allowed))
-    return value
-
-
-def _require(condition: bool, name: str, value: Any, wanted: str) -> None:
-    if not condition:
-        raise DiffCRError(f"{name} is {value!r}: give {wanted}")

@@ -17,7 +17,7 @@ from diffcr.attached_model import disabled, get_compressor, is_attached
 from diffcr.attachment import attach
 from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
-from diffcr.core.ratios import BINS, region_timesteps
+from diffcr.core.ratios import BINS
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of
 from diffcr.files import replacing_directory
@@ -26,7 +26,7 @@ from diffcr.lora import add_lora, has_lora, save_lora
 from diffcr.training.data import EncodedDataset
 from diffcr.training.draws import Draws, MicroBatch
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
-from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -146,28 +146,6 @@ def make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) 
         recipe.timestep_regions,
         recipe.caption_dropout,
     )
-
-
-def next_ratio_loss_weight(
-    recipe: RatioLossRecipe, weight: float, mean: float, target: float, step: int, steps: int
-) -> float:
-    """lambda after `step` steps, by the rule of `RatioLossRecipe`."""
-    if step % recipe.raise_every:
-        return weight
-    expected = target * min(1.0, step / (recipe.ramp * steps))
-    lags = expected - mean > recipe.tolerance
-    return min(weight * recipe.growth, recipe.largest) if lags else weight
-
-
-def ratio_gradient_scales(schedule: NoiseSchedule, recipe: TrainingRecipe) -> tuple[float, ...]:
-    """What the ratios' gradient is multiplied with in each timestep region; 1 on average."""
-    regions = recipe.timestep_regions
-    emphasised = []
-    for region in range(regions):
-        timesteps = torch.tensor(list(region_timesteps(region, regions)))
-        weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight).mean()
-        emphasised.append(float(weight) ** recipe.ratio_loss.noise_emphasis)
-    return tuple(value * regions / sum(emphasised) for value in emphasised)
 
 
 def attention_kernel(device: torch.device, mixed_precision: str) -> AbstractContextManager[None]:

@@ -1,0 +1,55 @@
+"""How a run steers its ratios: lambda, the weight of noisy regions, and when they settle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from diffcr.compressor import Compressor
+from diffcr.core.ratios import region_timesteps
+from diffcr.training.average import WeightAverage
+from diffcr.training.objective import NoiseSchedule
+from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
+
+
+def next_ratio_loss_weight(
+    recipe: RatioLossRecipe, weight: float, mean: float, target: float, step: int, steps: int
+) -> float:
+    """lambda after `step` steps, by the rule of `RatioLossRecipe`."""
+    if step % recipe.raise_every:
+        return weight
+    expected = target * min(1.0, step / (recipe.ramp * steps))
+    lags = expected - mean > recipe.tolerance
+    return min(weight * recipe.growth, recipe.largest) if lags else weight
+
+
+def ratio_gradient_scales(schedule: NoiseSchedule, recipe: TrainingRecipe) -> tuple[float, ...]:
+    """What the ratios' gradient is multiplied with in each timestep region; 1 on average."""
+    regions = recipe.timestep_regions
+    emphasised = []
+    for region in range(regions):
+        timesteps = torch.tensor(list(region_timesteps(region, regions)))
+        weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight).mean()
+        emphasised.append(float(weight) ** recipe.ratio_loss.noise_emphasis)
+    return tuple(value * regions / sum(emphasised) for value in emphasised)
+
+
+def settle(
+    compressor: Compressor, average: WeightAverage, optimizers: Iterable[torch.optim.Optimizer]
+) -> None:
+    """Round the ratios to the bins of inference, for the rest of the run.
+
+    Args:
+        compressor: Of the model in training.
+        average: Of its weights. One of ratios from before would be rounded to other bins.
+        optimizers: Their group of the ratios stands still from here on: momentum would move it.
+    """
+    compressor.settle_ratios()
+    ratios = compressor.ratios
+    if (averaged := average.values.get("diffcr.ratios")) is not None:
+        averaged.copy_(ratios.detach())
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if any(parameter is ratios for parameter in group["params"]):
+                group["peak_lr"] = 0.0
