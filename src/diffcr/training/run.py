@@ -36,8 +36,8 @@ class StepLosses:
     Attributes:
         total: Scalar with gradient.
         diffusion: Mean over the batch, detached.
-        distillation: The same of the squared distance to the dense model's output, weighted over
-            timesteps as the noise error is; 0 without a teacher.
+        distillation: The same of `distillation_distance`, weighted over timesteps as the noise
+            error is; 0 without a teacher.
     """
 
     total: Tensor
@@ -132,10 +132,12 @@ def make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) 
         DiffCRError: A micro-batch cannot be split over the processes.
     """
     micro = recipe.batch_size // recipe.gradient_accumulation
-    if micro % processes:
+    share = 2 * processes if recipe.is_paired else processes
+    if micro % share:
+        with_pairs = " in pairs" if recipe.is_paired else ""
         raise DiffCRError(
-            f"a micro-batch of {micro} cannot be split over {processes} processes: "
-            f"make batch_size / gradient_accumulation a multiple of {processes}"
+            f"a micro-batch of {micro} cannot be split{with_pairs} over {processes} processes: "
+            f"make batch_size / gradient_accumulation a multiple of {share}"
         )
     return Draws(
         recipe.seed,
@@ -145,6 +147,7 @@ def make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) 
         recipe.gradient_accumulation,
         recipe.timestep_regions,
         recipe.caption_dropout,
+        recipe.is_paired,
     )
 
 
@@ -197,10 +200,30 @@ def forward_losses(
     diffusion = (weight * losses.noise + losses.variance).mean()
     distillation = torch.zeros((), device=device)
     if teacher is not None:
-        distance = (output - teacher(inputs).float()).square().flatten(1).mean(1)
+        guidance = recipe.distillation_guidance if recipe.is_paired else None
+        distance = distillation_distance(output, teacher(inputs).float(), guidance)
         distillation = (weight * distance).mean()
     total = diffusion + recipe.distillation_weight * distillation
     return StepLosses(total, diffusion.detach(), distillation.detach())
+
+
+def distillation_distance(output: Tensor, taught: Tensor, guidance: float | None) -> Tensor:
+    """Mean squared distance of a model's output to its teacher's, [B].
+
+    Args:
+        output, taught: [B, C or 2 C, h, w] float32.
+        guidance: None, or the scale g of `TrainingRecipe.distillation_guidance`; samples come in
+            pairs then, with and without their caption, and both of a pair get the same addition.
+    """
+    error = output - taught
+    distance: Tensor = error.square().flatten(1).mean(1)
+    if guidance is None:
+        return distance
+    captioned, uncaptioned = error.unflatten(0, (-1, 2)).unbind(1)
+    guided = guidance * captioned - (guidance - 1) * uncaptioned
+    scale = guidance**2 + (guidance - 1) ** 2
+    distance += (guided.square().flatten(1).mean(1) / scale).repeat_interleave(2)
+    return distance
 
 
 def save_result(transformer: Any, recipe: TrainingRecipe, directory: Path) -> None:
