@@ -24,7 +24,7 @@ from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.training import EncodedDataset, TrainingRecipe, TrainingResult, encode_dataset, train
 from diffcr.training.history import read_history
-from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.recipe_sections import OptimizerRecipe, RatioLossRecipe
 
 _METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=4, branching="sampled")
 

@@ -53,3 +53,16 @@ def test_regions_cover_all_timesteps(regions: int) -> None:
 def test_captions_are_dropped_at_their_rate() -> None:
     dropped = torch.cat([DRAWS.micro_batch(step, 0).drop_caption for step in range(300)])
     assert 0.2 < dropped.float().mean() < 0.3
+
+
+def test_pairs_are_one_sample_with_and_without_its_caption() -> None:
+    paired = replace(DRAWS, paired=True)
+    draw = paired.micro_batch(5, 1)
+    assert draw.drop_caption.tolist() == [False, True, False, True]
+    for values in (draw.indices, draw.timesteps, draw.noise):
+        assert len(values) == 4 and torch.equal(values[::2], values[1::2])
+    assert not torch.equal(draw.noise[0], draw.noise[2])
+    part = draw.part(1, 2)
+    assert part.drop_caption.tolist() == [False, True] and torch.equal(part.noise, draw.noise[2:])
+    seen = [int(i) for m in (0, 1) for i in paired.micro_batch(0, m).indices[::2]]
+    assert seen == DRAWS.micro_batch(0, 0).indices.tolist()

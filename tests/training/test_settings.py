@@ -19,10 +19,25 @@ from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.training.history import read_history
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe import OptimizerRecipe
-from diffcr.training.run import forward_losses, make_draws, make_teacher, prepare_model
+from diffcr.training.recipe_sections import OptimizerRecipe
+from diffcr.training.run import (
+    make_draws,
+    make_teacher,
+    prepare_model,
+)
+from diffcr.training.step_losses import distillation_distance, forward_losses
+from diffcr.training.task import TextToImage
 from tests.hosts import denoise, inputs, pixart
-from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
+from tests.training.worker import (
+    METHOD,
+    equal,
+    run,
+    state,
+    tiny_data,
+    tiny_pipe,
+    tiny_recipe,
+    tiny_task,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +47,7 @@ from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pip
         {"gradient_checkpointing": True},
         {"gradient_accumulation": 2},
         {"distillation_weight": 1.0},
+        {"distillation_guidance": 4.0, "distillation_weight": 1.0},
         {"ema_decay": 0.0},
         {"finetune": "full"},
         {"finetune": "full", "distillation_weight": 1.0, "mixed_precision": "bf16"},
@@ -97,8 +113,8 @@ def test_muon_moves_the_blocks_matrices_and_resumes_bit_equal(tmp_path: Path) ->
 
 @pytest.mark.parametrize("finetune", ["full", "lora"])
 def test_the_teacher_stays_the_dense_model_before_training(finetune: Any) -> None:
-    pipe = tiny_pipe()
-    transformer, cpu = pipe.transformer, torch.device("cpu")
+    task = tiny_task()
+    transformer, cpu = task.trained, torch.device("cpu")
     given = inputs()
     call = {
         "hidden_states": given.latents,
@@ -110,7 +126,7 @@ def test_the_teacher_stays_the_dense_model_before_training(finetune: Any) -> Non
     with torch.no_grad():
         before = denoise(transformer, given)
     recipe = tiny_recipe(steps=1, finetune=finetune, distillation_weight=1.0)
-    teacher = make_teacher(transformer, recipe, cpu)
+    teacher = make_teacher(task, recipe, cpu)
     assert teacher is not None
     compressor = prepare_model(transformer.train(), recipe)
     assert compressor is not None
@@ -124,10 +140,32 @@ def test_the_teacher_stays_the_dense_model_before_training(finetune: Any) -> Non
     assert not torch.equal(denoise(transformer, given), before)
 
 
+def test_guided_distillation_measures_what_guidance_makes_of_errors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    output, taught = torch.randn(2, 6, 4, 3, 3, generator=generator).unbind()
+    plain = distillation_distance(output, taught, None)
+    found = distillation_distance(output, taught, 4.0)
+    for pair in range(3):
+        captioned, uncaptioned = 2 * pair, 2 * pair + 1
+        errors = [o[uncaptioned] + 4 * (o[captioned] - o[uncaptioned]) for o in (output, taught)]
+        added = (errors[0] - errors[1]).square().mean() / 25
+        for sample in (captioned, uncaptioned):
+            assert torch.allclose(found[sample], plain[sample] + added)
+
+
+def test_pairs_are_not_torn_apart() -> None:
+    recipe = tiny_recipe(steps=1, batch_size=6, distillation_weight=1.0, distillation_guidance=4.0)
+    assert make_draws(recipe, tiny_task(), processes=3).paired
+    with pytest.raises(DiffCRError, match="cannot be split in pairs over 2 processes"):
+        make_draws(recipe, tiny_task(), processes=2)
+    alone = recipe.with_changes(distillation_weight=0.0)
+    assert not make_draws(alone, tiny_task(), processes=2).paired
+
+
 def test_the_dense_model_has_no_teacher() -> None:
     with pytest.raises(DiffCRError, match="its own teacher"):
         tiny_recipe(DenseConfig(), steps=1, distillation_weight=1.0)
-    assert make_teacher(tiny_pipe().transformer, tiny_recipe(steps=1), torch.device("cpu")) is None
+    assert make_teacher(tiny_task(), tiny_recipe(steps=1), torch.device("cpu")) is None
 
 
 def test_gradient_checkpointing_changes_no_result(tmp_path: Path) -> None:
@@ -160,17 +198,16 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(tmp_path: Path) -
     run(tmp_path / "run", recipe, pipe)
     hook.remove()
     accumulated = {n: stepped[id(p)] for n, p in pipe.transformer.named_parameters()}
-    alone, data = tiny_pipe(), tiny_data()
+    alone = tiny_pipe()
+    task = TextToImage(alone, tiny_data())
     compressor = prepare_model(alone.transformer.train(), recipe)
     assert compressor is not None
     schedule, cpu = NoiseSchedule.of(alone.scheduler), torch.device("cpu")
-    draws = make_draws(recipe, data, processes=1)
+    draws = make_draws(recipe, task, processes=1)
     for micro in range(2):
         draw = draws.micro_batch(0, micro)
         compressor.seed_branches(draw.branch_seed)
-        losses = forward_losses(
-            alone.transformer, alone.transformer, schedule, data, draw, recipe, cpu
-        )
+        losses = forward_losses(alone.transformer, task, schedule, draw, recipe, cpu)
         (losses.total / 2 + compressor.ratio_loss(recipe.ratio_loss.weight) / 2).backward()
     for name, parameter in alone.transformer.named_parameters():
         assert parameter.grad is not None

@@ -20,7 +20,9 @@ from torch import Tensor
 from diffcr.config import DiffCRConfig, MethodConfig
 from diffcr.training.data import EncodedDataset
 from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.task import TextToImage
 from tests.hosts import pixart
 
 METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=2)
@@ -53,6 +55,10 @@ def tiny_data() -> EncodedDataset:
 
 def tiny_pipe() -> SimpleNamespace:
     return SimpleNamespace(transformer=pixart(layers=2), scheduler=DPMSolverMultistepScheduler())
+
+
+def tiny_task() -> TextToImage:
+    return TextToImage(tiny_pipe(), tiny_data())
 
 
 def run(directory: Path, recipe: TrainingRecipe, pipe: Any = None) -> TrainingResult:

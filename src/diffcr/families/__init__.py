@@ -68,6 +68,15 @@ def family_of(transformer: nn.Module) -> Family:
     )
 
 
+def host_blocks_within(model: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of every supported model that a module is or holds."""
+    for part in model.modules():
+        for family in FAMILIES:
+            if family.transformer_class == class_path(part):
+                for group in family.block_groups:
+                    yield from getattr(part, group)
+
+
 def supported_models() -> list[str]:
     """Names of the transformer classes that `attach` accepts."""
     return [family.transformer_class.rsplit(".", 1)[1] for family in FAMILIES]

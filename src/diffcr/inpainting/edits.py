@@ -14,6 +14,8 @@ from diffcr.errors import DiffCRError
 from diffcr.inpainting.masks import dilate, read_masks, resize_mask
 from diffcr.inpainting.pictures import Picture, read_pictures
 
+# What the context encoder sees in place of masked pixels.
+GREY = 128
 # Of the longer side: 16 pixels at 1024.
 _RING = 64
 

@@ -17,7 +17,7 @@ from diffcr.inpainting.blending import Blending
 from diffcr.inpainting.cache import TensorCache, cache_key
 from diffcr.inpainting.call import Call, OutputType, Request, read_call, run_call
 from diffcr.inpainting.decoder import LazyTransformer2DModel
-from diffcr.inpainting.edits import Edit
+from diffcr.inpainting.edits import GREY, Edit
 from diffcr.inpainting.encoder import ContextEncoder
 from diffcr.inpainting.masks import (
     MaskGroup,
@@ -35,8 +35,6 @@ from diffcr.inpainting.sampling import (
     encode_prompts,
     guided_prediction,
 )
-
-_GREY = 128
 
 
 class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
@@ -236,7 +234,7 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
         used again exactly where the region and all pixels outside of it are the same: for another
         prompt or seed, and on a picture whose repainted part was accepted meanwhile.
         """
-        visible = np.where(edit.working_region[..., None], np.uint8(_GREY), edit.working_pixels)
+        visible = np.where(edit.working_region[..., None], np.uint8(GREY), edit.working_pixels)
 
         def compute() -> Tensor:
             coverage = mask_coverage(edit.working_region, self.vae_scale_factor)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from diffcr.errors import DiffCRError
 from diffcr.files import read_tensors, replacing_file
 from diffcr.scenes import ScenesDataset
-from diffcr.training.recipe import DataRecipe
+from diffcr.training.recipe_sections import DataRecipe
 
 _SAMPLES = 256
 

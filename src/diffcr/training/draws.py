@@ -48,7 +48,6 @@ class MicroBatch:
             drop_caption=self.drop_caption[rows],
         )
 
-
     def in_pairs(self) -> MicroBatch:
         """Every sample with its caption, and right behind it with the empty one: [2 B]."""
         return replace(
@@ -75,6 +74,8 @@ class Draws:
         caption_dropout: Probability.
         paired: Every second sample is the one before it with the empty caption, as guidance asks
             for both; `caption_dropout` is not used then, and B is even.
+        groups: Items that may share a micro-batch, [m] int64 each, drawn by their sizes and with
+            replacement; without any, all may, and every item is drawn once in an epoch.
     """
 
     seed: int
@@ -85,6 +86,7 @@ class Draws:
     regions: int
     caption_dropout: float
     paired: bool = False
+    groups: tuple[Tensor, ...] = ()
 
     def micro_batch(self, step: int, micro: int) -> MicroBatch:
         """Draws of micro-batch `micro` of step `step`, both from 0."""
@@ -95,7 +97,7 @@ class Draws:
         region = int(torch.randint(self.regions, (), generator=generator))
         timesteps = region_timesteps(region, self.regions)
         drawn = MicroBatch(
-            indices=self._indices((step * self.gradient_accumulation + micro) * size, size),
+            indices=self._indices(step * self.gradient_accumulation + micro, size, generator),
             region=region,
             timesteps=torch.randint(timesteps.start, timesteps.stop, (size,), generator=generator),
             noise=torch.randn(size, *self.latent_shape, generator=generator),
@@ -104,8 +106,12 @@ class Draws:
         )
         return drawn.in_pairs() if self.paired else drawn
 
-    def _indices(self, position: int, count: int) -> Tensor:
-        places = range(position, position + count)
+    def _indices(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
+        if self.groups:
+            sizes = torch.tensor([len(group) for group in self.groups], dtype=torch.float64)
+            group = self.groups[int(torch.multinomial(sizes, 1, generator=generator))]
+            return group[torch.randint(len(group), (size,), generator=generator)]
+        places = range(batch * size, (batch + 1) * size)
         return torch.tensor(
             [
                 int(_epoch_order(self.seed, p // self.items, self.items)[p % self.items])

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from diffcr.errors import DiffCRError
+from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.pipelines import load_pipeline, size_multiple
-from diffcr.training.data import encode_dataset, open_dataset
+from diffcr.pretrained import default_inpainting_path, default_pipeline_path
+from diffcr.training.data import EncodedDataset, encode_dataset, open_dataset
 from diffcr.training.loop import TrainingResult, train
+from diffcr.training.masked_data import MaskedDataset, encode_masked
 from diffcr.training.recipe import TrainingRecipe
 
 
@@ -30,22 +33,32 @@ def run_recipe(
     """
     from accelerate import PartialState
 
-    from diffcr.pretrained import default_pipeline_path
-
     output = Path(output_directory)
     on_gpu = torch.cuda.is_available()
     if recipe.mixed_precision == "fp16" and not on_gpu:
         raise DiffCRError("mixed_precision is 'fp16', which needs a GPU: give 'bf16' or 'no'")
     dataset = open_dataset(recipe.data)
-    pipe = load_pipeline(recipe.model or default_pipeline_path())
-    _check_resolution(pipe, recipe)
+    pipe = _open_pipeline(recipe)
     pipe.set_progress_bar_config(disable=True)
+    cache, length = output.parent / "encoded", recipe.data.max_sequence_length
     # The first process encodes, the others find what it wrote, however long it takes.
     with PartialState(cpu=not on_gpu, timeout=timedelta(days=7)).main_process_first():
-        encoded = encode_dataset(
-            pipe, dataset, output.parent / "encoded", recipe.data.max_sequence_length
-        )
+        encoded: EncodedDataset | MaskedDataset
+        if recipe.inpainting is None:
+            encoded = encode_dataset(pipe, dataset, cache, length)
+        else:
+            masks = recipe.inpainting.masks_per_picture
+            encoded = encode_masked(pipe, dataset, cache, masks, length)
     return train(recipe, pipe, encoded, output, resume)
+
+
+def _open_pipeline(recipe: TrainingRecipe) -> Any:
+    if recipe.inpainting is None:
+        pipe = load_pipeline(recipe.model or default_pipeline_path())
+    else:
+        pipe = load_inpainting_pipeline(recipe.model or default_inpainting_path())
+    _check_resolution(pipe, recipe)
+    return pipe
 
 
 def _check_resolution(pipe: Any, recipe: TrainingRecipe) -> None:

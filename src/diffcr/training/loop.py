@@ -14,7 +14,6 @@ from diffcr.compilation import compile, uncompile_blocks
 from diffcr.compressor import Compressor
 from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
-from diffcr.families import find_transformer
 from diffcr.files import write_json
 from diffcr.hardware import hardware, library_versions
 from diffcr.training.average import WeightAverage
@@ -23,6 +22,7 @@ from diffcr.training.data import EncodedDataset
 from diffcr.training.draws import MicroBatch
 from diffcr.training.history import History
 from diffcr.training.identity import RunIdentity
+from diffcr.training.masked_data import MaskedDataset
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor, make_optimizers
 from diffcr.training.ratio_schedule import (
@@ -32,15 +32,15 @@ from diffcr.training.ratio_schedule import (
 )
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
-    StepLosses,
     attention_kernel,
-    forward_losses,
     make_accelerator,
     make_draws,
     make_teacher,
     prepare_model,
     save_result,
 )
+from diffcr.training.step_losses import StepLosses, forward_losses
+from diffcr.training.task import Task, make_task
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class TrainingResult:
 def train(
     recipe: TrainingRecipe,
     pipe: Any,
-    dataset: EncodedDataset,
+    dataset: EncodedDataset | MaskedDataset,
     output_directory: str | Path,
     resume: bool = True,
 ) -> TrainingResult:
-    """Train a pipeline's transformer in place.
+    """Train a pipeline's transformer, or what the recipe says of a `LazyInpaintPipeline`, in place.
 
     Args:
         recipe: What to do.
         pipe: A diffusers pipeline; its scheduler gives the noise schedule.
-        dataset: Encoded with the same pipeline.
+        dataset: Encoded with the same pipeline, with masks for inpainting.
         output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
             `training_record.json`.
         resume: Go on from the last checkpoint there; without, a directory with one is an error.
@@ -80,37 +80,40 @@ def train(
     Raises:
         DiffCRError: The recipe does not fit the model, the processes or the directory.
     """
-    return _Trainer(recipe, pipe, dataset, Path(output_directory), resume).run()
+    task = make_task(recipe, pipe, dataset)
+    schedule = NoiseSchedule.of(pipe.scheduler)
+    return _Trainer(recipe, task, schedule, Path(output_directory), resume).run()
 
 
 class _Trainer:
     def __init__(
         self,
         recipe: TrainingRecipe,
-        pipe: Any,
-        dataset: EncodedDataset,
+        task: Task,
+        schedule: NoiseSchedule,
         directory: Path,
         resume: bool,
     ) -> None:
-        self.recipe, self.data, self.directory = recipe, dataset, directory
+        self.recipe, self.task, self.directory = recipe, task, directory
         self.accelerator = make_accelerator(recipe, directory)
-        self.schedule = NoiseSchedule.of(pipe.scheduler)
-        self.transformer = find_transformer(pipe)
-        identity = RunIdentity.of(recipe, dataset, self.transformer)
+        self.schedule = schedule
+        identity = RunIdentity.of(recipe, task.pictures, next(iter(task.parts.values())))
         identity.check(directory)
-        self.teacher = make_teacher(self.transformer, recipe, self.accelerator.device)
-        self.compressor: Compressor | None = prepare_model(self.transformer, recipe)
+        self.teacher = make_teacher(task, recipe, self.accelerator.device)
+        task.model.requires_grad_(False)
+        self.compressor: Compressor | None = prepare_model(task.trained, recipe)
         if self.compressor is not None and recipe.ratio_loss.noise_emphasis > 0:
             self.compressor.gradient_scales = ratio_gradient_scales(self.schedule, recipe)
-        self.transformer.to(self.accelerator.device).train()
-        optimizers = make_optimizers(self.transformer, recipe)
-        trained = {n: p for n, p in self.transformer.named_parameters() if p.requires_grad}
+        task.model.to(self.accelerator.device).eval()
+        task.trained.train()
+        optimizers = make_optimizers(task.trained, recipe)
+        trained = {n: p for n, p in task.trained.named_parameters() if p.requires_grad}
         self.average = WeightAverage(trained, recipe.ema_decay)
         self.state = TrainedState(trained, self.average.values, optimizers)
         if recipe.compile and not recipe.is_dense:
-            compile(self.transformer)
-        self.model, *self.optimizers = self.accelerator.prepare(self.transformer, *optimizers)
-        self.draws = make_draws(recipe, dataset, self.accelerator.num_processes)
+            compile(task.trained)
+        self.model, *self.optimizers = self.accelerator.prepare(task.model, *optimizers)
+        self.draws = make_draws(recipe, task, self.accelerator.num_processes)
         self.progress = self._resume(resume)
         # Every process has read its checkpoint before the first one changes files.
         self.accelerator.wait_for_everyone()
@@ -213,9 +216,8 @@ class _Trainer:
         with attention_kernel(device, self.recipe.mixed_precision):
             losses = forward_losses(
                 self.model,
-                self.transformer,
+                self.task,
                 self.schedule,
-                self.data,
                 part,
                 self.recipe,
                 device,
@@ -278,7 +280,7 @@ class _Trainer:
 
     def _save_average(self, directory: Path) -> None:
         with self.average.in_place():
-            save_result(self.transformer, self.recipe, directory)
+            save_result(self.task, self.recipe, directory)
 
     def _finish(self, result: TrainingResult) -> None:
         self._save_average(self.directory / "final")
@@ -291,7 +293,7 @@ class _Trainer:
                 "seconds": result.seconds,
                 "mean_compression_ratio": result.mean_compression_ratio,
                 "last_history_line": last[0] if last else None,
-                "items": len(self.data),
+                "items": self.task.items,
                 "versions": library_versions(),
                 "hardware": hardware(),
             },
@@ -307,8 +309,8 @@ class _Trainer:
         if self.compressor is not None:
             self.compressor.end_training()
         if self.recipe.compile and not self.recipe.is_dense:
-            uncompile_blocks(self.transformer)
-        self.transformer.eval()
+            uncompile_blocks(self.task.trained)
+        self.task.model.eval()
 
     def _mean_ratio(self) -> float | None:
         return None if self.compressor is None else self.compressor.mean_compression_ratio

@@ -9,8 +9,9 @@ from torch import nn
 
 from diffcr.attached_model import parameter_groups
 from diffcr.errors import DiffCRError
-from diffcr.families import family_of
-from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.families import host_blocks_within
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_sections import OptimizerRecipe
 
 
 def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
@@ -61,10 +62,10 @@ def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torc
     return optimizers
 
 
-def _block_matrices(transformer: nn.Module) -> list[nn.Parameter]:
+def _block_matrices(model: nn.Module) -> list[nn.Parameter]:
     matrices = []
-    for name in family_of(transformer).block_groups:
-        for module in getattr(transformer, name).modules():
+    for block in host_blocks_within(model):
+        for module in block.modules():
             if isinstance(module, nn.Linear) and module.weight.requires_grad:
                 assert isinstance(module.weight, nn.Parameter)
                 matrices.append(module.weight)

@@ -10,7 +10,8 @@ from diffcr.compressor import Compressor
 from diffcr.core.ratios import region_timesteps
 from diffcr.training.average import WeightAverage
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_sections import RatioLossRecipe
 
 
 def next_ratio_loss_weight(

@@ -69,7 +69,7 @@ def recipe_from_dict(values: Any, source: str) -> TrainingRecipe:
 
 def _build(kind: Any, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
-        raise DiffCRError(f"{where or 'it'} holds {values!r}: give keys and values")
+        raise DiffCRError(f"{where.rstrip('.') or 'it'} holds {values!r}: give keys and values")
     hints = get_type_hints(kind)
     names = [item.name for item in fields(kind)]
     for key in values:
@@ -88,8 +88,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise DiffCRError(f"{where} is {value!r}: give a mapping with the key 'method'")
         return config_from_json_dict(value)
-    if is_dataclass(kind):
-        return _build(kind, value, where + ".")
+    sections = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
+    if sections and not (value is None and type(None) in get_args(kind)):
+        return _build(sections[0], value, where + ".")
     if get_origin(kind) is Literal:
         # YAML 1.1 reads a bare `no` as false.
         value = "no" if value is False and "no" in get_args(kind) else value

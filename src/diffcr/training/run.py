@@ -1,16 +1,15 @@
-"""The parts of a training run: the model as it is fine-tuned, its step, what it writes."""
+"""The parts of a training run: the model as it is fine-tuned, its teacher, what it writes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.attached_model import disabled, get_compressor, is_attached
@@ -19,30 +18,14 @@ from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.core.ratios import BINS
 from diffcr.errors import DiffCRError
-from diffcr.families import family_of
+from diffcr.families import host_blocks_within
 from diffcr.files import replacing_directory
 from diffcr.io import save
 from diffcr.lora import add_lora, has_lora, save_lora
-from diffcr.training.data import EncodedDataset
-from diffcr.training.draws import Draws, MicroBatch
-from diffcr.training.objective import NoiseSchedule, diffusion_loss
+from diffcr.training.draws import Draws
 from diffcr.training.recipe import TrainingRecipe
-
-
-@dataclass(frozen=True)
-class StepLosses:
-    """Losses of one micro-batch.
-
-    Attributes:
-        total: Scalar with gradient.
-        diffusion: Mean over the batch, detached.
-        distillation: The same of `distillation_distance`, weighted over timesteps as the noise
-            error is; 0 without a teacher.
-    """
-
-    total: Tensor
-    diffusion: Tensor
-    distillation: Tensor
+from diffcr.training.step_losses import Teacher
+from diffcr.training.task import Task
 
 
 def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None:
@@ -65,31 +48,27 @@ def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None
     return compressor
 
 
-Teacher = Callable[[Mapping[str, Any]], Tensor]
-
-
-def make_teacher(transformer: Any, recipe: TrainingRecipe, device: torch.device) -> Teacher | None:
+def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Teacher | None:
     """The dense model that a run is distilled from, or None; called before anything is attached.
 
     Returns:
-        From the arguments of the transformer's forward to its output, without gradient.
+        From the arguments of the model's forward to its output, without gradient.
     """
     if recipe.distillation_weight == 0:
         return None
-    if recipe.finetune != "full":
-        dense = transformer
-    else:
+    dense = task.model
+    if recipe.finetune == "full":
         # The weights move: a copy alone stays what the model was.
-        dense = copy.deepcopy(transformer).requires_grad_(False).eval().to(device)
-        for group in family_of(dense).block_groups if recipe.compile else ():
-            for block in getattr(dense, group):
-                block.compile(dynamic=False)
+        dense = copy.deepcopy(dense).requires_grad_(False).eval().to(device)
+        for block in host_blocks_within(dense) if recipe.compile else ():
+            block.compile(dynamic=False)
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision)
 
     @torch.no_grad()
     def teach(inputs: Mapping[str, Any]) -> Tensor:
-        attached = disabled(dense) if is_attached(dense) else nullcontext()
-        with attached, torch.autocast(device.type, precision, enabled=precision is not None):
+        shared = dense is task.model and is_attached(task.trained)
+        off = disabled(task.trained) if shared else nullcontext()
+        with off, torch.autocast(device.type, precision, enabled=precision is not None):
             output: Tensor = dense(**inputs)[0]
         return output
 
@@ -125,7 +104,7 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     return accelerator
 
 
-def make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) -> Draws:
+def make_draws(recipe: TrainingRecipe, task: Task, processes: int) -> Draws:
     """The draws of a run.
 
     Raises:
@@ -141,13 +120,14 @@ def make_draws(recipe: TrainingRecipe, dataset: EncodedDataset, processes: int) 
         )
     return Draws(
         recipe.seed,
-        len(dataset),
-        dataset.latent_shape,
+        task.items,
+        task.pictures.latent_shape,
         micro,
         recipe.gradient_accumulation,
         recipe.timestep_regions,
         recipe.caption_dropout,
         recipe.is_paired,
+        task.groups,
     )
 
 
@@ -162,77 +142,14 @@ def attention_kernel(device: torch.device, mixed_precision: str) -> AbstractCont
     return nullcontext()
 
 
-def forward_losses(
-    model: nn.Module,
-    transformer: nn.Module,
-    schedule: NoiseSchedule,
-    data: EncodedDataset,
-    draw: MicroBatch,
-    recipe: TrainingRecipe,
-    device: torch.device,
-    teacher: Teacher | None = None,
-) -> StepLosses:
-    """Diffusion loss, and distillation loss where asked for, of one micro-batch.
-
-    Args:
-        model: What is called: the transformer as accelerate wraps it.
-        transformer: The transformer itself.
-        schedule: Of the pipeline's scheduler.
-        data: Encoded data.
-        draw: This process's part of the draws.
-        recipe: Of the run.
-        device: Of the model.
-        teacher: Of the distillation loss.
-    """
-    latents = data.latents[draw.indices].to(device)
-    noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
-    rows = data.captions(draw.indices, draw.drop_caption)
-    inputs = family_of(transformer).call_inputs(
-        transformer,
-        schedule.add_noise(latents, noise, timesteps),
-        timesteps,
-        data.prompt_embeds[rows].to(device),
-        data.prompt_masks[rows].to(device),
-    )
-    output = model(**inputs)[0].float()
-    losses = diffusion_loss(schedule, output, latents, noise, timesteps)
-    weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight)
-    diffusion = (weight * losses.noise + losses.variance).mean()
-    distillation = torch.zeros((), device=device)
-    if teacher is not None:
-        guidance = recipe.distillation_guidance if recipe.is_paired else None
-        distance = distillation_distance(output, teacher(inputs).float(), guidance)
-        distillation = (weight * distance).mean()
-    total = diffusion + recipe.distillation_weight * distillation
-    return StepLosses(total, diffusion.detach(), distillation.detach())
-
-
-def distillation_distance(output: Tensor, taught: Tensor, guidance: float | None) -> Tensor:
-    """Mean squared distance of a model's output to its teacher's, [B].
-
-    Args:
-        output, taught: [B, C or 2 C, h, w] float32.
-        guidance: None, or the scale g of `TrainingRecipe.distillation_guidance`; samples come in
-            pairs then, with and without their caption, and both of a pair get the same addition.
-    """
-    error = output - taught
-    distance: Tensor = error.square().flatten(1).mean(1)
-    if guidance is None:
-        return distance
-    captioned, uncaptioned = error.unflatten(0, (-1, 2)).unbind(1)
-    guided = guidance * captioned - (guidance - 1) * uncaptioned
-    scale = guidance**2 + (guidance - 1) ** 2
-    distance += (guided.square().flatten(1).mean(1) / scale).repeat_interleave(2)
-    return distance
-
-
-def save_result(transformer: Any, recipe: TrainingRecipe, directory: Path) -> None:
-    """Write what was trained: a checkpoint for `diffcr.load`, or the dense model's weights."""
+def save_result(task: Task, recipe: TrainingRecipe, directory: Path) -> None:
+    """Write what was trained: a checkpoint for `diffcr.load`, or the dense models' weights."""
     if not recipe.is_dense:
-        save(transformer, directory, weights=recipe.finetune == "full")
+        save(task.trained, directory, weights=recipe.finetune == "full")
         return
     with replacing_directory(directory) as written:
         if recipe.finetune == "lora":
-            save_lora(transformer, written / "adapter")
-        else:
-            transformer.save_pretrained(str(written / "transformer"))
+            save_lora(task.trained, written / "adapter")
+            return
+        for name, part in task.parts.items():
+            part.save_pretrained(str(written / name))

@@ -1,0 +1,202 @@
+"""The training loop on an inpainting pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import diffcr
+from diffcr.attached_model import get_compressor
+from diffcr.config import DenseConfig, DiffCRConfig, MoDConfig
+from diffcr.errors import DiffCRError
+from diffcr.inpainting import LazyInpaintPipeline
+from diffcr.scenes import ScenesDataset
+from diffcr.training.draws import Draws
+from diffcr.training.loop import train
+from diffcr.training.masked_data import MaskedDataset, encode_masked
+from diffcr.training.objective import NoiseSchedule, diffusion_loss
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_file import recipe_from_dict
+from diffcr.training.recipe_sections import InpaintingRecipe
+from diffcr.training.step_losses import forward_losses
+from diffcr.training.task import Inpainting
+from tests.inpainting.hosts import tiny_lazy_pipeline
+from tests.training.worker import equal, state, tiny_data, tiny_pipe, tiny_recipe
+
+ENCODER = DiffCRConfig(target_compression_ratio=0.5, timestep_regions=1)
+BOTH = InpaintingRecipe("both")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    pipe: LazyInpaintPipeline
+    data: MaskedDataset
+    cache: Path
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    cache = tmp_path_factory.mktemp("encoded")
+    pipe = tiny_lazy_pipeline()
+    return Encoded(
+        pipe, encode_masked(pipe, ScenesDataset(size=12, resolution=32), cache, 3), cache
+    )
+
+
+def lazy_recipe(part: Any, **changes: Any) -> TrainingRecipe:
+    return tiny_recipe(steps=3, finetune="full", inpainting=InpaintingRecipe(part), **changes)
+
+
+def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def test_masks_are_encoded_once_as_the_pipeline_encodes_them(encoded: Encoded) -> None:
+    data = encoded.data
+    assert len(data) == 36 and len(data.pictures) == 12
+    assert data.picture_of.tolist() == [item for item in range(12) for _ in range(3)]
+    files = sorted(encoded.cache.iterdir())
+    scenes = ScenesDataset(size=12, resolution=32)
+    again = encode_masked(encoded.pipe, scenes, encoded.cache, 3)
+    assert sorted(encoded.cache.iterdir()) == files
+    assert torch.equal(again.visible, data.visible) and torch.equal(again.tokens, data.tokens)
+    for group in data.groups:
+        counts = data.tokens[group].sum(dim=1)
+        assert (counts == counts[0]).all()
+        places = data.token_indices(group)
+        assert all(data.tokens[i][p].all() for i, p in zip(group, places, strict=True))
+    assert sorted(int(i) for group in data.groups for i in group) == list(range(36))
+    # Of a whole mask nothing is seen, whatever the picture; of others something.
+    whole = (data.coverage == 1).flatten(1).all(dim=1).nonzero().flatten()
+    assert len(whole) > 1 and data.tokens[whole].all()
+    first, second, *_ = data.visible[whole]
+    assert torch.allclose(first, second, atol=1e-5)
+    assert not torch.allclose(
+        first, data.visible[data.coverage.flatten(1).mean(1).argmin()], atol=0.1
+    )
+
+
+def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
+    pipe = tiny_lazy_pipeline()
+    task = Inpainting(pipe, encoded.data, "both")
+    schedule, cpu = NoiseSchedule.of(pipe.scheduler), torch.device("cpu")
+    draws = Draws(0, task.items, (4, 8, 8), 4, 1, 2, 0.1, groups=task.groups)
+    draw = next(d for d in (draws.micro_batch(s, 0) for s in range(50)) if _partial(encoded, d))
+    batch = task.batch(draw, schedule, cpu)
+    mask = encoded.data.tokens[draw.indices].view(4, 1, 4, 4)
+    mask = mask.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    with torch.no_grad():
+        output = task.model(**batch.inputs)[0]
+    alone = []
+    for sample in range(4):
+        kept = mask[sample, 0]
+        strips = [v[sample, :, kept][None, :, None] for v in (output, batch.latents, batch.noise)]
+        times = batch.timesteps[sample : sample + 1]
+        alone.append(diffusion_loss(schedule, *strips, times).total)
+    recipe = lazy_recipe("both", method=DenseConfig())
+    losses = forward_losses(task.model, task, schedule, draw, recipe, cpu)
+    assert torch.allclose(losses.diffusion, torch.cat(alone).mean(), rtol=1e-5)
+    # Noise under the mask decides the loss, noise elsewhere does not.
+    outside = torch.where(mask, draw.noise, draw.noise + 1)
+    elsewhere = forward_losses(
+        task.model, task, schedule, replace(draw, noise=outside), recipe, cpu
+    )
+    assert torch.allclose(elsewhere.diffusion, losses.diffusion, atol=1e-6)
+
+
+def _partial(encoded: Encoded, draw: Any) -> bool:
+    return 0 < int(encoded.data.tokens[draw.indices[0]].sum()) < 16
+
+
+def test_both_models_train_and_are_opened_by_the_pipeline(encoded: Encoded, tmp_path: Path) -> None:
+    pipe = tiny_lazy_pipeline()
+    before = parameters(pipe.encoder), parameters(pipe.transformer)
+    train(lazy_recipe("both", method=DenseConfig()), pipe, encoded.data, tmp_path / "run")
+    for model, values in zip((pipe.encoder, pipe.transformer), before, strict=True):
+        moved = [n for n, p in model.named_parameters() if not torch.equal(p, values[n])]
+        assert len(moved) > 0.8 * len(values)
+    for name in ("encoder", "transformer"):
+        model = getattr(pipe, name)
+        loaded = type(model).from_pretrained(tmp_path / "run" / "final" / name)
+        assert all(
+            torch.equal(p, dict(loaded.named_parameters())[n]) for n, p in model.named_parameters()
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("decoder", DiffCRConfig(target_compression_ratio=0.3, timestep_regions=2)),
+        ("decoder", MoDConfig(compression_ratio=0.3)),
+        ("encoder", ENCODER),
+    ],
+    ids=["decoder", "decoder-mod", "encoder"],
+)
+@pytest.mark.parametrize("finetune", ["full", "lora"])
+def test_a_method_trains_in_one_model_beside_the_other(
+    encoded: Encoded, tmp_path: Path, part: Any, method: Any, finetune: Any
+) -> None:
+    pipe = tiny_lazy_pipeline()
+    trained, other = pipe.transformer, pipe.encoder
+    if part == "encoder":
+        trained, other = other, trained
+    beside = parameters(other)
+    recipe = lazy_recipe(part, method=method, distillation_weight=1.0)
+    recipe = recipe.with_changes(finetune=finetune)
+    result = train(recipe, pipe, encoded.data, tmp_path / "run")
+    assert result.mean_compression_ratio and result.mean_compression_ratio > 0
+    assert all(torch.equal(p, beside[n]) for n, p in other.named_parameters())
+    assert any(router.abs().sum() > 0 for router in get_compressor(trained).routers.values())
+    fresh = tiny_lazy_pipeline()
+    diffcr.load(fresh if part == "decoder" else fresh.encoder, tmp_path / "run" / "final")
+    loaded = fresh.transformer if part == "decoder" else fresh.encoder
+    for name, value in trained.named_parameters():
+        assert torch.equal(dict(loaded.named_parameters())[name], value), name
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(encoded: Encoded, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    recipe = lazy_recipe("both", method=DenseConfig()).with_changes(steps=6)
+    train(recipe, tiny_lazy_pipeline(), encoded.data, tmp_path / "whole")
+    train(recipe.with_changes(steps=3), tiny_lazy_pipeline(), encoded.data, tmp_path / "parts")
+    train(recipe, tiny_lazy_pipeline(), encoded.data, tmp_path / "parts")
+    assert equal(state(tmp_path / "whole", 6), state(tmp_path / "parts", 6))
+
+
+def test_tasks_are_not_mixed_up(encoded: Encoded, tmp_path: Path) -> None:
+    with pytest.raises(DiffCRError, match="for a text-to-image pipeline, not for a LazyInpaint"):
+        train(tiny_recipe(steps=1), encoded.pipe, encoded.data, tmp_path / "a")
+    with pytest.raises(DiffCRError, match="for a LazyInpaintPipeline, not for a SimpleName"):
+        train(lazy_recipe("decoder"), tiny_pipe(), tiny_data(), tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inpainting": {"part": "both"}}, "'both' models are trained dense"),
+        ({"inpainting": {"part": "decoder"}, "method": {"method": "dense"}}, "trained dense"),
+        ({"inpainting": {"part": "encoder"}}, "timestep_regions is 4 for the encoder"),
+        ({"inpainting": {"part": "decode"}}, "'both' or 'decoder' or 'encoder'"),
+        ({"inpainting": {"parts": "both"}}, "did you mean 'inpainting.part'"),
+        ({"inpainting": {"part": "decoder", "masks_per_picture": 0}}, "1 or more"),
+        ({"inpainting": 3}, "inpainting holds 3"),
+    ],
+)
+def test_recipes_that_cannot_be_run_are_refused(changes: dict[str, Any], message: str) -> None:
+    values = {"name": "lazy", "finetune": "full", **changes}
+    values.setdefault("method", {"method": "diffcr", "timestep_regions": 4})
+    with pytest.raises(DiffCRError, match=message):
+        recipe_from_dict(values, "lazy.yaml")
+
+
+def test_a_recipe_without_inpainting_reads_null() -> None:
+    recipe = recipe_from_dict({"name": "plain", "inpainting": None}, "plain.yaml")
+    assert recipe.inpainting is None
+    assert recipe_from_dict(recipe.to_json_dict(), "plain.json") == recipe
+    lazy = lazy_recipe("decoder")
+    assert recipe_from_dict(lazy.to_json_dict(), "lazy.json") == lazy
