@@ -105,12 +105,8 @@ def build(
         if name in stages:
             _stage(output, name, run)
     if "transformer" in stages:
-        recipe = load_recipe(find_recipe("pretrain-scenes"))
+        recipe = load_recipe(find_recipe("pretrain-scenes")).shortened(shorten)
         recipe = recipe.with_changes(model=str(output / "pipeline"), seed=seed)
-        recipe = recipe.with_changes(
-            steps=scaled(recipe.steps),
-            data=replace(recipe.data, size=scaled(recipe.data.size or 1)),
-        )
         _stage(output, "transformer", lambda: _transformer(output, recipe))
 
 

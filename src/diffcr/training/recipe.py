@@ -171,6 +171,12 @@ class TrainingRecipe:
         """What a recipe file of this run holds."""
         return {**asdict(self), "method": config_to_json_dict(self.method)}
 
+    def shortened(self, factor: float) -> TrainingRecipe:
+        """A copy with fewer steps and pictures, at least 2 each, for a trial."""
+        size = self.data.size and max(2, round(self.data.size * factor))
+        steps = max(2, round(self.steps * factor))
+        return replace(self, steps=steps, data=replace(self.data, size=size))
+
     def with_changes(self, **changes: Any) -> TrainingRecipe:
         """A copy with other values; None leaves a value as it is."""
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
