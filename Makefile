@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/installed
 TORCH := torch==2.13.0
 THREADS_PER_WORKER := OMP_NUM_THREADS=1
 
-.PHONY: install demo test lint format pretrain finetune results wheel clean
+.PHONY: install demo test lint format pretrain pretrain-inpainting finetune results wheel clean
 
 install: $(INSTALLED)
 
@@ -36,6 +36,10 @@ format: install
 pretrain: install
 	$(BIN)/python -m diffcr.pretraining.build --output runs/pretrain
 	$(BIN)/python -m diffcr.pretraining.install --build runs/pretrain
+
+pretrain-inpainting: install
+	$(BIN)/python -m diffcr.pretraining.inpainting --output runs/pretrain-inpainting
+	$(BIN)/python -m diffcr.pretraining.install --inpainting runs/pretrain-inpainting/pipeline
 
 finetune: install
 	$(BIN)/diffcr train recipes/scenes-diffcr-lt.yaml --output runs/scenes-diffcr-lt

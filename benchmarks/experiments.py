@@ -45,16 +45,16 @@ def experiment_recipe(name: str, seed: int) -> TrainingRecipe:
     """The recipe of one run."""
     shipped = load_recipe(find_recipe("scenes-diffcr-lt")).to_json_dict()
     changes = read_json(EXPERIMENTS / f"{name}.json")
-    values = {**_changed(shipped, changes), "name": f"{name}-seed-{seed}", "seed": seed}
+    values = {**changed(shipped, changes), "name": f"{name}-seed-{seed}", "seed": seed}
     return recipe_from_dict(values, f"{name}.json")
 
 
-def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`values` with those of `changes`; another method replaces the method whole."""
     result = dict(values)
     for key, value in changes.items():
         merges = isinstance(value, dict) and "method" not in value
-        result[key] = _changed(values[key], value) if merges else value
+        result[key] = changed(values[key], value) if merges else value
     return result
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 import diffcr
 from diffcr.cli import main
 from diffcr.config import DiffCRConfig
+from diffcr.inpainting.masks import dilate
 from tests.inpainting.hosts import box_mask, photograph, tiny_lazy_pipeline
 
 _Run = Callable[..., str]
@@ -92,6 +93,34 @@ def test_a_sixteen_bit_picture_is_edited_with_one_line(
     result = np.asarray(Image.open(tmp_path / "out.png"))
     outside = box_mask() == 0
     assert np.array_equal(result[outside], np.dstack([grey] * 3)[outside])
+
+
+def test_without_arguments_an_example_is_repainted(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["inpaint", "--model", str(model), "--steps", "2"]
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 0
+    assert "repainted as 'a " in capsys.readouterr().out
+    images = {n: np.asarray(Image.open(f"{n}.png")) for n in ("inpainted", "inpainted-image")}
+    mask = np.asarray(Image.open("inpainted-mask.png")) > 0
+    assert 0.01 < mask.mean() < 0.3
+    changed = (images["inpainted"] != images["inpainted-image"]).any(axis=-1)
+    assert changed[mask].mean() > 0.5 and not changed[~dilate(mask, 2)].any()
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2 and "inpainted.png exists" in capsys.readouterr().err
+
+
+def test_a_picture_without_a_mask_is_no_example(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["inpaint", "--prompt", "a cat", "--out", str(tmp_path / "out.png")])
+    assert exit_.value.code == 2
+    assert "--image or --mask is missing" in capsys.readouterr().err
 
 
 def test_without_an_embedded_model_it_says_what_to_pass(

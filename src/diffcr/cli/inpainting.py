@@ -19,10 +19,14 @@ _FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
 def inpaint(
-    image: Annotated[Path, typer.Option(help="The picture.")],
-    mask: Annotated[Path, typer.Option(help="Of its size: white is repainted, black stays.")],
-    prompt: Annotated[str, typer.Option(help="What is to be seen.")],
-    out: Annotated[Path, typer.Option(help="File of the result, .png or .tif.")],
+    image: Annotated[Path | None, typer.Option(help="The picture.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Of its size: white is repainted, black stays.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What is to be seen.")] = "",
+    out: Annotated[Path, typer.Option(help="File of the result, .png or .tif.")] = Path(
+        "inpainted.png"
+    ),
     model: Annotated[
         str, typer.Option(help="Directory of a LazyInpaintPipeline; the embedded default if none.")
     ] = "",
@@ -41,10 +45,17 @@ def inpaint(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the result.")] = False,
 ) -> None:
-    """Repaint the masked part of a picture; the rest stays as it is, pixel for pixel."""
+    """Repaint the masked part of a picture; the rest stays as it is, pixel for pixel.
+
+    Without a picture, a mask and a prompt an example is repainted, and written beside the result.
+    """
+    _check_target(out, force)
+    if image is None and mask is None and not prompt:
+        image, mask, prompt = _write_example(out, force)
+    if image is None or mask is None:
+        raise DiffCRError("--image or --mask is missing: give both, or neither for an example")
     if not prompt.strip():
         raise DiffCRError("--prompt is empty: give some words")
-    _check_target(out, force)
     from diffcr.inpainting.blending import check_blending
     from diffcr.inpainting.edits import check_sizes
     from diffcr.inpainting.masks import read_masks
@@ -80,6 +91,19 @@ def inpaint(
     typer.echo(f"{out}: {white.mean():.1%} of the picture was masked")
 
 
+def _write_example(out: Path, force: bool) -> tuple[Path, Path, str]:
+    """The example's picture and mask as files beside the result, and its prompt."""
+    from diffcr.inpainting.example import make_example
+
+    example = make_example()
+    image, mask = (out.with_name(f"{out.stem}-{name}.png") for name in ("image", "mask"))
+    for path, picture in ((image, example.image), (mask, example.mask)):
+        _check_target(path, force)
+        _write(picture, path)
+    typer.echo(f"{image}, {mask}: repainted as {example.prompt!r}")
+    return image, mask, example.prompt
+
+
 def _check_target(out: Path, force: bool) -> None:
     if out.is_dir():
         raise DiffCRError(f"--out {out} is a directory: give a file")
@@ -93,9 +117,9 @@ def _check_target(out: Path, force: bool) -> None:
 def _open(model: str, checkpoint: str) -> Any:
     from diffcr.inpainting.opening import load_inpainting_pipeline
     from diffcr.io import load
-    from diffcr.pretrained import default_inpainting_path
+    from diffcr.pretrained import load_default_inpainting
 
-    pipe = load_inpainting_pipeline(model or default_inpainting_path())
+    pipe = load_inpainting_pipeline(model) if model else load_default_inpainting()
     if checkpoint:
         load(pipe, checkpoint)
     return pipe

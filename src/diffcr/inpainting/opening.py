@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json
@@ -10,12 +11,16 @@ from diffcr.inpainting.pipeline import LazyInpaintPipeline
 from diffcr.pipelines import own_device
 
 
-def load_inpainting_pipeline(model: str | Path, device: str | None = None) -> LazyInpaintPipeline:
+def load_inpainting_pipeline(
+    model: str | Path, device: str | None = None, **components: Any
+) -> LazyInpaintPipeline:
     """A pipeline that `LazyInpaintPipeline.save_pretrained` wrote.
 
     Args:
         model: Its directory.
         device: Where to; a GPU where there is one by default.
+        components: Models that are opened already, by their names in the pipeline: they take the
+            place of the directory's.
 
     Raises:
         DiffCRError: There is no such pipeline, or it cannot be read.
@@ -30,7 +35,7 @@ def load_inpainting_pipeline(model: str | Path, device: str | None = None) -> La
         raise DiffCRError(f"{directory} holds a {kind}: give a LazyInpaintPipeline's directory")
     try:
         pipe: LazyInpaintPipeline = LazyInpaintPipeline.from_pretrained(
-            directory, use_safetensors=True
+            directory, use_safetensors=True, **components
         )
     except DiffCRError:
         raise

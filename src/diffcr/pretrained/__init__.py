@@ -32,7 +32,8 @@ def default_checkpoint_path() -> Path:
 
 
 def default_inpainting_path() -> Path:
-    """Directory of the embedded `LazyInpaintPipeline`.
+    """Directory of the embedded `LazyInpaintPipeline`'s own models, for
+    `load_default_inpainting`: the other ones are those of the text-to-image pipeline.
 
     Raises:
         DiffCRError: The weights are not in this installation.
@@ -44,6 +45,20 @@ def default_inpainting_path() -> Path:
             "give --model with the directory of a LazyInpaintPipeline"
         )
     return path
+
+
+def load_default_inpainting(device: str | None = None) -> Any:
+    """The embedded `LazyInpaintPipeline`, on a GPU where there is one.
+
+    Raises:
+        DiffCRError: The weights are not in this installation.
+    """
+    from diffcr.inpainting.opening import load_inpainting_pipeline
+
+    path = default_inpainting_path()
+    base = load_default_pipeline(device)
+    shared = {name: getattr(base, name) for name in ("vae", "text_encoder", "tokenizer")}
+    return load_inpainting_pipeline(path, device, **shared)
 
 
 def load_default_pipeline(device: str | None = None) -> Any:

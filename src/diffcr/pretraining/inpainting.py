@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import PixArtTransformer2DModel
 
 from diffcr.files import replacing_directory
 from diffcr.inpainting import ContextEncoder, LazyInpaintPipeline, LazyTransformer2DModel
@@ -22,37 +23,39 @@ ENCODER_LAYERS = 3
 _SIDE = 32
 
 
-def assemble_inpainting(pipe: Any, seed: int) -> LazyInpaintPipeline:
-    """An untrained `LazyInpaintPipeline` for 32 x 32 latents, 256 tokens.
+def stretched(source: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
+    """The text-to-image model for 32 x 32 latents, 256 tokens: its weights, with positions
+    stretched so that a place of the picture keeps the position that they learned on their grid."""
+    scale = _SIDE / source.config.sample_size * source.config.interpolation_scale
+    settings = {**source.config, "sample_size": _SIDE, "interpolation_scale": scale}
+    larger: PixArtTransformer2DModel = PixArtTransformer2DModel.from_config(settings)
+    larger.load_state_dict(source.state_dict())
+    return larger.eval()
 
-    Positions are stretched so that a place of the picture keeps the position that the decoder's
-    weights learned on the text-to-image model's smaller grid.
+
+def assemble_inpainting(pipe: Any, seed: int) -> LazyInpaintPipeline:
+    """An untrained `LazyInpaintPipeline` of that size.
 
     Args:
         pipe: The text-to-image pipeline that gives everything but the encoder.
         seed: Of the encoder's weights.
     """
-    source = pipe.transformer
-    scale = _SIDE / source.config.sample_size * source.config.interpolation_scale
+    larger = stretched(pipe.transformer)
     torch.manual_seed(seed)
     encoder = ContextEncoder(
-        num_attention_heads=source.config.num_attention_heads,
-        attention_head_dim=source.config.attention_head_dim,
-        in_channels=source.config.in_channels,
+        num_attention_heads=larger.config.num_attention_heads,
+        attention_head_dim=larger.config.attention_head_dim,
+        in_channels=larger.config.in_channels,
         num_layers=ENCODER_LAYERS,
         sample_size=_SIDE,
-        patch_size=source.config.patch_size,
-        interpolation_scale=scale,
+        patch_size=larger.config.patch_size,
+        interpolation_scale=larger.config.interpolation_scale,
     )
-    learned = LazyTransformer2DModel.from_text_to_image(source, encoder.context_channels)
-    settings = {**learned.config, "sample_size": _SIDE, "interpolation_scale": scale}
-    decoder = LazyTransformer2DModel.from_config(settings)
-    decoder.load_state_dict(learned.state_dict())
     return LazyInpaintPipeline(
         tokenizer=pipe.tokenizer,
         text_encoder=pipe.text_encoder,
         vae=pipe.vae,
-        transformer=decoder.eval(),
+        transformer=LazyTransformer2DModel.from_text_to_image(larger, encoder.context_channels),
         encoder=encoder.eval(),
         scheduler=pipe.scheduler,
     )

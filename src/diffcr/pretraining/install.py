@@ -1,7 +1,9 @@
-"""Embed what was made: `python -m diffcr.pretraining.install [--build DIR] [--checkpoint DIR]`.
+"""Embed what was made: `python -m diffcr.pretraining.install --build DIR`, or `--checkpoint DIR`,
+or `--inpainting DIR`.
 
 A build brings pipeline and judge. The embedded DiffCR checkpoint belongs to the pipeline before, so
-it goes; `--checkpoint` embeds the one that was fine-tuned on what is there.
+it goes; `--checkpoint` embeds the one that was fine-tuned on what is there. `--inpainting` embeds
+the two models of a `LazyInpaintPipeline` whose other models are the embedded pipeline's.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from safetensors.torch import save_file
 from diffcr import pretrained
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
+from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.io import WEIGHTS_FILE, read_checkpoint
 
 _CHECKPOINT = "scenes-diffcr"
+_INPAINTING = "inpainting"
 
 
 def install_build(build: Path, package: Path) -> None:
@@ -51,17 +55,36 @@ def install_checkpoint(checkpoint: Path, package: Path) -> None:
             save_file(halves, directory / WEIGHTS_FILE)
 
 
+def install_inpainting(pipeline: Path, package: Path) -> None:
+    """Put a `LazyInpaintPipeline`'s decoder and encoder in the place of the embedded ones.
+
+    They are stored in float16, half the size; the caller's default dtype is what they open in.
+
+    Raises:
+        DiffCRError: It is not such a pipeline.
+    """
+    pipe = load_inpainting_pipeline(pipeline, "cpu")
+    with replacing_directory(package / _INPAINTING) as directory:
+        pipe.save_config(str(directory))
+        pipe.scheduler.save_pretrained(str(directory / "scheduler"))
+        for name in ("transformer", "encoder"):
+            getattr(pipe, name).half().save_pretrained(str(directory / name))
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Embed a build or a checkpoint in the package.")
     parser.add_argument("--build", type=Path)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--inpainting", type=Path)
     arguments = parser.parse_args()
     package = Path(pretrained.__file__).parent
     if arguments.build:
         install_build(arguments.build, package)
     if arguments.checkpoint:
         install_checkpoint(arguments.checkpoint, package)
+    if arguments.inpainting:
+        install_inpainting(arguments.inpainting, package)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from diffcr.errors import DiffCRError
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.pipelines import load_pipeline, size_multiple
-from diffcr.pretrained import default_inpainting_path, default_pipeline_path
+from diffcr.pretrained import default_pipeline_path, load_default_inpainting
 from diffcr.training.data import EncodedDataset, encode_dataset, open_dataset
 from diffcr.training.loop import TrainingResult, train
 from diffcr.training.masked_data import MaskedDataset, encode_masked
@@ -55,8 +55,10 @@ def run_recipe(
 def _open_pipeline(recipe: TrainingRecipe) -> Any:
     if recipe.inpainting is None:
         pipe = load_pipeline(recipe.model or default_pipeline_path())
+    elif recipe.model:
+        pipe = load_inpainting_pipeline(recipe.model)
     else:
-        pipe = load_inpainting_pipeline(recipe.model or default_inpainting_path())
+        pipe = load_default_inpainting()
     _check_resolution(pipe, recipe)
     return pipe
 

@@ -1,0 +1,270 @@
+"""Inpainting, row by row: `python benchmarks/inpainting.py quality [NAME ...]`, and `area`.
+
+A row is a file in `benchmarks/inpainting/`: the embedded inpainting pipeline as it is ({}), a
+baseline that regenerates pictures with the text-to-image model ("baseline"), a training-free method
+in the decoder ("method"), or what changes in the recipe `inpainting-diffcr-lt` before it is trained
+("trained"; one run per seed, in `runs/inpainting/`).
+
+quality: objects of test scenes are masked and painted again from their captions; records
+`results/inpainting/NAME-seed-S.json`. What is there already is not done again.
+area: seconds of whole runs by the masked share of a picture, all rows of this machine in turns;
+`results/inpainting-area.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from experiments import changed
+from numpy.typing import NDArray
+from PIL import Image
+from pretrained import tile
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from speed import summarised, timed_samples
+from tqdm.auto import tqdm
+
+import diffcr
+from diffcr.attached_model import get_attached, get_compressor, is_attached, is_routed
+from diffcr.attachment import attach
+from diffcr.config import config_from_json_dict
+from diffcr.core.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.cost import compression_section
+from diffcr.evaluation.judge import load_judge
+from diffcr.evaluation.quality import measure_quality
+from diffcr.evaluation.records import make_record, read_record, write_record
+from diffcr.families.lazy import decoder_shape
+from diffcr.files import read_json, replacing_file
+from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
+from diffcr.inpainting.masks import dilate, masked_tokens
+from diffcr.pretrained import (
+    GUIDANCE_SCALE,
+    judge_path,
+    load_default_inpainting,
+    load_default_pipeline,
+)
+from diffcr.pretraining.inpainting import stretched
+from diffcr.scenes import Scene, ScenesDataset
+from diffcr.training.job import run_recipe
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe_file import find_recipe, load_recipe, recipe_from_dict
+
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "benchmarks" / "inpainting"
+RESULTS = ROOT / "benchmarks" / "results"
+RUNS = ROOT / "runs" / "inpainting"
+SETTINGS: dict[str, Any] = {
+    "images": 500,
+    "num_inference_steps": 20,
+    "guidance_scale": GUIDANCE_SCALE,
+    "resolution": 128,
+    "margin": 4,
+    "blending": "poisson",
+}
+_AREAS = (0.05, 0.1, 0.25, 0.5, 1.0)
+_BATCH = 25
+_SHOWN = 16
+_TEXT_TOKENS = 48
+_PIXELS_PER_TOKEN = 8
+_BASELINES = {"RegenerateImage": RegenerateImage, "RegenerateCrop": RegenerateCrop}
+
+
+def row_recipe(name: str, seed: int) -> TrainingRecipe:
+    """The recipe of a row that is trained."""
+    shipped = load_recipe(find_recipe("inpainting-diffcr-lt")).to_json_dict()
+    changes = read_json(ROWS / f"{name}.json")["trained"]
+    values = {**changed(shipped, changes), "name": f"{name}-seed-{seed}", "seed": seed}
+    return recipe_from_dict(values, f"{name}.json")
+
+
+def open_row(name: str, seed: int) -> Any:
+    """What a row is called as: a `LazyInpaintPipeline` or a baseline."""
+    row = read_json(ROWS / f"{name}.json")
+    if "baseline" in row:
+        base = load_default_pipeline()
+        base.transformer = stretched(base.transformer)
+        base.set_progress_bar_config(disable=True)
+        return _BASELINES[row["baseline"]](base)
+    pipe = load_default_inpainting()
+    pipe.set_progress_bar_config(disable=True)
+    if "method" in row:
+        attach(pipe, config_from_json_dict(row["method"]))
+    if "trained" in row:
+        diffcr.load(pipe, _trained(row_recipe(name, seed)) / "final")
+    return pipe
+
+
+def _trained(recipe: TrainingRecipe) -> Path:
+    run = RUNS / recipe.name
+    if not (run / "training_record.json").exists():
+        run_recipe(recipe, run)
+    there = recipe_from_dict(read_json(run / "training_record.json")["recipe"], str(run))
+    if there != recipe:
+        raise DiffCRError(f"{run} was trained with another recipe: remove it to train anew")
+    return run
+
+
+def measure_quality_of(name: str, seed: int) -> None:
+    """Write the record of a row."""
+    row = read_json(ROWS / f"{name}.json")
+    configuration = {**SETTINGS, **row}
+    if "trained" in row:
+        configuration["recipe"] = row_recipe(name, seed).to_json_dict()
+    target = RESULTS / "inpainting" / f"{name}-seed-{seed}.json"
+    if target.exists() and read_record(target).configuration == configuration:
+        return
+    pipe = open_row(name, seed)
+    test = ScenesDataset("test", size=SETTINGS["images"], resolution=SETTINGS["resolution"])
+    scenes = [test[i] for i in range(len(test))]
+    masks = [dilate(scene.mask, SETTINGS["margin"]) for scene in scenes]
+    images = _repaint(pipe, scenes, masks, name)
+    quality = measure_quality(load_judge(judge_path()), images, scenes).to_json_dict()
+    results: dict[str, Any] = {"quality": {**quality, **_likeness(images, scenes, masks)}}
+    if isinstance(pipe, LazyInpaintPipeline) and is_routed(pipe.transformer):
+        results["compression"] = compression_section(get_compressor(pipe))
+    if "trained" in row:
+        results["training"] = read_json(RUNS / f"{name}-seed-{seed}" / "training_record.json")
+        results["training"].pop("recipe")
+    record = make_record(
+        "inpainting", configuration, results, seeds={"training": seed, "images": 0}
+    )
+    with replacing_file(target.with_suffix(".png")) as temporary:
+        tile(images[:_SHOWN]).save(temporary, format="png")
+    print(write_record(record, target))
+
+
+def _repaint(
+    pipe: Any, scenes: Sequence[Scene], masks: Sequence[NDArray[np.bool_]], name: str
+) -> list[Image.Image]:
+    images: list[Image.Image] = []
+    for start in tqdm(range(0, len(scenes), _BATCH), desc=name):
+        chosen = range(start, min(start + _BATCH, len(scenes)))
+        made = pipe(
+            [scenes[i].caption for i in chosen],
+            image=[scenes[i].image for i in chosen],
+            mask_image=[masks[i] for i in chosen],
+            num_inference_steps=SETTINGS["num_inference_steps"],
+            guidance_scale=SETTINGS["guidance_scale"],
+            blending=SETTINGS["blending"],
+            generator=[torch.Generator().manual_seed(i) for i in chosen],
+        )
+        images += made.images if isinstance(pipe, LazyInpaintPipeline) else made
+    return images
+
+
+def _likeness(
+    images: Sequence[Image.Image], scenes: Sequence[Scene], masks: Sequence[NDArray[np.bool_]]
+) -> dict[str, float]:
+    """PSNR and structural similarity to the true pictures under the masks, and whether every pixel
+    outside of mask and ring is the one that was given."""
+    noise, structure, kept = [], [], True
+    for image, scene, mask in zip(images, scenes, masks, strict=True):
+        made, true = np.asarray(image), np.asarray(scene.image)
+        noise.append(peak_signal_noise_ratio(true[mask], made[mask], data_range=255))
+        _, similarity = structural_similarity(true, made, channel_axis=-1, full=True)
+        structure.append(similarity[mask].mean())
+        outside = ~dilate(mask, max(mask.shape) // 64)
+        kept = kept and np.array_equal(made[outside], true[outside])
+    return {
+        "psnr_under_mask": float(np.mean(noise)),
+        "structural_similarity_under_mask": float(np.mean(structure)),
+        "untouched_pixels_equal": kept,
+        "masked_share": float(np.mean([mask.mean() for mask in masks])),
+    }
+
+
+def measure_area(names: Sequence[str], seed: int, pairs: int) -> None:
+    """Write the record of seconds by masked area."""
+    scene = ScenesDataset("test", resolution=SETTINGS["resolution"])[0]
+    pipes = {name: open_row(name, seed) for name in names}
+    results: dict[str, Any] = {}
+    samples: dict[str, list[float]] = {}
+    for area in _AREAS:
+        mask = _square(area)
+        key = f"{area:.0%}"
+        runs = {
+            "dense" if name == "regenerate-image" else name: _whole_run(pipe, scene, mask)
+            for name, pipe in pipes.items()
+        }
+        timed = timed_samples(runs, pairs)
+        results[key] = summarised(timed)
+        tokens = int(masked_tokens(mask, _PIXELS_PER_TOKEN).sum())
+        results[key]["masked_tokens"] = tokens
+        results[key]["decoder_flops"] = {
+            name: _decoder_flops(pipe, tokens) for name, pipe in pipes.items()
+        }
+        samples |= {f"{name}/{key}": values for name, values in timed.items()}
+        print(key, results[key]["ratio_to_dense"], flush=True)
+    record = make_record(
+        "speed",
+        {**SETTINGS, "pairs": pairs, "rows": list(names)},
+        results,
+        seeds={"training": seed},
+        samples=samples,
+    )
+    print(write_record(record, RESULTS / "inpainting-area.json"))
+
+
+def _square(area: float) -> NDArray[np.bool_]:
+    side = SETTINGS["resolution"]
+    extent = round(side * area**0.5)
+    start = (side - extent) // 2
+    mask = np.zeros((side, side), dtype=bool)
+    mask[start : start + extent, start : start + extent] = True
+    return mask
+
+
+def _whole_run(pipe: Any, scene: Scene, mask: NDArray[np.bool_]) -> Any:
+    def run() -> None:
+        # A first stroke: nothing of an earlier run is used again.
+        if isinstance(pipe, LazyInpaintPipeline):
+            pipe.cache.clear()
+        pipe(
+            scene.caption,
+            image=scene.image,
+            mask_image=mask,
+            num_inference_steps=SETTINGS["num_inference_steps"],
+            guidance_scale=SETTINGS["guidance_scale"],
+            dilation=0,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    return run
+
+
+def _decoder_flops(pipe: Any, tokens: int) -> float:
+    """Of one step without guidance, full count, mean over timestep regions."""
+    if not isinstance(pipe, LazyInpaintPipeline):
+        config = pipe.pipe.transformer.config
+        return dense_flops(pixart_shape(config, _TEXT_TOKENS)).total
+    shape = decoder_shape(pipe.transformer.config, _TEXT_TOKENS, tokens)
+    if not is_attached(pipe.transformer):
+        return dense_flops(shape).total
+    costs = get_attached(pipe.transformer).layer_costs(shape)
+    return mean_flops(flops_per_region(shape, costs)).total
+
+
+def main() -> None:
+    """The command line."""
+    names = sorted(path.stem for path in ROWS.glob("*.json"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["quality", "area"])
+    parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.what == "area":
+        measure_area(arguments.names, arguments.seeds[0], arguments.pairs)
+        return
+    for seed in arguments.seeds:
+        for name in arguments.names:
+            measure_quality_of(name, seed)
+
+
+if __name__ == "__main__":
+    main()
