@@ -55,14 +55,12 @@ def test_captions_are_dropped_at_their_rate() -> None:
     assert 0.2 < dropped.float().mean() < 0.3
 
 
-def test_pairs_are_one_sample_with_and_without_its_caption() -> None:
-    paired = replace(DRAWS, paired=True)
-    draw = paired.micro_batch(5, 1)
-    assert draw.drop_caption.tolist() == [False, True, False, True]
-    for values in (draw.indices, draw.timesteps, draw.noise):
-        assert len(values) == 4 and torch.equal(values[::2], values[1::2])
-    assert not torch.equal(draw.noise[0], draw.noise[2])
-    part = draw.part(1, 2)
-    assert part.drop_caption.tolist() == [False, True] and torch.equal(part.noise, draw.noise[2:])
-    seen = [int(i) for m in (0, 1) for i in paired.micro_batch(0, m).indices[::2]]
-    assert seen == DRAWS.micro_batch(0, 0).indices.tolist()
+def test_micro_batches_stay_within_their_groups() -> None:
+    groups = (torch.tensor([0, 3, 5]), torch.tensor([1, 2, 4, 6, 7, 8, 9]))
+    grouped = replace(DRAWS, groups=groups)
+    draws = [grouped.micro_batch(step, 0) for step in range(200)]
+    members = [{int(i) for i in group} for group in groups]
+    chosen = [next(g for g in (0, 1) if set(d.indices.tolist()) <= members[g]) for d in draws]
+    assert 0.2 < 1 - sum(chosen) / len(chosen) < 0.4
+    assert {i for draw in draws for i in draw.indices.tolist()} == set(range(10))
+    assert torch.equal(grouped.micro_batch(3, 0).indices, draws[3].indices)

@@ -25,7 +25,7 @@ from diffcr.training.run import (
     make_teacher,
     prepare_model,
 )
-from diffcr.training.step_losses import distillation_distance, forward_losses
+from diffcr.training.step_losses import forward_losses
 from diffcr.training.task import TextToImage
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import (
@@ -47,7 +47,6 @@ from tests.training.worker import (
         {"gradient_checkpointing": True},
         {"gradient_accumulation": 2},
         {"distillation_weight": 1.0},
-        {"distillation_guidance": 4.0, "distillation_weight": 1.0},
         {"ema_decay": 0.0},
         {"finetune": "full"},
         {"finetune": "full", "distillation_weight": 1.0, "mixed_precision": "bf16"},
@@ -138,28 +137,6 @@ def test_the_teacher_stays_the_dense_model_before_training(finetune: Any) -> Non
     output = teacher(call)
     assert torch.equal(output, before) and not output.requires_grad
     assert not torch.equal(denoise(transformer, given), before)
-
-
-def test_guided_distillation_measures_what_guidance_makes_of_errors() -> None:
-    generator = torch.Generator().manual_seed(0)
-    output, taught = torch.randn(2, 6, 4, 3, 3, generator=generator).unbind()
-    plain = distillation_distance(output, taught, None)
-    found = distillation_distance(output, taught, 4.0)
-    for pair in range(3):
-        captioned, uncaptioned = 2 * pair, 2 * pair + 1
-        errors = [o[uncaptioned] + 4 * (o[captioned] - o[uncaptioned]) for o in (output, taught)]
-        added = (errors[0] - errors[1]).square().mean() / 25
-        for sample in (captioned, uncaptioned):
-            assert torch.allclose(found[sample], plain[sample] + added)
-
-
-def test_pairs_are_not_torn_apart() -> None:
-    recipe = tiny_recipe(steps=1, batch_size=6, distillation_weight=1.0, distillation_guidance=4.0)
-    assert make_draws(recipe, tiny_task(), processes=3).paired
-    with pytest.raises(DiffCRError, match="cannot be split in pairs over 2 processes"):
-        make_draws(recipe, tiny_task(), processes=2)
-    alone = recipe.with_changes(distillation_weight=0.0)
-    assert not make_draws(alone, tiny_task(), processes=2).paired
 
 
 def test_the_dense_model_has_no_teacher() -> None:

@@ -48,16 +48,6 @@ class MicroBatch:
             drop_caption=self.drop_caption[rows],
         )
 
-    def in_pairs(self) -> MicroBatch:
-        """Every sample with its caption, and right behind it with the empty one: [2 B]."""
-        return replace(
-            self,
-            indices=self.indices.repeat_interleave(2),
-            timesteps=self.timesteps.repeat_interleave(2),
-            noise=self.noise.repeat_interleave(2, dim=0),
-            drop_caption=torch.tensor([False, True]).repeat(len(self.indices)),
-        )
-
 
 @dataclass(frozen=True)
 class Draws:
@@ -72,8 +62,6 @@ class Draws:
         regions: Timestep regions; a micro-batch falls in one, drawn uniformly, and its timesteps
             uniformly inside it: over many steps the uniform distribution.
         caption_dropout: Probability.
-        paired: Every second sample is the one before it with the empty caption, as guidance asks
-            for both; `caption_dropout` is not used then, and B is even.
         groups: Items that may share a micro-batch, [m] int64 each, drawn by their sizes and with
             replacement; without any, all may, and every item is drawn once in an epoch.
     """
@@ -85,18 +73,16 @@ class Draws:
     gradient_accumulation: int
     regions: int
     caption_dropout: float
-    paired: bool = False
     groups: tuple[Tensor, ...] = ()
 
     def micro_batch(self, step: int, micro: int) -> MicroBatch:
         """Draws of micro-batch `micro` of step `step`, both from 0."""
         state = np.random.SeedSequence([self.seed, step, micro]).generate_state(2, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-        repeats = 2 if self.paired else 1
-        size = self.micro_batch_size // repeats
+        size = self.micro_batch_size
         region = int(torch.randint(self.regions, (), generator=generator))
         timesteps = region_timesteps(region, self.regions)
-        drawn = MicroBatch(
+        return MicroBatch(
             indices=self._indices(step * self.gradient_accumulation + micro, size, generator),
             region=region,
             timesteps=torch.randint(timesteps.start, timesteps.stop, (size,), generator=generator),
@@ -104,7 +90,6 @@ class Draws:
             drop_caption=torch.rand(size, generator=generator) < self.caption_dropout,
             branch_seed=int(state[1] >> np.uint64(1)),
         )
-        return drawn.in_pairs() if self.paired else drawn
 
     def _indices(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
         if self.groups:

@@ -45,10 +45,6 @@ class TrainingRecipe:
             loss, more gives weight to noisy timesteps, where layout and colours are decided.
         distillation_weight: Of the squared distance to the output of the dense model before
             fine-tuning, weighted over timesteps as the noise error is; 0 for none.
-        distillation_guidance: With more than 1, half of a batch repeats the other half with the
-            empty caption, and the distance of what classifier-free guidance at this scale makes of
-            the two outputs is added, divided by g^2 + (g - 1)^2: what independent errors of the two
-            become in it. Errors in which the two differ are what guidance shows in pictures.
         seed: Of every draw.
         checkpoint_every: Steps between resumable checkpoints.
         log_every: Steps between lines of the history.
@@ -72,7 +68,6 @@ class TrainingRecipe:
     caption_dropout: float = 0.1
     largest_loss_weight: float = 1.0
     distillation_weight: float = 0.0
-    distillation_guidance: float = 1.0
     seed: int = 0
     checkpoint_every: int = 200
     log_every: int = 10
@@ -110,8 +105,6 @@ class TrainingRecipe:
             self.distillation_weight,
             "0 or more",
         )
-        guidance = self.distillation_guidance
-        require(guidance >= 1, "distillation_guidance", guidance, "1 or more")
         if self.optimizer.algorithm == "muon" and self.finetune != "full":
             raise DiffCRError(
                 f"optimizer.algorithm is 'muon' with finetune {self.finetune!r}: Muon is for whole "
@@ -156,11 +149,6 @@ class TrainingRecipe:
     def is_routed(self) -> bool:
         """Whether there are routers to train."""
         return isinstance(self.method, RoutedConfig)
-
-    @property
-    def is_paired(self) -> bool:
-        """Whether a micro-batch holds every sample with and without its caption."""
-        return self.distillation_weight > 0 and self.distillation_guidance > 1
 
     @property
     def timestep_regions(self) -> int:

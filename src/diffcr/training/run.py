@@ -111,12 +111,10 @@ def make_draws(recipe: TrainingRecipe, task: Task, processes: int) -> Draws:
         DiffCRError: A micro-batch cannot be split over the processes.
     """
     micro = recipe.batch_size // recipe.gradient_accumulation
-    share = 2 * processes if recipe.is_paired else processes
-    if micro % share:
-        with_pairs = " in pairs" if recipe.is_paired else ""
+    if micro % processes:
         raise DiffCRError(
-            f"a micro-batch of {micro} cannot be split{with_pairs} over {processes} processes: "
-            f"make batch_size / gradient_accumulation a multiple of {share}"
+            f"a micro-batch of {micro} cannot be split over {processes} processes: "
+            f"make batch_size / gradient_accumulation a multiple of {processes}"
         )
     return Draws(
         recipe.seed,
@@ -126,7 +124,6 @@ def make_draws(recipe: TrainingRecipe, task: Task, processes: int) -> Draws:
         recipe.gradient_accumulation,
         recipe.timestep_regions,
         recipe.caption_dropout,
-        recipe.is_paired,
         task.groups,
     )
 

@@ -24,8 +24,8 @@ class StepLosses:
     Attributes:
         total: Scalar with gradient.
         diffusion: Mean over the batch, detached.
-        distillation: The same of `distillation_distance`, weighted over timesteps as the noise
-            error is; 0 without a teacher.
+        distillation: The same of the squared distance to the dense model's output, weighted over
+            timesteps as the noise error is; 0 without a teacher.
     """
 
     total: Tensor
@@ -61,27 +61,7 @@ def forward_losses(
     diffusion = (weight * losses.noise + losses.variance).mean()
     distillation = torch.zeros((), device=device)
     if teacher is not None:
-        guidance = recipe.distillation_guidance if recipe.is_paired else None
         taught = task.denoised(teacher(batch.inputs).float(), batch)
-        distillation = (weight * distillation_distance(output, taught, guidance)).mean()
+        distillation = (weight * (output - taught).square().flatten(1).mean(1)).mean()
     total = diffusion + recipe.distillation_weight * distillation
     return StepLosses(total, diffusion.detach(), distillation.detach())
-
-
-def distillation_distance(output: Tensor, taught: Tensor, guidance: float | None) -> Tensor:
-    """Mean squared distance of a model's output to its teacher's, [B].
-
-    Args:
-        output, taught: [B, C or 2 C, h, w] float32.
-        guidance: None, or the scale g of `TrainingRecipe.distillation_guidance`; samples come in
-            pairs then, with and without their caption, and both of a pair get the same addition.
-    """
-    error = output - taught
-    distance: Tensor = error.square().flatten(1).mean(1)
-    if guidance is None:
-        return distance
-    captioned, uncaptioned = error.unflatten(0, (-1, 2)).unbind(1)
-    guided = guidance * captioned - (guidance - 1) * uncaptioned
-    scale = guidance**2 + (guidance - 1) ** 2
-    distance += (guided.square().flatten(1).mean(1) / scale).repeat_interleave(2)
-    return distance
