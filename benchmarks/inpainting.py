@@ -5,8 +5,9 @@ baseline that regenerates pictures with the text-to-image model ("baseline"), a 
 in the decoder ("method"), or what changes in the recipe `inpainting-diffcr-lt` before it is trained
 ("trained"; one run per seed, in `runs/inpainting/`).
 
-quality: objects of test scenes are masked and painted again from their captions; records
-`results/inpainting/NAME-seed-S.json`. What is there already is not done again.
+quality: objects of test scenes are masked and painted again from their captions, and so are random
+masks on crops of the photographs that scikit-image and scikit-learn bring, without a caption;
+records `results/inpainting/NAME-seed-S.json`. What is there already is not done again.
 area: seconds of whole runs by the masked share of a picture, all rows of this machine in turns;
 `results/inpainting-area.json`.
 """
@@ -15,16 +16,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage.data
 import torch
 from experiments import changed
 from numpy.typing import NDArray
 from PIL import Image
 from pretrained import tile
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from sklearn.datasets import load_sample_images
 from speed import summarised, timed_samples
 from tqdm.auto import tqdm
 
@@ -42,6 +46,7 @@ from diffcr.families.lazy import decoder_shape
 from diffcr.files import read_json, replacing_file
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
 from diffcr.inpainting.masks import dilate, masked_tokens
+from diffcr.inpainting.random_masks import draw_mask
 from diffcr.pretrained import (
     GUIDANCE_SCALE,
     judge_path,
@@ -60,6 +65,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs" / "inpainting"
 SETTINGS: dict[str, Any] = {
     "images": 500,
+    "photographs": 100,
     "num_inference_steps": 20,
     "guidance_scale": GUIDANCE_SCALE,
     "resolution": 128,
@@ -69,6 +75,7 @@ SETTINGS: dict[str, Any] = {
 _AREAS = (0.05, 0.1, 0.25, 0.5, 1.0)
 _BATCH = 25
 _SHOWN = 16
+_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 _TEXT_TOKENS = 48
 _PIXELS_PER_TOKEN = 8
 _BASELINES = {"RegenerateImage": RegenerateImage, "RegenerateCrop": RegenerateCrop}
@@ -121,10 +128,17 @@ def measure_quality_of(name: str, seed: int) -> None:
     pipe = open_row(name, seed)
     test = ScenesDataset("test", size=SETTINGS["images"], resolution=SETTINGS["resolution"])
     scenes = [test[i] for i in range(len(test))]
-    masks = [dilate(scene.mask, SETTINGS["margin"]) for scene in scenes]
-    images = _repaint(pipe, scenes, masks, name)
+    edits = [
+        Edit(scene.image, dilate(scene.mask, SETTINGS["margin"]), scene.caption) for scene in scenes
+    ]
+    images = _repaint(pipe, edits, name)
     quality = measure_quality(load_judge(judge_path()), images, scenes).to_json_dict()
-    results: dict[str, Any] = {"quality": {**quality, **_likeness(images, scenes, masks)}}
+    photographs = photograph_edits(SETTINGS["photographs"], SETTINGS["resolution"])
+    repainted = _repaint(pipe, photographs, f"{name}, photographs")
+    results: dict[str, Any] = {
+        "quality": {**quality, **likeness(images, edits)},
+        "photographs": likeness(repainted, photographs),
+    }
     if isinstance(pipe, LazyInpaintPipeline) and is_routed(pipe.transformer):
         results["compression"] = compression_section(get_compressor(pipe))
     if "trained" in row:
@@ -134,37 +148,58 @@ def measure_quality_of(name: str, seed: int) -> None:
         "inpainting", configuration, results, seeds={"training": seed, "images": 0}
     )
     with replacing_file(target.with_suffix(".png")) as temporary:
-        tile(images[:_SHOWN]).save(temporary, format="png")
+        tile([*images[:_SHOWN], *repainted[:_SHOWN]]).save(temporary, format="png")
     print(write_record(record, target))
 
 
-def _repaint(
-    pipe: Any, scenes: Sequence[Scene], masks: Sequence[NDArray[np.bool_]], name: str
-) -> list[Image.Image]:
+@dataclass(frozen=True)
+class Edit:
+    """A true picture, what of it is painted again, and its caption."""
+
+    image: Image.Image
+    mask: NDArray[np.bool_]
+    caption: str
+
+
+def photograph_edits(count: int, side: int) -> list[Edit]:
+    """Random crops of photographs, with random masks and no caption."""
+    photographs = [getattr(skimage.data, name)() for name in _PHOTOGRAPHS]
+    photographs += list(load_sample_images().images)
+    edits = []
+    for item in range(count):
+        random = np.random.default_rng([item, 1])
+        pixels = photographs[item % len(photographs)]
+        extent = int(random.integers(2 * side, min(pixels.shape[:2]) + 1))
+        top, left = (int(random.integers(0, length - extent + 1)) for length in pixels.shape[:2])
+        crop = Image.fromarray(pixels[top : top + extent, left : left + extent])
+        image = crop.resize((side, side), Image.Resampling.LANCZOS)
+        edits.append(Edit(image, draw_mask(random, side), ""))
+    return edits
+
+
+def _repaint(pipe: Any, edits: Sequence[Edit], name: str) -> list[Image.Image]:
     images: list[Image.Image] = []
-    for start in tqdm(range(0, len(scenes), _BATCH), desc=name):
-        chosen = range(start, min(start + _BATCH, len(scenes)))
+    for start in tqdm(range(0, len(edits), _BATCH), desc=name):
+        chosen = edits[start : start + _BATCH]
         made = pipe(
-            [scenes[i].caption for i in chosen],
-            image=[scenes[i].image for i in chosen],
-            mask_image=[masks[i] for i in chosen],
+            [edit.caption for edit in chosen],
+            image=[edit.image for edit in chosen],
+            mask_image=[edit.mask for edit in chosen],
             num_inference_steps=SETTINGS["num_inference_steps"],
             guidance_scale=SETTINGS["guidance_scale"],
             blending=SETTINGS["blending"],
-            generator=[torch.Generator().manual_seed(i) for i in chosen],
+            generator=[torch.Generator().manual_seed(start + i) for i in range(len(chosen))],
         )
         images += made.images if isinstance(pipe, LazyInpaintPipeline) else made
     return images
 
 
-def _likeness(
-    images: Sequence[Image.Image], scenes: Sequence[Scene], masks: Sequence[NDArray[np.bool_]]
-) -> dict[str, float]:
+def likeness(images: Sequence[Image.Image], edits: Sequence[Edit]) -> dict[str, float]:
     """PSNR and structural similarity to the true pictures under the masks, and whether every pixel
     outside of mask and ring is the one that was given."""
     noise, structure, kept = [], [], True
-    for image, scene, mask in zip(images, scenes, masks, strict=True):
-        made, true = np.asarray(image), np.asarray(scene.image)
+    for image, edit in zip(images, edits, strict=True):
+        made, true, mask = np.asarray(image), np.asarray(edit.image), edit.mask
         noise.append(peak_signal_noise_ratio(true[mask], made[mask], data_range=255))
         _, similarity = structural_similarity(true, made, channel_axis=-1, full=True)
         structure.append(similarity[mask].mean())
@@ -174,7 +209,8 @@ def _likeness(
         "psnr_under_mask": float(np.mean(noise)),
         "structural_similarity_under_mask": float(np.mean(structure)),
         "untouched_pixels_equal": kept,
-        "masked_share": float(np.mean([mask.mean() for mask in masks])),
+        "masked_share": float(np.mean([edit.mask.mean() for edit in edits])),
+        "images": len(images),
     }
 
 

@@ -17,6 +17,7 @@ from diffcr.errors import DiffCRError
 from diffcr.families import family_of, find_transformer
 from diffcr.inpainting.decoder import LazyTransformer2DModel
 from diffcr.inpainting.encoder import ContextEncoder
+from diffcr.inpainting.pipeline import LazyInpaintPipeline
 from diffcr.training.data import EncodedDataset
 from diffcr.training.draws import MicroBatch
 from diffcr.training.masked_data import MaskedDataset
@@ -193,7 +194,7 @@ def make_task(recipe: TrainingRecipe, pipe: Any, data: EncodedDataset | MaskedDa
     Raises:
         DiffCRError: The pipeline or the data are of another task.
     """
-    lazy = hasattr(pipe, "encoder")
+    lazy = isinstance(pipe, LazyInpaintPipeline)
     if lazy != (recipe.inpainting is not None) or lazy != isinstance(data, MaskedDataset):
         wanted = "a LazyInpaintPipeline" if recipe.inpainting else "a text-to-image pipeline"
         raise DiffCRError(f"the recipe is for {wanted}, not for a {type(pipe).__name__}")
