@@ -1,6 +1,6 @@
-"""The README's tables, from the committed records: `python benchmarks/readme.py`.
+"""The tables of README and docs, from the committed records: `python benchmarks/readme.py`.
 
-Each stands between `<!-- NAME -->` and `<!-- end -->`; a test checks that README and records agree.
+Each stands between `<!-- NAME -->` and `<!-- end -->`; a test checks that texts and records agree.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import inpainting_tables
 from claim import METHODS, RESULTS, UNTRAINED, claim_rows, rows, speed_rows
 
 from diffcr.evaluation.comparison import QUALITY_HEADER, quality_rows
 from diffcr.evaluation.records import read_record
 
 ROOT = Path(__file__).parents[1]
+FILLED = (ROOT / "README.md", ROOT / "docs" / "inpainting.md")
 
 
 def _results(name: str) -> Mapping[str, Any]:
@@ -121,7 +123,19 @@ def speed_table() -> str:
     return _table(header, [(title, f"{ratio:.3f}") for title, ratio in rows])
 
 
+def inpainting_table() -> str:
+    """Quality of what is painted under a mask."""
+    return _table(inpainting_tables.QUALITY_HEADER, inpainting_tables.quality_rows())
+
+
+def inpainting_area_table() -> str:
+    """Time of a whole run by the masked share."""
+    return _table(inpainting_tables.area_header(), inpainting_tables.area_rows())
+
+
 TABLES = {
+    "inpainting": inpainting_table,
+    "inpainting area": inpainting_area_table,
     "pretraining": pretraining_table,
     "quality": quality_table,
     "lora": lora_table,
@@ -141,5 +155,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for file in FILLED:
+        file.write_text(filled(file.read_text(encoding="utf-8")), encoding="utf-8")
