@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from claim import METHODS, RESULTS, rows
+from inpainting_tables import TITLES
 
 from diffcr.evaluation.overview import read_collection, trade_offs
 from diffcr.evaluation.records import read_record
@@ -22,6 +23,16 @@ from diffcr.scenes import ScenesDataset
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SHIPPED = "diffcr-lt-30"
 _COLUMNS = 8
+
+
+def _plot_inpainting(captions: list[str]) -> None:
+    sheets = {"given": RESULTS / "inpainting" / "given.png"}
+    for name, title in TITLES.items():
+        path = RESULTS / "inpainting" / f"{name}-seed-0.png"
+        if path.exists():
+            sheets[title] = path
+    if len(sheets) > 1:
+        plot_sheets(sheets, captions, IMAGES / "inpainting.png")
 
 
 def main() -> None:
@@ -46,6 +57,7 @@ def main() -> None:
     found = {METHODS[n]: RESULTS / "experiments" / f"{n}-seed-0.png" for n in shown}
     sheets = {title: path for title, path in found.items() if path.exists()}
     plot_sheets(sheets, captions, IMAGES / "images.png")
+    _plot_inpainting(captions)
     plot_trade_offs(trade_offs(read_collection(RESULTS)), IMAGES / "trade_off.png")
 
 

@@ -5,7 +5,7 @@ baseline that regenerates pictures with the text-to-image model ("baseline"), a 
 in the decoder ("method"), or what changes in the recipe `inpainting-diffcr-lt` before it is trained
 ("trained"; one run per seed, in `runs/inpainting/`).
 
-quality: objects of test scenes are masked and painted again from their captions, and so are random
+quality: boxes around the objects of test scenes are masked and painted again from their captions, and so are random
 masks on crops of the photographs that scikit-image and scikit-learn bring, without a caption;
 records `results/inpainting/NAME-seed-S.json`. What is there already is not done again.
 area: seconds of whole runs by the masked share of a picture, all rows of this machine in turns;
@@ -27,6 +27,7 @@ from experiments import changed
 from numpy.typing import NDArray
 from PIL import Image
 from pretrained import tile
+from skimage.measure import label, regionprops
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.datasets import load_sample_images
 from speed import summarised, timed_samples
@@ -63,6 +64,7 @@ ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "inpainting"
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs" / "inpainting"
+GIVEN = RESULTS / "inpainting" / "given.png"
 SETTINGS: dict[str, Any] = {
     "images": 500,
     "photographs": 100,
@@ -75,6 +77,7 @@ SETTINGS: dict[str, Any] = {
 _AREAS = (0.05, 0.1, 0.25, 0.5, 1.0)
 _BATCH = 25
 _SHOWN = 16
+_MOST_MASKED = 0.5
 _PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 _TEXT_TOKENS = 48
 _PIXELS_PER_TOKEN = 8
@@ -128,9 +131,7 @@ def measure_quality_of(name: str, seed: int) -> None:
     pipe = open_row(name, seed)
     test = ScenesDataset("test", size=SETTINGS["images"], resolution=SETTINGS["resolution"])
     scenes = [test[i] for i in range(len(test))]
-    edits = [
-        Edit(scene.image, dilate(scene.mask, SETTINGS["margin"]), scene.caption) for scene in scenes
-    ]
+    edits = [Edit(scene.image, boxes_around(scene.mask), scene.caption) for scene in scenes]
     images = _repaint(pipe, edits, name)
     quality = measure_quality(load_judge(judge_path()), images, scenes).to_json_dict()
     photographs = photograph_edits(SETTINGS["photographs"], SETTINGS["resolution"])
@@ -147,8 +148,11 @@ def measure_quality_of(name: str, seed: int) -> None:
     record = make_record(
         "inpainting", configuration, results, seeds={"training": seed, "images": 0}
     )
-    with replacing_file(target.with_suffix(".png")) as temporary:
-        tile([*images[:_SHOWN], *repainted[:_SHOWN]]).save(temporary, format="png")
+    given = [_masked(edit) for edit in [*edits[:_SHOWN], *photographs[:_SHOWN]]]
+    shown = [*images[:_SHOWN], *repainted[:_SHOWN]]
+    for path, pictures in ((GIVEN, given), (target.with_suffix(".png"), shown)):
+        with replacing_file(path) as temporary:
+            tile(pictures).save(temporary, format="png")
     print(write_record(record, target))
 
 
@@ -159,6 +163,14 @@ class Edit:
     image: Image.Image
     mask: NDArray[np.bool_]
     caption: str
+
+
+def boxes_around(objects: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A box with a margin around every object, so that the mask does not tell shapes."""
+    mask = np.zeros_like(objects)
+    for found in regionprops(label(objects)):
+        mask[found.slice] = True
+    return dilate(mask, SETTINGS["margin"])
 
 
 def photograph_edits(count: int, side: int) -> list[Edit]:
@@ -173,8 +185,17 @@ def photograph_edits(count: int, side: int) -> list[Edit]:
         top, left = (int(random.integers(0, length - extent + 1)) for length in pixels.shape[:2])
         crop = Image.fromarray(pixels[top : top + extent, left : left + extent])
         image = crop.resize((side, side), Image.Resampling.LANCZOS)
-        edits.append(Edit(image, draw_mask(random, side), ""))
+        mask = draw_mask(random, side)
+        while mask.mean() > _MOST_MASKED:
+            mask = draw_mask(random, side)
+        edits.append(Edit(image, mask, ""))
     return edits
+
+
+def _masked(edit: Edit) -> Image.Image:
+    """The picture with magenta where it is masked."""
+    pixels = np.where(edit.mask[..., None], np.array([255, 0, 255]), np.asarray(edit.image))
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def _repaint(pipe: Any, edits: Sequence[Edit], name: str) -> list[Image.Image]:
