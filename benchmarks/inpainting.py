@@ -5,8 +5,8 @@ baseline that regenerates pictures with the text-to-image model ("baseline"), a 
 in the decoder ("method"), or what changes in the recipe `inpainting-diffcr-lt` before it is trained
 ("trained"; one run per seed, in `runs/inpainting/`).
 
-quality: boxes around the objects of test scenes are masked and painted again from their captions, and so are random
-masks on crops of the photographs that scikit-image and scikit-learn bring, without a caption;
+quality: boxes around the objects of test scenes are masked and painted again from their captions;
+random masks on crops of photographs that scikit-image and scikit-learn bring, without a caption;
 records `results/inpainting/NAME-seed-S.json`. What is there already is not done again.
 area: seconds of whole runs by the masked share of a picture, all rows of this machine in turns;
 `results/inpainting-area.json`.

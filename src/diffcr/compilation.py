@@ -37,10 +37,7 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
-    # One graph per number of kept tokens is intended, the default limit of 8 is soon reached.
-    torch._dynamo.config.recompile_limit = max(
-        torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT
-    )
+    allow_graph_per_shape()
     options = {"dynamic": False, **options, "fullgraph": True}
     if granularity == "block":
         if isinstance(attached, Compressor):
@@ -62,6 +59,14 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
         # a deep copy runs the compiled forward on its own weights.
         compiled = torch.compile(type(transformer).forward, **options)
         vars(transformer)["forward"] = types.MethodType(compiled, transformer)
+
+
+def allow_graph_per_shape() -> None:
+    """Let torch compile a graph per number of tokens: its default limit of 8 is soon reached, and
+    what is beyond it runs uncompiled."""
+    torch._dynamo.config.recompile_limit = max(
+        torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT
+    )
 
 
 def uncompile_blocks(transformer: nn.Module) -> None:

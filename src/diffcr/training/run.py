@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.attached_model import disabled, get_compressor, is_attached
 from diffcr.attachment import attach
+from diffcr.compilation import allow_graph_per_shape
 from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.core.ratios import BINS
@@ -89,6 +90,7 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     # Blocks under a method are compiled by `diffcr.compile`.
     dynamo = None
     if recipe.compile and recipe.is_dense:
+        allow_graph_per_shape()
         dynamo = TorchDynamoPlugin(backend="inductor", dynamic=False, use_regional_compilation=True)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
