@@ -49,6 +49,8 @@ results: install
 	$(BIN)/python benchmarks/experiments.py
 	$(BIN)/python benchmarks/untrained.py
 	$(BIN)/python benchmarks/method_speed.py
+	$(BIN)/python benchmarks/inpainting.py quality
+	$(BIN)/python benchmarks/inpainting.py area
 	$(BIN)/python benchmarks/figures.py
 	$(BIN)/python benchmarks/readme.py
 

@@ -70,7 +70,7 @@ def _untrained() -> dict[str, _Subject]:
     subjects = {}
     for name in sorted(path.stem for path in ROWS.glob("*.json")):
         configuration = row_configuration(name)
-        if (RUNS / configuration.get("checkpoint", "")).exists():
+        if "checkpoint" not in configuration or (RUNS / configuration["checkpoint"]).exists():
             pipe = open_row(configuration)
             subjects[name] = _Subject(pipe, configuration["num_inference_steps"])
     return subjects

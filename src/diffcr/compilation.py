@@ -15,7 +15,8 @@ from diffcr.errors import DiffCRError
 from diffcr.families import find_transformer
 from diffcr.methods.diffcr import run_branch
 
-_RECOMPILE_LIMIT = 64
+# Graphs per function: bins by numbers of masked tokens, where those vary (inpainting).
+_RECOMPILE_LIMIT = 1024
 
 Granularity = Literal["block", "model"]
 
@@ -26,9 +27,9 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
         granularity: "block" compiles one block and shares its graphs among layers: at most one per
-            number of kept tokens and two more; for training and inference; for routed methods and
-            structured pruning. "model" compiles the whole forward: at most one graph per timestep
-            region and one more; for inference.
+            number of tokens and of kept ones and two more; for training and inference; for routed
+            methods and structured pruning. "model" compiles the whole forward: at most one graph
+            per timestep region and one more; for inference.
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
 
     Raises:
@@ -64,9 +65,9 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
 def allow_graph_per_shape() -> None:
     """Let torch compile a graph per number of tokens: its default limit of 8 is soon reached, and
     what is beyond it runs uncompiled."""
-    torch._dynamo.config.recompile_limit = max(
-        torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT
-    )
+    config = torch._dynamo.config
+    for limit in ("recompile_limit", "accumulated_recompile_limit"):
+        setattr(config, limit, max(getattr(config, limit), _RECOMPILE_LIMIT))
 
 
 def uncompile_blocks(transformer: nn.Module) -> None:

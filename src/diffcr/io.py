@@ -47,6 +47,7 @@ class Checkpoint:
     """A checkpoint directory, read and checked, not yet in a model."""
 
     directory: Path
+    transformer_class: str
     config: AttachedConfig
     base: Fingerprint
     state: dict[str, Tensor]
@@ -158,6 +159,11 @@ def load(
 
 
 def _check_base(transformer: nn.Module, base: HostWeights, checkpoint: Checkpoint) -> None:
+    if checkpoint.transformer_class != type(transformer).__name__:
+        raise DiffCRError(
+            f"{checkpoint.directory} is for a {checkpoint.transformer_class}, this is a "
+            f"{type(transformer).__name__}: pass the pipeline's model of that class"
+        )
     present = base.fingerprint
     if present is None:
         return
@@ -234,6 +240,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     try:
         config = config_from_json_dict(dict(description["config"]))
         base = description["base_model"]
+        transformer_class = str(description["transformer_class"])
         state = read_tensors(directory / STATE_FILE)
         fingerprint = Fingerprint(base["id"], base["config_hash"], state.pop("base_weights"))
     except KeyError as error:
@@ -253,4 +260,4 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         adapter = lora.read_lora(directory / ADAPTER_DIRECTORY)
     weights_file = directory / WEIGHTS_FILE
     weights = read_tensors(weights_file) if weights_file.exists() else {}
-    return Checkpoint(directory, config, fingerprint, state, adapter, weights)
+    return Checkpoint(directory, transformer_class, config, fingerprint, state, adapter, weights)

@@ -22,10 +22,17 @@ base_model: {base_model}
 ```python
 import diffcr
 
-diffcr.load(pipe, "THIS_DIRECTORY_OR_HUB_ID")
-image = pipe("a prompt").images[0]
+{usage}
 ```
 {ratios}"""
+_TEXT_TO_IMAGE = """diffcr.load(pipe, "THIS_DIRECTORY_OR_HUB_ID")
+image = pipe("a prompt").images[0]"""
+_INPAINTING = """diffcr.load({}, "THIS_DIRECTORY_OR_HUB_ID")
+image = pipe("a prompt", image=photo, mask_image=mask).images[0]"""
+_USAGE_BY_FAMILY = {
+    "lazy-decoder": _INPAINTING.format("pipe"),
+    "lazy-encoder": _INPAINTING.format("pipe.encoder"),
+}
 _TOKENS = "Token compression for `{}`: layers compute only some of the tokens."
 _PRUNING = "Structured pruning of `{}`: blocks without some of their heads and channels."
 _RATIOS = """
@@ -47,6 +54,7 @@ def model_card(description: dict[str, Any]) -> str:
         subject=subject.format(description["transformer_class"]),
         base_model=description["base_model"]["id"] or "unknown",
         config=description["config"],
+        usage=_USAGE_BY_FAMILY.get(description["family"], _TEXT_TO_IMAGE),
         ratios=_ratios(description) if "compression_ratios" in description else "",
     )
 

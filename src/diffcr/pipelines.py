@@ -9,6 +9,9 @@ from typing import Any
 
 from diffcr.errors import DiffCRError
 from diffcr.families import family_of, find_transformer
+from diffcr.files import read_json
+
+_INPAINTING = "LazyInpaintPipeline"
 
 
 def load_pipeline(model: str | Path, device: str | None = None) -> Any:
@@ -28,6 +31,12 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     is_id = isinstance(model, str) and name.count("/") == 1 and name[0] not in "./~"
     if not is_id and not Path(model).is_dir():
         raise DiffCRError(f"{name} is not a directory: give a pipeline directory or a Hub id")
+    index = Path(model) / "model_index.json"
+    if index.is_file() and read_json(index).get("_class_name") == _INPAINTING:
+        raise DiffCRError(
+            f"{name} is an inpainting pipeline: use `diffcr inpaint`, or a recipe with the section "
+            "'inpainting'"
+        )
     try:
         # Without it diffusers falls back to unpickling where there is no safetensors file.
         pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True)

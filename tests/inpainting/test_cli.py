@@ -77,6 +77,20 @@ def test_a_checkpoint_compresses_the_decoder(run: _Run, model: Path, tmp_path: P
     assert not np.array_equal(np.asarray(dense), np.asarray(compressed))
 
 
+def test_a_checkpoint_compresses_the_encoder(run: _Run, model: Path, tmp_path: Path) -> None:
+    run(model=model, out=tmp_path / "dense.png")
+    pipe = tiny_lazy_pipeline()
+    method = DiffCRConfig(timestep_regions=1)
+    diffcr.attach(pipe.encoder, method).set_compression_ratios(0.5)
+    diffcr.save(pipe.encoder, tmp_path / "encoder")
+    out = tmp_path / "compressed.png"
+    run("--encoder-checkpoint", tmp_path / "encoder", model=model, out=out)
+    dense, compressed = (Image.open(tmp_path / f"{n}.png") for n in ("dense", "compressed"))
+    assert not np.array_equal(np.asarray(dense), np.asarray(compressed))
+    said = run("--force", "--checkpoint", tmp_path / "encoder", code=2, model=model, out=out)
+    assert "is for a ContextEncoder" in said
+
+
 def test_an_empty_mask_needs_no_model(run: _Run, tmp_path: Path) -> None:
     Image.new("L", (32, 32)).save(tmp_path / "mask.png")
     assert run().splitlines() == ["the mask is empty: the image comes back as it is"]
@@ -112,6 +126,10 @@ def test_without_arguments_an_example_is_repainted(
     with pytest.raises(SystemExit) as exit_:
         main(words)
     assert exit_.value.code == 2 and "inpainted.png exists" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["inpaint", "--out", "other.png", "--model", str(tmp_path)])
+    assert "is not a pipeline" in capsys.readouterr().err
+    assert not list(tmp_path.glob("other*"))
 
 
 def test_a_picture_without_a_mask_is_no_example(
@@ -127,7 +145,7 @@ def test_without_an_embedded_model_it_says_what_to_pass(
     run: _Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("diffcr.pretrained._HERE", tmp_path)
-    assert "give --model with the directory of a LazyInpaintPipeline" in run(code=2)
+    assert "give a LazyInpaintPipeline's directory as the model" in run(code=2)
     assert not (tmp_path / "out.png").exists()
 
 

@@ -35,6 +35,13 @@ def test_the_same_random_state_draws_the_same_mask() -> None:
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("side", [8, 16])
+def test_tiny_pictures_are_masked_too(side: int) -> None:
+    for seed in range(60):
+        mask = draw_mask(np.random.default_rng(seed), side)
+        assert mask.any() and grow_region(mask, 8).any()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_regions_grow_to_few_sizes_by_whole_tokens(seed: int) -> None:
     mask = draw_mask(np.random.default_rng(seed), 96)

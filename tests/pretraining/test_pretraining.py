@@ -68,12 +68,14 @@ def test_installing_replaces_what_is_embedded(tmp_path: Path) -> None:
             install_build(build_directory, package)
     (build_directory / "scenes" / "new").write_text("x")
     install_checkpoint(default_checkpoint_path(), package)
+    (package / "inpainting").mkdir()
     assert (package / "scenes-diffcr" / "diffcr_config.json").exists()
     with pytest.raises(DiffCRError):
         install_checkpoint(build_directory, package)
     install_build(build_directory, package)
     assert (package / "scenes" / "new").exists()
     assert not (package / "scenes-diffcr").exists()
+    assert not (package / "inpainting").exists()
 
 
 def test_an_embedded_checkpoint_holds_host_weights_at_half_the_size(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import diffcr
@@ -17,19 +20,20 @@ from diffcr.errors import DiffCRError
 from diffcr.inpainting import LazyInpaintPipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.training.draws import Draws
+from diffcr.training.job import run_recipe
 from diffcr.training.loop import train
 from diffcr.training.masked_data import MaskedDataset, encode_masked
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.recipe_file import recipe_from_dict
-from diffcr.training.recipe_sections import InpaintingRecipe
+from diffcr.training.recipe_sections import DataRecipe, InpaintingRecipe
 from diffcr.training.step_losses import forward_losses
 from diffcr.training.task import Inpainting
 from tests.inpainting.hosts import tiny_lazy_pipeline
-from tests.training.worker import equal, state, tiny_data, tiny_pipe, tiny_recipe
+from tests.training.worker import METHOD, equal, state, tiny_data, tiny_pipe, tiny_recipe
 
 ENCODER = DiffCRConfig(target_compression_ratio=0.5, timestep_regions=1)
-BOTH = InpaintingRecipe("both")
+SCENES = ScenesDataset(size=12, resolution=32)
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,7 @@ class Encoded:
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     cache = tmp_path_factory.mktemp("encoded")
     pipe = tiny_lazy_pipeline()
-    return Encoded(
-        pipe, encode_masked(pipe, ScenesDataset(size=12, resolution=32), cache, 3), cache
-    )
+    return Encoded(pipe, encode_masked(pipe, SCENES, cache, 3), cache)
 
 
 def lazy_recipe(part: Any, **changes: Any) -> TrainingRecipe:
@@ -61,8 +63,7 @@ def test_masks_are_encoded_once_as_the_pipeline_encodes_them(encoded: Encoded) -
     assert len(data) == 36 and len(data.pictures) == 12
     assert data.picture_of.tolist() == [item for item in range(12) for _ in range(3)]
     files = sorted(encoded.cache.iterdir())
-    scenes = ScenesDataset(size=12, resolution=32)
-    again = encode_masked(encoded.pipe, scenes, encoded.cache, 3)
+    again = encode_masked(encoded.pipe, SCENES, encoded.cache, 3)
     assert sorted(encoded.cache.iterdir()) == files
     assert torch.equal(again.visible, data.visible) and torch.equal(again.tokens, data.tokens)
     for group in data.groups:
@@ -168,11 +169,95 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(encoded: Encoded, tmp_p
     assert equal(state(tmp_path / "whole", 6), state(tmp_path / "parts", 6))
 
 
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+def test_a_run_does_not_go_on_with_another_model_beside(
+    encoded: Encoded, tmp_path: Path, part: Any
+) -> None:
+    method = ENCODER if part == "encoder" else METHOD
+    recipe = lazy_recipe(part, method=method)
+    train(recipe, tiny_lazy_pipeline(), encoded.data, tmp_path / "run")
+    other = tiny_lazy_pipeline()
+    beside = other.transformer if part == "encoder" else other.encoder
+    with torch.no_grad():
+        for parameter in beside.parameters():
+            parameter.mul_(1.5)
+    with pytest.raises(DiffCRError, match="another base model"):
+        train(recipe.with_changes(steps=4), other, encoded.data, tmp_path / "run")
+    masks = encode_masked(encoded.pipe, SCENES, encoded.cache, 2)
+    with pytest.raises(DiffCRError, match="other data"):
+        train(recipe.with_changes(steps=4), tiny_lazy_pipeline(), masks, tmp_path / "run")
+    train(recipe.with_changes(steps=4), tiny_lazy_pipeline(), encoded.data, tmp_path / "run")
+
+
+@pytest.mark.parametrize("part", ["both", "decoder", "encoder"])
+def test_gradient_checkpointing_changes_no_result(
+    encoded: Encoded, tmp_path: Path, part: Any
+) -> None:
+    torch.set_num_threads(1)
+    method = {"both": DenseConfig(), "decoder": METHOD, "encoder": ENCODER}[part]
+    recipe = lazy_recipe(part, method=method)
+    for name, checkpointed in (("plain", False), ("checkpointed", True)):
+        pipe = tiny_lazy_pipeline()
+        changed = recipe.with_changes(gradient_checkpointing=checkpointed)
+        train(changed, pipe, encoded.data, tmp_path / name)
+        models = (pipe.encoder, pipe.transformer)
+        assert all(m.gradient_checkpointing is checkpointed for m in models)
+    assert equal(state(tmp_path / "plain", 3), state(tmp_path / "checkpointed", 3))
+
+
+def test_masks_are_drawn_anew_where_what_decides_them_changes(
+    encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everything(random: Any, side: int, objects: Any) -> Any:
+        return np.ones((side, side), dtype=bool)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffcr.training.masked_data.draw_mask", everything)
+        whole = encode_masked(encoded.pipe, SCENES, encoded.cache, 3)
+    assert whole.tokens.all() and not encoded.data.tokens.all()
+    with monkeypatch.context() as patch:
+        patch.setattr(LazyInpaintPipeline, "pixels_per_token", 4)
+        assert encode_masked(encoded.pipe, SCENES, encoded.cache, 3).tokens.shape == (36, 64)
+
+
+def test_photographs_train_by_recipe(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    lines = []
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": "a photograph"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    tiny_lazy_pipeline().save_pretrained(tmp_path / "model")
+    data = DataRecipe(source=str(folder), resolution=32, max_sequence_length=8)
+    recipe = lazy_recipe("decoder", method=METHOD, model=str(tmp_path / "model"), data=data)
+    result = run_recipe(recipe, tmp_path / "runs" / "lazy")
+    assert result.mean_compression_ratio and result.mean_compression_ratio > 0
+    larger = recipe.with_changes(data=replace(data, resolution=64))
+    with pytest.raises(DiffCRError, match=r"resolution is 64, the pipeline works at 32"):
+        run_recipe(larger, tmp_path / "runs" / "larger")
+
+
+def test_a_checkpoint_goes_into_the_model_that_it_is_for(encoded: Encoded, tmp_path: Path) -> None:
+    pipe = tiny_lazy_pipeline()
+    train(lazy_recipe("encoder", method=ENCODER), pipe, encoded.data, tmp_path / "run")
+    final = tmp_path / "run" / "final"
+    with pytest.raises(DiffCRError, match="is for a ContextEncoder, this is a LazyTransformer2D"):
+        diffcr.load(tiny_lazy_pipeline(), final)
+    card = (final / "README.md").read_text()
+    assert "diffcr.load(pipe.encoder, " in card and "mask_image=mask" in card
+
+
 def test_tasks_are_not_mixed_up(encoded: Encoded, tmp_path: Path) -> None:
     with pytest.raises(DiffCRError, match="for a text-to-image pipeline, not for a LazyInpaint"):
         train(tiny_recipe(steps=1), encoded.pipe, encoded.data, tmp_path / "a")
     with pytest.raises(DiffCRError, match="for a LazyInpaintPipeline, not for a SimpleName"):
         train(lazy_recipe("decoder"), tiny_pipe(), tiny_data(), tmp_path / "b")
+    with pytest.raises(DiffCRError, match="no masks: encode them with encode_masked"):
+        train(lazy_recipe("decoder"), encoded.pipe, encoded.data.pictures, tmp_path / "c")
+    with pytest.raises(DiffCRError, match="have masks: encode them with encode_dataset"):
+        train(tiny_recipe(steps=1), tiny_pipe(), encoded.data, tmp_path / "d")
 
 
 @pytest.mark.parametrize(

@@ -167,13 +167,18 @@ for command in (inpaint, score, flops, bench):
 def models() -> None:
     """List the model classes that can be compressed, and the embedded default."""
     from diffcr.families import supported_models
-    from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
+    from diffcr.pretrained import (
+        default_checkpoint_path,
+        default_inpainting_path,
+        default_pipeline_path,
+    )
 
     for name in supported_models():
         typer.echo(name)
     for name, find in (
         ("pipeline", default_pipeline_path),
         ("checkpoint", default_checkpoint_path),
+        ("inpainting pipeline", default_inpainting_path),
     ):
         try:
             typer.echo(f"embedded {name}: {find()}")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffcr.cli.inputs import check_output
+from diffcr.cli.inputs import check_output, choose_guidance
+from diffcr.cli.options import Guidance
 from diffcr.errors import DiffCRError, DiffCRWarning
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ def inpaint(
     checkpoint: Annotated[
         str, typer.Option(help="DiffCR checkpoint of its decoder, directory or Hub id.")
     ] = "",
+    encoder_checkpoint: Annotated[
+        str, typer.Option(help="DiffCR checkpoint of its encoder, directory or Hub id.")
+    ] = "",
     steps: Annotated[int, typer.Option(help="Denoising steps.", min=1)] = 20,
-    guidance_scale: Annotated[
-        float, typer.Option(help="Classifier-free guidance; 1 is none.", min=0, max=100)
-    ] = 4.5,
+    guidance_scale: Guidance = None,
     seed: Annotated[int, typer.Option(help="Of the noise.", min=0, max=2**62)] = 0,
     blending: Annotated[str, typer.Option(help="poisson or feather.")] = "poisson",
     dilation: Annotated[
@@ -50,8 +52,13 @@ def inpaint(
     Without a picture, a mask and a prompt an example is repainted, and written beside the result.
     """
     _check_target(out, force)
+    pipe = None
     if image is None and mask is None and not prompt:
-        image, mask, prompt = _write_example(out, force)
+        image, mask = (out.with_name(f"{out.stem}-{name}.png") for name in ("image", "mask"))
+        for path in (image, mask):
+            _check_target(path, force)
+        pipe = _open(model, checkpoint, encoder_checkpoint)
+        prompt = _write_example(image, mask)
     if image is None or mask is None:
         raise DiffCRError("--image or --mask is missing: give both, or neither for an example")
     if not prompt.strip():
@@ -74,7 +81,7 @@ def inpaint(
         typer.echo(EMPTY_MASK, err=True)
         _write(original.to_pil(), out)
         return
-    pipe = _open(model, checkpoint)
+    pipe = pipe or _open(model, checkpoint, encoder_checkpoint)
     import torch
 
     result = pipe(
@@ -82,7 +89,7 @@ def inpaint(
         image=original.to_pil(),
         mask_image=white,
         num_inference_steps=steps,
-        guidance_scale=guidance_scale,
+        guidance_scale=choose_guidance(guidance_scale, model),
         generator=torch.Generator().manual_seed(seed),
         blending=blending,
         dilation=dilation,
@@ -91,17 +98,15 @@ def inpaint(
     typer.echo(f"{out}: {white.mean():.1%} of the picture was masked")
 
 
-def _write_example(out: Path, force: bool) -> tuple[Path, Path, str]:
-    """The example's picture and mask as files beside the result, and its prompt."""
+def _write_example(image: Path, mask: Path) -> str:
+    """The example's picture and mask as files; its prompt."""
     from diffcr.inpainting.example import make_example
 
     example = make_example()
-    image, mask = (out.with_name(f"{out.stem}-{name}.png") for name in ("image", "mask"))
-    for path, picture in ((image, example.image), (mask, example.mask)):
-        _check_target(path, force)
-        _write(picture, path)
+    _write(example.image, image)
+    _write(example.mask, mask)
     typer.echo(f"{image}, {mask}: repainted as {example.prompt!r}")
-    return image, mask, example.prompt
+    return example.prompt
 
 
 def _check_target(out: Path, force: bool) -> None:
@@ -114,7 +119,7 @@ def _check_target(out: Path, force: bool) -> None:
     check_output(out.parent)
 
 
-def _open(model: str, checkpoint: str) -> Any:
+def _open(model: str, checkpoint: str, encoder_checkpoint: str) -> Any:
     from diffcr.inpainting.opening import load_inpainting_pipeline
     from diffcr.io import load
     from diffcr.pretrained import load_default_inpainting
@@ -122,6 +127,8 @@ def _open(model: str, checkpoint: str) -> Any:
     pipe = load_inpainting_pipeline(model) if model else load_default_inpainting()
     if checkpoint:
         load(pipe, checkpoint)
+    if encoder_checkpoint:
+        load(pipe.encoder, encoder_checkpoint)
     return pipe
 
 

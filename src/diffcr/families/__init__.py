@@ -70,11 +70,15 @@ def family_of(transformer: nn.Module) -> Family:
 
 def host_blocks_within(model: nn.Module) -> Iterator[nn.Module]:
     """The blocks of every supported model that a module is or holds."""
-    for part in model.modules():
-        for family in FAMILIES:
-            if family.transformer_class == class_path(part):
-                for group in family.block_groups:
-                    yield from getattr(part, group)
+    for part in models_within(model):
+        for group in family_of(part).block_groups:
+            yield from getattr(part, group)
+
+
+def models_within(model: nn.Module) -> list[nn.Module]:
+    """The supported models that a module is or holds."""
+    known = {family.transformer_class for family in FAMILIES}
+    return [part for part in model.modules() if class_path(part) in known]
 
 
 def supported_models() -> list[str]:

@@ -43,7 +43,7 @@ def draw_mask(
 
 
 def _box(random: np.random.Generator, side: int) -> NDArray[np.bool_]:
-    height, width = random.integers(side // 6, 3 * side // 4, size=2)
+    height, width = random.integers(max(side // 6, 1), 3 * side // 4, size=2)
     top, left = random.integers(0, side - height), random.integers(0, side - width)
     mask = np.zeros((side, side), dtype=bool)
     mask[top : top + height, left : left + width] = True
@@ -53,7 +53,7 @@ def _box(random: np.random.Generator, side: int) -> NDArray[np.bool_]:
 def _stroke(random: np.random.Generator, side: int) -> NDArray[np.bool_]:
     canvas = Image.new("1", (side, side))
     brush = ImageDraw.Draw(canvas)
-    width = int(random.integers(side // 16, side // 5))
+    width = int(random.integers(max(side // 16, 1), max(side // 5, 2)))
     place = random.uniform(0.15 * side, 0.85 * side, size=2)
     direction = random.uniform(0, 2 * np.pi)
     for _ in range(random.integers(2, 7)):
@@ -82,16 +82,13 @@ def grow_region(mask: NDArray[np.bool_], pixels_per_token: int) -> NDArray[np.bo
         [H, W]; it masks 1/16, 1/8, 1/4, 3/8, 1/2, 3/4 or all of the tokens, rounded up.
     """
     tokens = masked_tokens(mask, pixels_per_token).numpy()
-    present = int(tokens.sum())
     counts = [int(np.ceil(share * tokens.size)) for share in _COUNTS]
-    count = next(count for count in counts if count >= present)
-    places = np.argwhere(tokens)
-    everywhere = np.argwhere(np.ones_like(tokens))
-    distances = np.abs(everywhere[:, None] - places[None]).max(axis=-1).min(axis=1)
-    chosen = np.argsort(distances, kind="stable")[:count]
-    added = np.zeros(tokens.size, dtype=bool)
-    added[chosen] = True
-    extra = added.reshape(tokens.shape) & ~tokens
+    count = next(count for count in counts if count >= tokens.sum())
+    grown, wider = tokens, dilate(tokens, 1)
+    while wider.sum() < count:
+        grown, wider = wider, dilate(wider, 1)
+    extra = grown & ~tokens
+    extra.flat[np.flatnonzero(wider & ~grown)[: count - grown.sum()]] = True
     squares = extra.repeat(pixels_per_token, axis=0).repeat(pixels_per_token, axis=1)
     region: NDArray[np.bool_] = mask | squares
     return region

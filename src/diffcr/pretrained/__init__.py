@@ -42,7 +42,7 @@ def default_inpainting_path() -> Path:
     if not path.is_dir():
         raise DiffCRError(
             "no inpainting pipeline is embedded in this installation: "
-            "give --model with the directory of a LazyInpaintPipeline"
+            "give a LazyInpaintPipeline's directory as the model"
         )
     return path
 

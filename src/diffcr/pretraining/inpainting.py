@@ -15,6 +15,7 @@ from diffusers import PixArtTransformer2DModel
 
 from diffcr.files import replacing_directory
 from diffcr.inpainting import ContextEncoder, LazyInpaintPipeline, LazyTransformer2DModel
+from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.pretrained import load_default_pipeline
 from diffcr.training.job import run_recipe
 from diffcr.training.recipe_file import find_recipe, load_recipe
@@ -70,12 +71,11 @@ def build_inpainting(output: Path, seed: int = 0, shorten: float = 1.0) -> None:
         shorten: Steps and pictures are multiplied with it, for a trial.
     """
     start = output / "start"
-    if not start.exists():
-        with replacing_directory(start) as directory:
-            assemble_inpainting(load_default_pipeline("cpu"), seed).save_pretrained(str(directory))
+    with replacing_directory(start) as directory:
+        assemble_inpainting(load_default_pipeline("cpu"), seed).save_pretrained(str(directory))
     recipe = load_recipe(find_recipe("pretrain-inpainting")).shortened(shorten)
     run_recipe(recipe.with_changes(model=str(start), seed=seed), output / "training")
-    pipe = LazyInpaintPipeline.from_pretrained(start)
+    pipe = load_inpainting_pipeline(start, "cpu")
     final = output / "training" / "final"
     pipe.register_modules(
         transformer=LazyTransformer2DModel.from_pretrained(final / "transformer"),

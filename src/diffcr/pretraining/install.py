@@ -1,9 +1,10 @@
 """Embed what was made: `python -m diffcr.pretraining.install --build DIR`, or `--checkpoint DIR`,
 or `--inpainting DIR`.
 
-A build brings pipeline and judge. The embedded DiffCR checkpoint belongs to the pipeline before, so
-it goes; `--checkpoint` embeds the one that was fine-tuned on what is there. `--inpainting` embeds
-the two models of a `LazyInpaintPipeline` whose other models are the embedded pipeline's.
+A build brings pipeline and judge. The embedded DiffCR checkpoint and the inpainting models belong
+to the pipeline before, so they go; `--checkpoint` embeds the one that was fine-tuned on what is
+there. `--inpainting` embeds the two models of a `LazyInpaintPipeline` whose other models are the
+embedded pipeline's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from diffcr import pretrained
@@ -19,6 +21,7 @@ from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.io import WEIGHTS_FILE, read_checkpoint
+from diffcr.pipelines import load_pipeline
 
 _CHECKPOINT = "scenes-diffcr"
 _INPAINTING = "inpainting"
@@ -36,7 +39,8 @@ def install_build(build: Path, package: Path) -> None:
     for name in ("scenes", "judge"):
         with replacing_directory(package / name) as directory:
             shutil.copytree(build / name, directory, dirs_exist_ok=True)
-    shutil.rmtree(package / _CHECKPOINT, ignore_errors=True)
+    for name in (_CHECKPOINT, _INPAINTING):
+        shutil.rmtree(package / name, ignore_errors=True)
 
 
 def install_checkpoint(checkpoint: Path, package: Path) -> None:
@@ -61,9 +65,18 @@ def install_inpainting(pipeline: Path, package: Path) -> None:
     They are stored in float16, half the size; the caller's default dtype is what they open in.
 
     Raises:
-        DiffCRError: It is not such a pipeline.
+        DiffCRError: It is not such a pipeline, or its other models are not the embedded ones.
     """
     pipe = load_inpainting_pipeline(pipeline, "cpu")
+    embedded = load_pipeline(package / "scenes", "cpu")
+    for name in ("vae", "text_encoder"):
+        weights = zip(
+            getattr(pipe, name).parameters(), getattr(embedded, name).parameters(), strict=True
+        )
+        if not all(torch.equal(own, theirs) for own, theirs in weights):
+            raise DiffCRError(
+                f"{pipeline} was trained with another {name} than the embedded one: train it anew"
+            )
     with replacing_directory(package / _INPAINTING) as directory:
         pipe.save_config(str(directory))
         pipe.scheduler.save_pretrained(str(directory / "scheduler"))

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffcr.errors import DiffCRError
+from diffcr.families import models_within
 from diffcr.files import read_json, write_json
 from diffcr.fingerprint import Fingerprint, take_fingerprint
-from diffcr.training.data import EncodedDataset
 from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.task import Task
 
 _FILE = "run.json"
 # What a resumed run may change. `model` and `source` are paths: weights and data are compared.
@@ -33,27 +34,29 @@ class RunIdentity:
 
     Attributes:
         settings: Of the recipe, by dotted key.
-        captions: Hash of which item has which caption.
+        captions: Hash of which item has which caption, and of how many tokens are masked in it.
         values: Some of the encoded data's, which differ in their last bits from machine to machine.
-        base: Of the transformer as it came.
+        bases: Of the models that are called, as they came; None for one without data.
     """
 
     settings: dict[str, Any]
     captions: str
     values: list[float]
-    base: Fingerprint | None
+    bases: list[Fingerprint | None]
 
     @classmethod
-    def of(
-        cls, recipe: TrainingRecipe, dataset: EncodedDataset, transformer: nn.Module
-    ) -> RunIdentity:
+    def of(cls, recipe: TrainingRecipe, task: Task) -> RunIdentity:
         """Of a run that is about to begin."""
+        dataset = task.pictures
         settings = {k: v for k, v in _flatten(recipe.to_json_dict(), "") if k not in _FREE}
         digest = hashlib.sha256(str(tuple(dataset.latents.shape)).encode())
         for tensor in (dataset.caption_of, dataset.prompt_masks):
             digest.update(tensor.numpy().tobytes())
+        for group in task.groups:
+            digest.update(group.numpy().tobytes())
         values = [*_sample(dataset.latents), *_sample(dataset.prompt_embeds)]
-        return cls(settings, digest.hexdigest(), values, take_fingerprint(transformer))
+        bases = [take_fingerprint(model) for model in models_within(task.model)]
+        return cls(settings, digest.hexdigest(), values, bases)
 
     def check(self, directory: Path) -> None:
         """Raises DiffCRError where the directory holds checkpoints of another run."""
@@ -77,20 +80,26 @@ class RunIdentity:
             before, torch.tensor(self.values), rtol=1e-2, atol=1e-2
         ):
             return "other data"
-        if self.base is None or present["base"] is None:
-            return None
-        values = present["base"]
-        base = Fingerprint(values["id"], values["config_hash"], torch.tensor(values["weights"]))
-        return None if base.matches(self.base) else f"another base model ({base.describe()})"
+        for values, own in zip(present["bases"], self.bases, strict=True):
+            if values is None or own is None:
+                continue
+            base = Fingerprint(values["id"], values["config_hash"], torch.tensor(values["weights"]))
+            if not base.matches(own):
+                return f"another base model ({base.describe()})"
+        return None
 
     def write(self, directory: Path) -> None:
         """Say which run the directory holds."""
-        base = self.base and {
-            "id": self.base.model_id,
-            "config_hash": self.base.config_hash,
-            "weights": self.base.weights.tolist(),
-        }
-        write_json(directory / _FILE, {**vars(self), "base": base})
+        bases = [
+            base
+            and {
+                "id": base.model_id,
+                "config_hash": base.config_hash,
+                "weights": base.weights.tolist(),
+            }
+            for base in self.bases
+        ]
+        write_json(directory / _FILE, {**vars(self), "bases": bases})
 
 
 def _sample(tensor: Tensor) -> list[float]:

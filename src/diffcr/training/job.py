@@ -65,6 +65,9 @@ def _open_pipeline(recipe: TrainingRecipe) -> Any:
 
 def _check_resolution(pipe: Any, recipe: TrainingRecipe) -> None:
     multiple, resolution = size_multiple(pipe), recipe.data.resolution
+    if recipe.inpainting is not None and resolution != pipe.working_side:
+        side = pipe.working_side
+        raise DiffCRError(f"data.resolution is {resolution}, the pipeline works at {side}: give it")
     if resolution % multiple:
         raise DiffCRError(
             f"data.resolution is {resolution}: this pipeline needs a multiple of {multiple}"

@@ -33,6 +33,7 @@ from diffcr.training.ratio_schedule import (
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
     attention_kernel,
+    checkpoint_gradients,
     make_accelerator,
     make_draws,
     make_teacher,
@@ -97,11 +98,13 @@ class _Trainer:
         self.recipe, self.task, self.directory = recipe, task, directory
         self.accelerator = make_accelerator(recipe, directory)
         self.schedule = schedule
-        identity = RunIdentity.of(recipe, task.pictures, next(iter(task.parts.values())))
+        identity = RunIdentity.of(recipe, task)
         identity.check(directory)
         self.teacher = make_teacher(task, recipe, self.accelerator.device)
         task.model.requires_grad_(False)
         self.compressor: Compressor | None = prepare_model(task.trained, recipe)
+        if recipe.gradient_checkpointing:
+            checkpoint_gradients(task.model)
         if self.compressor is not None and recipe.ratio_loss.noise_emphasis > 0:
             self.compressor.gradient_scales = ratio_gradient_scales(self.schedule, recipe)
         task.model.to(self.accelerator.device).eval()

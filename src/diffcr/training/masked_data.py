@@ -20,6 +20,8 @@ from diffcr.inpainting.masks import mask_coverage, masked_tokens
 from diffcr.inpainting.random_masks import draw_mask, grow_region
 from diffcr.training.data import CaptionedImages, EncodedDataset, encode_dataset, encode_images
 
+_KEYED = 8
+
 
 @dataclass(frozen=True)
 class MaskedDataset:
@@ -74,9 +76,8 @@ def encode_masked(
     from safetensors.torch import save_file
 
     pictures = encode_dataset(pipe, dataset, cache_directory, max_sequence_length, batch_size)
-    path = (
-        cache_directory / f"masked-{_cache_key(pictures, dataset, masks_per_picture)}.safetensors"
-    )
+    key = _cache_key(pipe, pictures, dataset, masks_per_picture)
+    path = cache_directory / f"masked-{key}.safetensors"
     if path.exists():
         return MaskedDataset(pictures, **read_tensors(path))
     parts: dict[str, list[Tensor]] = {"visible": [], "coverage": [], "tokens": []}
@@ -102,18 +103,29 @@ def _masked_pictures(
 ) -> Iterator[tuple[Image.Image, Tensor, Tensor]]:
     """Pictures with what is masked grey, the latents' coverage [1, 1, h, w], tokens [1, N]."""
     for item in range(len(dataset)):
-        given = dataset[item]
-        pixels = np.asarray(given.image.convert("RGB"))
-        for number in range(masks_per_picture):
-            random = np.random.default_rng(np.random.SeedSequence([item, number]))
-            mask = draw_mask(random, len(pixels), getattr(given, "mask", None))
-            region = grow_region(mask, pipe.pixels_per_token)
-            visible = np.where(region[..., None], np.uint8(GREY), pixels)
-            tokens = masked_tokens(region, pipe.pixels_per_token).flatten()[None]
-            yield Image.fromarray(visible), mask_coverage(region, pipe.vae_scale_factor), tokens
+        yield from _masked_item(pipe, dataset, item, masks_per_picture)
 
 
-def _cache_key(pictures: EncodedDataset, dataset: CaptionedImages, masks: int) -> str:
-    digest = hashlib.sha256(f"{dataset!r} {masks}".encode())
+def _masked_item(
+    pipe: Any, dataset: CaptionedImages, item: int, masks_per_picture: int
+) -> Iterator[tuple[Image.Image, Tensor, Tensor]]:
+    given = dataset[item]
+    pixels = np.asarray(given.image.convert("RGB"))
+    for number in range(masks_per_picture):
+        random = np.random.default_rng(np.random.SeedSequence([item, number]))
+        mask = draw_mask(random, len(pixels), getattr(given, "mask", None))
+        region = grow_region(mask, pipe.pixels_per_token)
+        visible = np.where(region[..., None], np.uint8(GREY), pixels)
+        tokens = masked_tokens(region, pipe.pixels_per_token).flatten()[None]
+        yield Image.fromarray(visible), mask_coverage(region, pipe.vae_scale_factor), tokens
+
+
+def _cache_key(pipe: Any, pictures: EncodedDataset, dataset: CaptionedImages, masks: int) -> str:
+    digest = hashlib.sha256(f"{dataset!r} {masks} {pipe.pixels_per_token}".encode())
     digest.update(pictures.latents[:1].numpy().tobytes())
+    # Masks change with the code that draws them.
+    for item in range(min(len(dataset), _KEYED)):
+        for visible, coverage, tokens in _masked_item(pipe, dataset, item, masks):
+            digest.update(visible.tobytes())
+            digest.update(coverage.numpy().tobytes() + tokens.numpy().tobytes())
     return digest.hexdigest()[:16]

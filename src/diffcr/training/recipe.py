@@ -29,7 +29,8 @@ class TrainingRecipe:
     Attributes:
         name: Of the run.
         method: Configuration of DiffCR, of MoD, of structured pruning, or of the dense model.
-        model: Pipeline directory or Hub id, the embedded default if empty.
+        model: Pipeline directory or Hub id, the embedded default if empty; for inpainting a
+            directory.
         finetune: "lora", "full" (all host weights) or "none" (routers and ratios alone).
         lora_rank: Rank of the LoRA.
         steps: Optimiser steps.
@@ -50,7 +51,7 @@ class TrainingRecipe:
         log_every: Steps between lines of the history.
         by_product_step: A checkpoint is kept whenever the mean ratio passes a multiple of it.
         tracker: "tensorboard" writes the history's values there too.
-        inpainting: What of a `LazyInpaintPipeline` is trained; None for a text-to-image pipeline.
+        inpainting: Training of a `LazyInpaintPipeline`; None for a text-to-image pipeline.
     """
 
     name: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.attached_model import disabled, get_compressor, is_attached
@@ -19,7 +19,7 @@ from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
 from diffcr.core.ratios import BINS
 from diffcr.errors import DiffCRError
-from diffcr.families import host_blocks_within
+from diffcr.families import host_blocks_within, models_within
 from diffcr.files import replacing_directory
 from diffcr.io import save
 from diffcr.lora import add_lora, has_lora, save_lora
@@ -44,9 +44,14 @@ def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None
         add_lora(transformer, recipe.lora_rank)
     if isinstance(recipe.method, DiffCRConfig):
         assert compressor is not None and compressor.ratios.requires_grad
-    if recipe.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
     return compressor
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Trade time for memory in every model that gradients pass through, trained or not."""
+    for part in models_within(model):
+        enable: Any = part.enable_gradient_checkpointing
+        enable()
 
 
 def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Teacher | None:

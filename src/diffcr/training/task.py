@@ -194,12 +194,14 @@ def make_task(recipe: TrainingRecipe, pipe: Any, data: EncodedDataset | MaskedDa
     Raises:
         DiffCRError: The pipeline or the data are of another task.
     """
-    lazy = isinstance(pipe, LazyInpaintPipeline)
-    if lazy != (recipe.inpainting is not None) or lazy != isinstance(data, MaskedDataset):
-        wanted = "a LazyInpaintPipeline" if recipe.inpainting else "a text-to-image pipeline"
+    inpaints = recipe.inpainting is not None
+    if isinstance(pipe, LazyInpaintPipeline) != inpaints:
+        wanted = "a LazyInpaintPipeline" if inpaints else "a text-to-image pipeline"
         raise DiffCRError(f"the recipe is for {wanted}, not for a {type(pipe).__name__}")
     if recipe.inpainting is None:
-        assert isinstance(data, EncodedDataset)
+        if not isinstance(data, EncodedDataset):
+            raise DiffCRError("the data have masks: encode them with encode_dataset")
         return TextToImage(pipe, data)
-    assert isinstance(data, MaskedDataset)
+    if not isinstance(data, MaskedDataset):
+        raise DiffCRError("the data have no masks: encode them with encode_masked")
     return Inpainting(pipe, data, recipe.inpainting.part)
