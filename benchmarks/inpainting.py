@@ -66,8 +66,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs" / "inpainting"
 GIVEN = RESULTS / "inpainting" / "given.png"
 SETTINGS: dict[str, Any] = {
-    "images": 500,
-    "photographs": 100,
+    "images": 300,
+    "photographs": 50,
     "photographs_most_masked": 0.5,
     "num_inference_steps": 20,
     "guidance_scale": GUIDANCE_SCALE,

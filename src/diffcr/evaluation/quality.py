@@ -55,13 +55,19 @@ def measure_quality(
         scenes: What the captions belong to; the Frechet distance is to their own pictures.
     """
     assert len(images) == len(scenes), "one scene per picture"
-    resolution = (judge.config.resolution, judge.config.resolution)
-    pictures = [
-        image if image.size == resolution else image.resize(resolution, Image.Resampling.BICUBIC)
-        for image in images
-    ]
+    pictures = _at_resolution(images, judge.config.resolution)
     accuracy = attribute_accuracy(judge, pictures, [scene.attributes for scene in scenes])
     if len(pictures) <= judge.config.features:
         return SceneQuality(accuracy, None)
-    real = judge_features(judge, [scene.image for scene in scenes])
+    real = judge_features(
+        judge, _at_resolution([scene.image for scene in scenes], judge.config.resolution)
+    )
     return SceneQuality(accuracy, frechet_distance(judge_features(judge, pictures), real))
+
+
+def _at_resolution(images: Sequence[Image.Image], side: int) -> list[Image.Image]:
+    size = (side, side)
+    return [
+        image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        for image in images
+    ]
