@@ -42,8 +42,8 @@ pretrain-inpainting: install
 	$(BIN)/python -m diffcr.pretraining.install --inpainting runs/pretrain-inpainting/pipeline
 
 finetune: install
-	$(BIN)/diffcr train recipes/scenes-diffcr-lt.yaml --output runs/scenes-diffcr-lt
-	$(BIN)/python -m diffcr.pretraining.install --checkpoint runs/scenes-diffcr-lt/final
+	$(BIN)/diffcr train recipes/scenes-diffcr-l.yaml --output runs/scenes-diffcr-l
+	$(BIN)/python -m diffcr.pretraining.install --checkpoint runs/scenes-diffcr-l/final
 
 results: install
 	$(BIN)/python benchmarks/experiments.py

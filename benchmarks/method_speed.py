@@ -56,7 +56,7 @@ def _open_trained(name: str) -> Any:
     if run.exists():
         return load_result(run)
     method = experiment_recipe(name, seed=0).method
-    if isinstance(method, DiffCRConfig) and name != "diffcr-lt-30":
+    if isinstance(method, DiffCRConfig) and name != "diffcr-l-30":
         return None
     pipe = load_default_pipeline()
     if isinstance(method, DiffCRConfig):
