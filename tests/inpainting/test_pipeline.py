@@ -88,7 +88,7 @@ def test_saved_and_loaded_as_a_directory(pipe: LazyInpaintPipeline, tmp_path: Pa
     ):
         loaded.set_progress_bar_config(disable=True)
         assert np.array_equal(_paint(loaded), expected)
-    with pytest.raises(DiffCRError, match="no pipeline can be loaded.*LazyInpaintPipeline"):
+    with pytest.raises(DiffCRError, match="is an inpainting pipeline: use `diffcr inpaint`"):
         load_pipeline(tmp_path)
 
 
