@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from diffcr.inpainting.masks import dilate
+from diffcr.inpainting.masks import bounds
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.captions import write_caption
 
@@ -22,7 +22,7 @@ class Example:
 
     Attributes:
         image: RGB.
-        mask: Greyscale, white where the object is, with a margin.
+        mask: Greyscale, white in a box around the object.
         prompt: The scene as it is to be.
     """
 
@@ -38,6 +38,7 @@ def make_example() -> Example:
     (present,) = scene.attributes.objects
     wanted = replace(present, shape="circle", colour="blue", texture="plain")
     attributes = replace(scene.attributes, objects=(wanted,))
-    mask = dilate(scene.mask, _MARGIN)
+    mask = np.zeros_like(scene.mask)
+    mask[bounds(scene.mask, _MARGIN)] = True
     prompt = write_caption(attributes, np.random.default_rng(0))
     return Example(scene.image, Image.fromarray(mask.astype(np.uint8) * 255), prompt)
