@@ -201,7 +201,8 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     assert process.stderr is not None
     printed = process.stderr.read().decode()
     assert process.wait(240) == 0, printed
-    assert printed.count("encoding pictures: 100%") == 1
+    # A bar says 0 % once, when it appears; 100 % once or twice.
+    assert printed.count("encoding pictures:   0%") == 1
     assert len(list((tmp_path / "encoded").glob("*"))) == 1
     assert (tmp_path / "run" / "final" / "diffcr_config.json").exists()
 
