@@ -16,20 +16,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.data
 import torch
 from experiments import changed
+from inpainting_edits import Edit, boxes_around, likeness, marked, photograph_edits
 from numpy.typing import NDArray
 from PIL import Image
 from pretrained import tile
-from skimage.measure import label, regionprops
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from sklearn.datasets import load_sample_images
 from speed import summarised, timed_samples
 from tqdm.auto import tqdm
 
@@ -46,8 +42,7 @@ from diffcr.evaluation.records import make_record, read_record, write_record
 from diffcr.families.lazy import decoder_shape
 from diffcr.files import read_json, replacing_file
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
-from diffcr.inpainting.masks import dilate, masked_tokens
-from diffcr.inpainting.random_masks import draw_mask
+from diffcr.inpainting.masks import masked_tokens
 from diffcr.pretrained import (
     GUIDANCE_SCALE,
     judge_path,
@@ -79,7 +74,6 @@ SETTINGS: dict[str, Any] = {
 _AREAS = (0.05, 0.1, 0.25, 0.5, 1.0)
 _BATCH = 25
 _SHOWN = 16
-_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 _TEXT_TOKENS = 48
 _PIXELS_PER_TOKEN = 8
 _BASELINES = {"RegenerateImage": RegenerateImage, "RegenerateCrop": RegenerateCrop}
@@ -132,10 +126,15 @@ def measure_quality_of(name: str, seed: int) -> None:
     pipe = open_row(name, seed)
     test = ScenesDataset("test", size=SETTINGS["images"], resolution=SETTINGS["resolution"])
     scenes = [test[i] for i in range(len(test))]
-    edits = [Edit(scene.image, boxes_around(scene.mask), scene.caption) for scene in scenes]
+    edits = [
+        Edit(scene.image, boxes_around(scene.mask, SETTINGS["margin"]), scene.caption)
+        for scene in scenes
+    ]
     images = _repaint(pipe, edits, name)
     quality = measure_quality(load_judge(judge_path()), images, scenes).to_json_dict()
-    photographs = photograph_edits(SETTINGS["photographs"], SETTINGS["resolution"])
+    photographs = photograph_edits(
+        SETTINGS["photographs"], SETTINGS["resolution"], SETTINGS["photographs_most_masked"]
+    )
     repainted = _repaint(pipe, photographs, f"{name}, photographs")
     results: dict[str, Any] = {
         "quality": {**quality, **likeness(images, edits)},
@@ -149,54 +148,12 @@ def measure_quality_of(name: str, seed: int) -> None:
     record = make_record(
         "inpainting", configuration, results, seeds={"training": seed, "images": 0}
     )
-    given = [_masked(edit) for edit in [*edits[:_SHOWN], *photographs[:_SHOWN]]]
+    given = [marked(edit) for edit in [*edits[:_SHOWN], *photographs[:_SHOWN]]]
     shown = [*images[:_SHOWN], *repainted[:_SHOWN]]
     for path, pictures in ((GIVEN, given), (target.with_suffix(".png"), shown)):
         with replacing_file(path) as temporary:
             tile(pictures).save(temporary, format="png")
     print(write_record(record, target))
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A true picture, what of it is painted again, and its caption."""
-
-    image: Image.Image
-    mask: NDArray[np.bool_]
-    caption: str
-
-
-def boxes_around(objects: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A box with a margin around every object, so that the mask does not tell shapes."""
-    mask = np.zeros_like(objects)
-    for found in regionprops(label(objects)):
-        mask[found.slice] = True
-    return dilate(mask, SETTINGS["margin"])
-
-
-def photograph_edits(count: int, side: int) -> list[Edit]:
-    """Random crops of photographs, with random masks and no caption."""
-    photographs = [getattr(skimage.data, name)() for name in _PHOTOGRAPHS]
-    photographs += list(load_sample_images().images)
-    edits = []
-    for item in range(count):
-        random = np.random.default_rng([item, 1])
-        pixels = photographs[item % len(photographs)]
-        extent = int(random.integers(2 * side, min(pixels.shape[:2]) + 1))
-        top, left = (int(random.integers(0, length - extent + 1)) for length in pixels.shape[:2])
-        crop = Image.fromarray(pixels[top : top + extent, left : left + extent])
-        image = crop.resize((side, side), Image.Resampling.LANCZOS)
-        mask = draw_mask(random, side)
-        while mask.mean() > SETTINGS["photographs_most_masked"]:
-            mask = draw_mask(random, side)
-        edits.append(Edit(image, mask, ""))
-    return edits
-
-
-def _masked(edit: Edit) -> Image.Image:
-    """The picture with magenta where it is masked."""
-    pixels = np.where(edit.mask[..., None], np.array([255, 0, 255]), np.asarray(edit.image))
-    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def _repaint(pipe: Any, edits: Sequence[Edit], name: str) -> list[Image.Image]:
@@ -214,26 +171,6 @@ def _repaint(pipe: Any, edits: Sequence[Edit], name: str) -> list[Image.Image]:
         )
         images += made.images if isinstance(pipe, LazyInpaintPipeline) else made
     return images
-
-
-def likeness(images: Sequence[Image.Image], edits: Sequence[Edit]) -> dict[str, float]:
-    """PSNR and structural similarity to the true pictures under the masks, and whether every pixel
-    outside of mask and ring is the one that was given."""
-    noise, structure, kept = [], [], True
-    for image, edit in zip(images, edits, strict=True):
-        made, true, mask = np.asarray(image), np.asarray(edit.image), edit.mask
-        noise.append(peak_signal_noise_ratio(true[mask], made[mask], data_range=255))
-        _, similarity = structural_similarity(true, made, channel_axis=-1, full=True)
-        structure.append(similarity[mask].mean())
-        outside = ~dilate(mask, max(mask.shape) // 64)
-        kept = kept and np.array_equal(made[outside], true[outside])
-    return {
-        "psnr_under_mask": float(np.mean(noise)),
-        "structural_similarity_under_mask": float(np.mean(structure)),
-        "untouched_pixels_equal": kept,
-        "masked_share": float(np.mean([edit.mask.mean() for edit in edits])),
-        "images": len(images),
-    }
 
 
 def measure_area(names: Sequence[str], seed: int, pairs: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import inpainting
 import numpy as np
 import pytest
+from inpainting_edits import likeness, photograph_edits
 from PIL import Image
 
 from diffcr.attachment import attach
@@ -31,7 +32,7 @@ def test_a_row_can_be_opened(name: str) -> None:
 
 
 def test_photographs_are_the_same_every_time_and_masked_in_part() -> None:
-    edits, again = (inpainting.photograph_edits(12, 64) for _ in range(2))
+    edits, again = (photograph_edits(12, 64, 0.5) for _ in range(2))
     for edit, other in zip(edits, again, strict=True):
         assert edit.image.size == (64, 64) and edit.mask.shape == (64, 64) and edit.mask.any()
         assert np.array_equal(np.asarray(edit.image), np.asarray(other.image))
@@ -39,25 +40,25 @@ def test_photographs_are_the_same_every_time_and_masked_in_part() -> None:
 
 
 def test_likeness_is_of_what_is_masked_and_notices_a_touched_pixel() -> None:
-    edit = inpainting.photograph_edits(1, 64)[0]
+    edit = photograph_edits(1, 64, 0.5)[0]
     mask = np.zeros((64, 64), dtype=bool)
     mask[10:30, 10:30] = True
     edit = replace(edit, mask=mask)
     pixels = np.asarray(edit.image).astype(np.int32)
     shifted = np.where(mask[..., None], np.where(pixels < 128, pixels + 10, pixels - 10), pixels)
     image = Image.fromarray(shifted.astype(np.uint8))
-    found = inpainting.likeness([image], [edit])
+    found = likeness([image], [edit])
     assert found["psnr_under_mask"] == pytest.approx(20 * np.log10(255 / 10))
     assert 0 < found["structural_similarity_under_mask"] < 1
     assert found["untouched_pixels_equal"] is True
     touched = shifted.copy()
     touched[50, 50, 0] ^= 1
     elsewhere = Image.fromarray(touched.astype(np.uint8))
-    assert inpainting.likeness([elsewhere], [edit])["untouched_pixels_equal"] is False
+    assert likeness([elsewhere], [edit])["untouched_pixels_equal"] is False
     ring = shifted.copy()
     ring[9, 20, 0] ^= 1
     near = Image.fromarray(ring.astype(np.uint8))
-    assert inpainting.likeness([near], [edit])["untouched_pixels_equal"] is True
+    assert likeness([near], [edit])["untouched_pixels_equal"] is True
 
 
 def test_records_come_from_a_commit() -> None:

@@ -164,6 +164,8 @@ def test_mistakes(run: _Run, model: Path, tmp_path: Path) -> None:
         ({"out": tmp_path / "photo.png" / "out.png"}, "is a file"),
         ({"blending": "alpha"}, "blending is 'alpha'"),
         ({"steps": 0}, "steps"),
+        ({"guidance-scale": -1}, "guidance_scale is -1"),
+        ({"guidance-scale": "nan"}, "guidance_scale is nan"),
         ({"model": tmp_path / "none"}, "is not a pipeline"),
         ({"checkpoint": tmp_path / "none"}, "is not a directory"),
     ]

@@ -51,6 +51,10 @@ def inpaint(
 
     Without a picture, a mask and a prompt an example is repainted, and written beside the result.
     """
+    from diffcr.evaluation.generate import check_generation
+
+    scale = choose_guidance(guidance_scale, model)
+    check_generation(["the only one"], steps, 1, scale)
     _check_target(out, force)
     pipe = None
     if image is None and mask is None and not prompt:
@@ -89,7 +93,7 @@ def inpaint(
         image=original.to_pil(),
         mask_image=white,
         num_inference_steps=steps,
-        guidance_scale=choose_guidance(guidance_scale, model),
+        guidance_scale=scale,
         generator=torch.Generator().manual_seed(seed),
         blending=blending,
         dilation=dilation,
