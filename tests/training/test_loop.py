@@ -28,10 +28,20 @@ from tests.hosts import denoise, inputs, pixart, trained_pixart
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
 
 ROOT = Path(__file__).parents[2]
+# A free port and the loopback interface: nothing else on the machine is met.
+TWO_PROCESSES = (
+    *("-m", "torch.distributed.run", "--nproc_per_node", 2),
+    *("--standalone", "--local-addr", "127.0.0.1"),
+)
 
 
 def _start(*arguments: object) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
@@ -151,9 +161,9 @@ def test_no_readable_checkpoint_is_an_error(finished: Path, tmp_path: Path) -> N
 
 def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    launch = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29571)
-    process = _start(*launch, "-m", "tests.training.worker", directory, 12)
-    assert process.wait(180) == 0, process.stderr and process.stderr.read().decode()
+    process = _start(*TWO_PROCESSES, "-m", "tests.training.worker", directory, 12)
+    _, printed = process.communicate(timeout=300)
+    assert process.returncode == 0, printed.decode()
     together, alone = state(directory, 12), state(finished, 12)
     assert together.keys() == alone.keys()
     for name in together:
@@ -196,11 +206,10 @@ def test_another_run_does_not_go_on_from_a_runs_checkpoints(
 def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: two\nsteps: 2\nbatch_size: 4\nema_decay: 0.5\ndata: {size: 40}\n")
-    launch = ("-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29573)
-    process = _start(*launch, "-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
-    assert process.stderr is not None
-    printed = process.stderr.read().decode()
-    assert process.wait(240) == 0, printed
+    command = ("-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
+    process = _start(*TWO_PROCESSES, *command)
+    printed = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == 0, printed
     # A bar says 0 % once, when it appears; 100 % once or twice.
     assert printed.count("encoding pictures:   0%") == 1
     assert len(list((tmp_path / "encoded").glob("*"))) == 1
@@ -234,6 +243,14 @@ def test_settled_ratios_stay_and_a_run_that_is_interrupted_then_ends_bit_equal(
     monkeypatch.undo()
     run(tmp_path / "halved", recipe)
     assert equal(state(tmp_path / "halved", 12), state(tmp_path / "whole", 12))
+
+
+def test_regions_share_their_ratios_first_and_learn_their_own_then(tmp_path: Path) -> None:
+    run(tmp_path, tiny_recipe(ratio_loss=RatioLossRecipe(weight=30.0, shared=0.5)))
+    tables = [torch.tensor(line["table"]) for line in read_history(tmp_path / "history.jsonl")]
+    assert all(torch.equal(table[:, 0], table[:, 1]) for table in tables[:6])
+    assert len({str(table) for table in tables[:6]}) == 6
+    assert not any(torch.equal(table[:, 0], table[:, 1]) for table in tables[6:])
 
 
 def test_settled_training_computes_what_inference_computes() -> None:

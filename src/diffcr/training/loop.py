@@ -29,6 +29,7 @@ from diffcr.training.ratio_schedule import (
     next_ratio_loss_weight,
     ratio_gradient_scales,
     settle,
+    share_gradient,
 )
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
@@ -238,6 +239,8 @@ class _Trainer:
                 list(self.state.parameters.values()), self.recipe.optimizer.gradient_clip
             )
         if self.compressor is not None:
+            if self.progress.step < self.recipe.ratio_loss.shared * self.recipe.steps:
+                share_gradient(self.compressor.ratios)
             self.compressor.block_outward_gradients()
 
     def _after_step(self, step: int, values: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""How a run steers its ratios: lambda, the weight of noisy regions, and when they settle."""
+"""How a run steers its ratios: lambda, noisy regions, one for all regions, and when they settle."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def ratio_gradient_scales(schedule: NoiseSchedule, recipe: TrainingRecipe) -> tu
         weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight).mean()
         emphasised.append(float(weight) ** recipe.ratio_loss.noise_emphasis)
     return tuple(value * regions / sum(emphasised) for value in emphasised)
+
+
+def share_gradient(ratios: torch.Tensor) -> None:
+    """Give every timestep region of a layer the mean gradient of all: equal ratios stay equal.
+
+    Args:
+        ratios: `(layers, timestep regions)`, float32, with a gradient or without.
+    """
+    if ratios.grad is not None:
+        ratios.grad.copy_(ratios.grad.mean(1, keepdim=True).expand_as(ratios.grad))
 
 
 def settle(

@@ -84,6 +84,9 @@ class RatioLossRecipe:
     with `growth`, up to `largest`. After `settle` of the steps the ratios are rounded to the bins
     of inference and stay: the rest of the steps trains the model as it will be called.
 
+    Within the first `shared` of the steps all timestep regions of a layer have one ratio, as in
+    DiffCR-L (Sec. 3.3), which every step moves; from then on each region has its own (Sec. 3.4).
+
     `noise_emphasis` is the power of the mean loss weight of a timestep region (`loss_weight`, with
     `largest_loss_weight`) that the ratios' gradient of the diffusion loss is multiplied with, by
     its mean over the regions. 0 is the loss as it is. An error of the predicted noise at t reaches
@@ -97,6 +100,7 @@ class RatioLossRecipe:
     ramp: float = 0.5
     tolerance: float = 0.005
     largest: float = 100.0
+    shared: float = 0.0
     settle: float = 1.0
     noise_emphasis: float = 0.0
 
@@ -104,6 +108,7 @@ class RatioLossRecipe:
         require(
             self.noise_emphasis >= 0, "ratio_loss.noise_emphasis", self.noise_emphasis, "0 or more"
         )
+        require(0 <= self.shared <= 1, "ratio_loss.shared", self.shared, "a value in [0, 1]")
         require(0 < self.settle <= 1, "ratio_loss.settle", self.settle, "a value in (0, 1]")
         require(self.weight >= 0, "ratio_loss.weight", self.weight, "0 or more")
         require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
