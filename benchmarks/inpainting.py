@@ -3,7 +3,9 @@
 A row is a file in `benchmarks/inpainting/`: the embedded inpainting pipeline as it is ({}), a
 baseline that regenerates pictures with the text-to-image model ("baseline"), a training-free method
 in the decoder ("method"), or what changes in the recipe `inpainting-diffcr-lt` before it is trained
-("trained"; one run per seed, in `runs/inpainting/`).
+("trained"; one run per seed, in `runs/inpainting/`): the method, the part that it is attached to,
+or the pictures, a folder of scenes and photographs that is written for it. Run it in the project's
+root.
 
 quality: boxes around the objects of test scenes are masked and painted again from their captions;
 random masks on crops of photographs that scikit-image and scikit-learn bring, without a caption;
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from experiments import changed
 from inpainting_edits import Edit, boxes_around, likeness, marked, photograph_edits
+from inpainting_pictures import write_scenes_and_photographs
 from numpy.typing import NDArray
 from PIL import Image
 from pretrained import tile
@@ -41,7 +44,13 @@ from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.records import make_record, read_record, write_record
 from diffcr.families.lazy import decoder_shape
 from diffcr.files import read_json, replacing_file
-from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
+from diffcr.inpainting import (
+    ContextEncoder,
+    LazyInpaintPipeline,
+    LazyTransformer2DModel,
+    RegenerateCrop,
+    RegenerateImage,
+)
 from diffcr.inpainting.masks import masked_tokens
 from diffcr.pretrained import (
     GUIDANCE_SCALE,
@@ -100,12 +109,27 @@ def open_row(name: str, seed: int) -> Any:
     if "method" in row:
         attach(pipe, config_from_json_dict(row["method"]))
     if "trained" in row:
-        diffcr.load(pipe, _trained(row_recipe(name, seed)) / "final")
+        _load_trained(pipe, row_recipe(name, seed))
     return pipe
+
+
+def _load_trained(pipe: LazyInpaintPipeline, recipe: TrainingRecipe) -> None:
+    final = _trained(recipe) / "final"
+    part = recipe.inpainting and recipe.inpainting.part
+    if part == "both":
+        pipe.register_modules(
+            transformer=LazyTransformer2DModel.from_pretrained(final / "transformer"),
+            encoder=ContextEncoder.from_pretrained(final / "encoder"),
+        )
+    else:
+        diffcr.load(pipe.encoder if part == "encoder" else pipe, final)
 
 
 def _trained(recipe: TrainingRecipe) -> Path:
     run = RUNS / recipe.name
+    data = recipe.data
+    if data.source != "scenes" and data.size is not None:
+        write_scenes_and_photographs(Path(data.source), data.size, data.resolution)
     if not (run / "training_record.json").exists():
         run_recipe(recipe, run)
     there = recipe_from_dict(read_json(run / "training_record.json")["recipe"], str(run))
@@ -140,8 +164,9 @@ def measure_quality_of(name: str, seed: int) -> None:
         "quality": {**quality, **likeness(images, edits)},
         "photographs": likeness(repainted, photographs),
     }
-    if isinstance(pipe, LazyInpaintPipeline) and is_routed(pipe.transformer):
-        results["compression"] = compression_section(get_compressor(pipe))
+    if isinstance(pipe, LazyInpaintPipeline):
+        for part in filter(is_routed, (pipe.transformer, pipe.encoder)):
+            results["compression"] = compression_section(get_compressor(part))
     if "trained" in row:
         results["training"] = read_json(RUNS / f"{name}-seed-{seed}" / "training_record.json")
         results["training"].pop("recipe")

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from diffcr.inpainting.masks import dilate
 from diffcr.inpainting.random_masks import draw_mask
 
-_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,26 @@ def boxes_around(objects: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
 
 def photograph_edits(count: int, side: int, most_masked: float) -> list[Edit]:
     """Random crops of photographs, with random masks of at most that share and no caption."""
-    photographs = [getattr(skimage.data, name)() for name in _PHOTOGRAPHS]
+    photographs = [getattr(skimage.data, name)() for name in PHOTOGRAPHS]
     photographs += list(load_sample_images().images)
     edits = []
     for item in range(count):
         random = np.random.default_rng([item, 1])
         pixels = photographs[item % len(photographs)]
-        extent = int(random.integers(2 * side, min(pixels.shape[:2]) + 1))
-        top, left = (int(random.integers(0, length - extent + 1)) for length in pixels.shape[:2])
-        crop = Image.fromarray(pixels[top : top + extent, left : left + extent])
-        image = crop.resize((side, side), Image.Resampling.LANCZOS)
+        image = random_crop(random, pixels, side)
         mask = draw_mask(random, side)
         while mask.mean() > most_masked:
             mask = draw_mask(random, side)
         edits.append(Edit(image, mask, ""))
     return edits
+
+
+def random_crop(random: np.random.Generator, pixels: NDArray[np.uint8], side: int) -> Image.Image:
+    """A square of at least twice that side, scaled down to it."""
+    extent = int(random.integers(2 * side, min(pixels.shape[:2]) + 1))
+    top, left = (int(random.integers(0, length - extent + 1)) for length in pixels.shape[:2])
+    crop = Image.fromarray(pixels[top : top + extent, left : left + extent])
+    return crop.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def marked(edit: Edit) -> Image.Image:

@@ -14,6 +14,8 @@ TITLES = {
     "lazy": "Lazy Diffusion, uncompressed",
     "mod-30": "uniform 30 % in the decoder (MoD)",
     "diffcr-lt-30": "DiffCR-LT 30 % in the decoder",
+    "encoder-50": "DiffCR-L 50 % in the encoder",
+    "photographs": "uncompressed, trained on photographs too",
     "tome-30": "ToMe 30 %",
     "at-edm-30": "AT-EDM 30 %",
 }

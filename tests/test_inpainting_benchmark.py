@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import inpainting
+import inpainting_edits
+import inpainting_pictures
 import numpy as np
 import pytest
+import torch
 from inpainting_edits import likeness, photograph_edits
+from inpainting_pictures import write_scenes_and_photographs
 from PIL import Image
 
+import diffcr
 from diffcr.attachment import attach
 from diffcr.config import config_from_json_dict
 from diffcr.evaluation.records import read_record
 from diffcr.files import read_json
+from diffcr.scenes import ScenesDataset
+from diffcr.training.data import ImageFolder
+from diffcr.training.recipe_file import recipe_from_dict
 from tests.inpainting.hosts import tiny_lazy_pipeline
 
 
@@ -23,7 +32,9 @@ def test_a_row_can_be_opened(name: str) -> None:
     assert set(row) <= {"baseline", "method", "trained"} and len(row) <= 1
     if "trained" in row:
         recipe = inpainting.row_recipe(name, seed=2)
-        assert recipe.seed == 2 and recipe.inpainting and recipe.inpainting.part == "decoder"
+        parts = {"photographs": "both", "encoder-50": "encoder"}
+        assert recipe.seed == 2 and recipe.inpainting is not None
+        assert recipe.inpainting.part == parts.get(name, "decoder")
     if "method" in row:
         attach(tiny_lazy_pipeline(), config_from_json_dict(row["method"]))
     if "baseline" in row:
@@ -37,6 +48,54 @@ def test_photographs_are_the_same_every_time_and_masked_in_part() -> None:
         assert edit.image.size == (64, 64) and edit.mask.shape == (64, 64) and edit.mask.any()
         assert np.array_equal(np.asarray(edit.image), np.asarray(other.image))
     assert len({edit.image.tobytes() for edit in edits}) == 12
+
+
+def test_the_second_set_has_scenes_and_crops_of_other_photographs(tmp_path: Path) -> None:
+    assert not {*inpainting_edits.PHOTOGRAPHS} & {*inpainting_pictures.PHOTOGRAPHS}
+    write_scenes_and_photographs(tmp_path / "pictures", 22, 64)
+    folder = ImageFolder(tmp_path / "pictures", 64)
+    assert len(folder) == 22
+    assert [bool(folder[i].caption) for i in range(22)] == [True, False] * 11
+    assert folder[2].caption == ScenesDataset("train", size=2, resolution=64)[1].caption
+    assert len({folder[i].image.tobytes() for i in range(22)}) == 22
+    again = (tmp_path / "pictures" / "00001.png").stat()
+    write_scenes_and_photographs(tmp_path / "pictures", 22, 64)
+    assert (tmp_path / "pictures" / "00001.png").stat() == again
+
+
+@pytest.mark.parametrize("part", ["both", "decoder", "encoder"])
+def test_a_row_is_opened_with_the_part_that_was_trained(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tiny_lazy_pipeline()
+    final = tmp_path / "run" / "final"
+    models = {"decoder": [trained.transformer], "encoder": [trained.encoder]}.get(
+        part, [trained.transformer, trained.encoder]
+    )
+    method = {"method": "dense"} if part == "both" else {"method": "mod", "compression_ratio": 0.5}
+    if part != "both":
+        attach(models[0], config_from_json_dict(method))
+    with torch.no_grad():
+        for parameter in (p for model in models for p in model.parameters()):
+            parameter.add_(0.5)
+    if part == "both":
+        trained.transformer.save_pretrained(str(final / "transformer"))
+        trained.encoder.save_pretrained(str(final / "encoder"))
+    else:
+        diffcr.save(models[0], final, weights=True)
+    values = {"name": "run", "method": method, "finetune": "full"}
+    values["inpainting"] = {"part": part}
+    recipe = recipe_from_dict(values, "test")
+    monkeypatch.setattr(inpainting, "_trained", lambda recipe: tmp_path / "run")
+    pipe = tiny_lazy_pipeline()
+    inpainting._load_trained(pipe, recipe)
+    for name in ("transformer", "encoder"):
+        own, given, plain = (
+            getattr(p, name).state_dict() for p in (pipe, trained, tiny_lazy_pipeline())
+        )
+        changed = part in ("both", "decoder" if name == "transformer" else "encoder")
+        expected = given if changed else plain
+        assert all(torch.equal(own[key], expected[key]) for key in plain)
 
 
 def test_likeness_is_of_what_is_masked_and_notices_a_touched_pixel() -> None:
