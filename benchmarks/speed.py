@@ -25,6 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 import diffcr
+from diffcr.attached_model import get_compressor, is_routed
 from diffcr.evaluation.bench import BenchOptions, bench, bench_tables
 from diffcr.evaluation.console import show_tables
 from diffcr.evaluation.contenders import build, parse_contender
@@ -131,7 +132,6 @@ def _compressed(at_zero: bool) -> Any:
 def training_step(transformer: Any, batch: int) -> Callable[[], None]:
     """Forward, backward and an optimizer step that leaves the ratios where they are."""
     transformer.train()
-    compressor = getattr(transformer, "diffcr", None)
     trained = [
         parameter
         for name, parameter in transformer.named_parameters()
@@ -152,8 +152,8 @@ def training_step(transformer: Any, batch: int) -> Callable[[], None]:
             return_dict=False,
         )[0]
         loss = output.square().mean()
-        if compressor is not None:
-            loss = loss + compressor.ratio_loss(3.0)
+        if is_routed(transformer):
+            loss = loss + get_compressor(transformer).ratio_loss(3.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

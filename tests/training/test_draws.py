@@ -44,6 +44,21 @@ def test_a_micro_batch_lies_in_its_region() -> None:
     assert regions == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize(("accumulation", "regions"), [(4, 4), (8, 4), (1, 4), (3, 10)])
+def test_every_turn_of_micro_batches_meets_every_region_once(
+    accumulation: int, regions: int
+) -> None:
+    draws = Draws(0, 100, (1, 2, 2), 2, accumulation, regions, 0.0)
+    met = [
+        draws.micro_batch(step, micro).region
+        for step in range(6 * regions)
+        for micro in range(accumulation)
+    ]
+    turns = [tuple(met[start : start + regions]) for start in range(0, len(met), regions)]
+    assert all(sorted(turn) == list(range(regions)) for turn in turns)
+    assert len(set(turns)) > 1
+
+
 @pytest.mark.parametrize("regions", [1, 3, 4, 7, 10])
 def test_regions_cover_all_timesteps(regions: int) -> None:
     timesteps = [t for region in range(regions) for t in region_timesteps(region, regions)]

@@ -59,8 +59,9 @@ class Draws:
         latent_shape: (C, h, w).
         micro_batch_size: B.
         gradient_accumulation: Micro-batches per step.
-        regions: Timestep regions; a micro-batch falls in one, drawn uniformly, and its timesteps
-            uniformly inside it: over many steps the uniform distribution.
+        regions: Timestep regions; a micro-batch falls in one, its timesteps uniformly inside it. As
+            many micro-batches in a row as there are regions meet each of them once, in random
+            order: with `gradient_accumulation` a multiple of them, every step does.
         caption_dropout: Probability.
         groups: Items that may share a micro-batch, [m] int64 each, drawn by their sizes and with
             replacement; without any, all may, and every item is drawn once in an epoch.
@@ -80,7 +81,7 @@ class Draws:
         state = np.random.SeedSequence([self.seed, step, micro]).generate_state(2, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
         size = self.micro_batch_size
-        region = int(torch.randint(self.regions, (), generator=generator))
+        region = self._region(step * self.gradient_accumulation + micro)
         timesteps = region_timesteps(region, self.regions)
         return MicroBatch(
             indices=self._indices(step * self.gradient_accumulation + micro, size, generator),
@@ -91,6 +92,10 @@ class Draws:
             branch_seed=int(state[1] >> np.uint64(1)),
         )
 
+    def _region(self, batch: int) -> int:
+        turn, place = divmod(batch, self.regions)
+        return int(_shuffled(self.seed, turn, self.regions)[place])
+
     def _indices(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
         if self.groups:
             sizes = torch.tensor([len(group) for group in self.groups], dtype=torch.float64)
@@ -98,15 +103,13 @@ class Draws:
             return group[torch.randint(len(group), (size,), generator=generator)]
         places = range(batch * size, (batch + 1) * size)
         return torch.tensor(
-            [
-                int(_epoch_order(self.seed, p // self.items, self.items)[p % self.items])
-                for p in places
-            ]
+            [int(_shuffled(self.seed, p // self.items, self.items)[p % self.items]) for p in places]
         )
 
 
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, items: int) -> Tensor:
-    state = np.random.SeedSequence([seed, epoch, items, 1]).generate_state(1, np.uint64)
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, turn: int, items: int) -> Tensor:
+    """The order of `items` items, or regions, in one of the turns through all of them."""
+    state = np.random.SeedSequence([seed, turn, items, 1]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
     return torch.randperm(items, generator=generator)
