@@ -44,13 +44,7 @@ from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.records import make_record, read_record, write_record
 from diffcr.families.lazy import decoder_shape
 from diffcr.files import read_json, replacing_file
-from diffcr.inpainting import (
-    ContextEncoder,
-    LazyInpaintPipeline,
-    LazyTransformer2DModel,
-    RegenerateCrop,
-    RegenerateImage,
-)
+from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
 from diffcr.inpainting.masks import masked_tokens
 from diffcr.pretrained import (
     GUIDANCE_SCALE,
@@ -58,7 +52,7 @@ from diffcr.pretrained import (
     load_default_inpainting,
     load_default_pipeline,
 )
-from diffcr.pretraining.inpainting import stretched
+from diffcr.pretraining.inpainting import stretched, take_trained
 from diffcr.scenes import Scene, ScenesDataset
 from diffcr.training.job import run_recipe
 from diffcr.training.recipe import TrainingRecipe
@@ -117,10 +111,7 @@ def _load_trained(pipe: LazyInpaintPipeline, recipe: TrainingRecipe) -> None:
     final = _trained(recipe) / "final"
     part = recipe.inpainting and recipe.inpainting.part
     if part == "both":
-        pipe.register_modules(
-            transformer=LazyTransformer2DModel.from_pretrained(final / "transformer"),
-            encoder=ContextEncoder.from_pretrained(final / "encoder"),
-        )
+        take_trained(pipe, final)
     else:
         diffcr.load(pipe.encoder if part == "encoder" else pipe, final)
 

@@ -62,6 +62,14 @@ def assemble_inpainting(pipe: Any, seed: int) -> LazyInpaintPipeline:
     )
 
 
+def take_trained(pipe: LazyInpaintPipeline, final: Path) -> None:
+    """Put both models that a run of `inpainting.part: both` wrote into a pipeline."""
+    pipe.register_modules(
+        transformer=LazyTransformer2DModel.from_pretrained(final / "transformer"),
+        encoder=ContextEncoder.from_pretrained(final / "encoder"),
+    )
+
+
 def build_inpainting(output: Path, seed: int = 0, shorten: float = 1.0) -> None:
     """Train the embedded inpainting pipeline.
 
@@ -76,11 +84,7 @@ def build_inpainting(output: Path, seed: int = 0, shorten: float = 1.0) -> None:
     recipe = load_recipe(find_recipe("pretrain-inpainting")).shortened(shorten)
     run_recipe(recipe.with_changes(model=str(start), seed=seed), output / "training")
     pipe = load_inpainting_pipeline(start, "cpu")
-    final = output / "training" / "final"
-    pipe.register_modules(
-        transformer=LazyTransformer2DModel.from_pretrained(final / "transformer"),
-        encoder=ContextEncoder.from_pretrained(final / "encoder"),
-    )
+    take_trained(pipe, output / "training" / "final")
     with replacing_directory(output / "pipeline") as directory:
         pipe.save_pretrained(str(directory))
 
