@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from diffcr.scenes import Scene, ScenesDataset
 from diffcr.training.data import EncodedDataset, encode_dataset
 
 ROOT = Path(__file__).parents[1]
+ENCODED = ROOT / "runs" / "experiments" / "encoded"
 RECORDS = ROOT / "benchmarks" / "results" / "experiments"
 SETTINGS: dict[str, Any] = {
     "images": 2000,
@@ -61,8 +61,7 @@ class TestSet:
 def load_test_set(pipe: Any) -> TestSet:
     """The scenes of `SETTINGS`."""
     test = ScenesDataset("test", size=SETTINGS["images"])
-    with tempfile.TemporaryDirectory() as directory:
-        encoded = encode_dataset(pipe, test, Path(directory), text_tokens(pipe))
+    encoded = encode_dataset(pipe, test, ENCODED, text_tokens(pipe))
     return TestSet([test[i] for i in range(len(test))], encoded)
 
 
