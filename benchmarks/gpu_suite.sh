@@ -82,7 +82,7 @@ whole=(--method tome:0.3:block --method at-edm:0.3)
 
 # What cannot be had elsewhere comes first, what compiles longest last.
 for resolution in "${resolutions[@]}"; do
-    bench "eager-$resolution" 90 "$resolution" "${routed[@]}" "${whole[@]}"
+    bench "eager-$resolution" 150 "$resolution" "${routed[@]}" "${whole[@]}"
 done
 step "$OUT/quality/report.json" 120 eval "${quality[@]}" --output "$OUT/quality"
 for resolution in "${resolutions[@]}"; do
