@@ -104,7 +104,8 @@ def load_result(directory: Path) -> Any:
     elif (directory / "adapter").exists():
         load_lora(pipe.transformer, read_lora(directory / "adapter"))
     else:
-        pipe.transformer = type(pipe.transformer).from_pretrained(directory / "transformer").eval()
+        dense = type(pipe.transformer).from_pretrained(directory / "transformer").eval()
+        pipe.transformer = dense.to(pipe.transformer.device)
     return pipe
 
 
