@@ -15,7 +15,7 @@ from diffcr.attached import Attached
 from diffcr.config import DiffCRConfig
 from diffcr.core import ratios as ratio_core
 from diffcr.core.flops import LayerCost, TransformerShape, routed_costs
-from diffcr.core.select import router_logits
+from diffcr.core.select import router_logits, scattered_positions
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.inference_bins import InferenceBins
 from diffcr.step import (
@@ -273,6 +273,7 @@ class Compressor(Attached["RoutedConfig", StepContext]):
             plans = [inference_plans(bins, group.region) for group in groups]
         return StepContext(
             tuple(RegionPlan(g.samples, p) for g, p in zip(groups, plans, strict=True)),
+            scattered_positions(call.tokens, call.device),
             self._held_rankings,
         )
 

@@ -84,13 +84,14 @@ class BlockLayout:
                 selected[name] = value.index_select(0, samples)
         return selected
 
-    def select_tokens(self, arguments: Mapping[str, Any], indices: Tensor) -> dict[str, Any]:
-        """The arguments of the kept tokens, `indices` [B, K] int64."""
+    def select_tokens(
+        self, arguments: Mapping[str, Any], indices: Tensor, rows: Tensor
+    ) -> dict[str, Any]:
+        """The arguments of the kept tokens, `indices` [B, K] int64 with their `token_rows`."""
         selected = dict(arguments)
-        selected[self.hidden_states] = gather_tokens(selected[self.hidden_states], indices)
-        for name, dim in self.token_dims.items():
+        for name, dim in {self.hidden_states: 1, **self.token_dims}.items():
             if isinstance(selected.get(name), Tensor):
-                selected[name] = gather_tokens(selected[name], indices, dim)
+                selected[name] = gather_tokens(selected[name], indices, dim, rows)
         return selected
 
     def refuse_token_inputs(self, arguments: Mapping[str, Any], method: str) -> None:

@@ -78,11 +78,13 @@ class StepContext:
 
     Attributes:
         regions: One plan per region that occurs in the batch.
+        scattered: `core.select.scattered_positions` of the call's tokens, for all its layers.
         rankings: Token rankings [B, N] by layer that take the place of the routers', for
             comparisons with selections held.
     """
 
     regions: tuple[RegionPlan, ...]
+    scattered: Tensor
     rankings: Mapping[int, Tensor] = field(default_factory=dict)
 
 

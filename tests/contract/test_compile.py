@@ -18,7 +18,7 @@ from diffcr.attachment import detach
 from diffcr.compilation import compile as compile_model
 from diffcr.config import DiffCRConfig
 from diffcr.core.ratios import kept_tokens
-from diffcr.core.select import kept_indices, rank_tokens
+from diffcr.core.select import rank_tokens
 from diffcr.seam import bound_block
 from tests.hosts import denoise, gradients, inputs, pixart, rankings, trained_pixart
 
@@ -73,7 +73,7 @@ def _kept_tokens(transformer: nn.Module) -> Iterator[list[Tensor]]:
         hidden_states = bound.name_arguments(args, kwargs)["hidden_states"]
         logits = bound.attached.router_logits(bound.layer, hidden_states)
         plan = bound.attached.context.regions[0].layers[bound.layer]
-        indices = kept_indices(rank_tokens(logits), kept_tokens(logits.shape[1], plan.lower))
+        indices = rank_tokens(logits)[:, : kept_tokens(logits.shape[1], plan.lower)]
         collected.append(torch.zeros_like(logits, dtype=torch.bool).scatter(1, indices, True))
 
     hooks = [

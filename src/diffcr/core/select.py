@@ -31,23 +31,28 @@ def router_logits(hidden_states: Tensor, router: Tensor) -> Tensor:
         return torch.matmul(hidden_states.to(dtype), router.to(dtype))
 
 
-def rank_tokens(logits: Tensor) -> Tensor:
+def scattered_positions(tokens: int, device: torch.device) -> Tensor:
+    """A fixed permutation of 0..N-1, [N] int64, whose beginnings lie all over the picture."""
+    return (torch.arange(tokens, device=device) * _coprime_stride(tokens)) % tokens
+
+
+def rank_tokens(logits: Tensor, scattered: Tensor | None = None) -> Tensor:
     """Token indices of each sample from the highest score to the lowest.
 
-    Equal scores are ordered by a fixed permutation that scatters positions over the picture. An
-    untrained router scores every token 0, and position order would drop whole rows.
+    Equal scores are in the order of `scattered_positions`. An untrained router scores every token
+    0, and position order would drop whole rows.
 
     Args:
         logits: [B, N].
+        scattered: `scattered_positions` of N tokens, where the caller has them already.
 
     Returns:
         [B, N] int64, a permutation of 0..N-1 in each row.
     """
-    tokens = logits.shape[1]
-    positions = torch.arange(tokens, device=logits.device)
-    scattered = (positions * _coprime_stride(tokens)) % tokens
-    order = torch.argsort(logits.detach()[:, scattered], dim=1, descending=True, stable=True)
-    return scattered[order]
+    if scattered is None:
+        scattered = scattered_positions(logits.shape[1], logits.device)
+    scores = logits.detach().index_select(1, scattered)
+    return scattered[torch.argsort(scores, dim=1, descending=True, stable=True)]
 
 
 def _coprime_stride(tokens: int) -> int:
@@ -57,55 +62,57 @@ def _coprime_stride(tokens: int) -> int:
     return stride
 
 
-def kept_indices(ranking: Tensor, kept: int) -> Tensor:
-    """The first `kept` tokens of a ranking [B, N], in ascending position: [B, K] int64."""
-    return ranking[:, :kept].sort(dim=1).values
-
-
-def gather_tokens(values: Tensor, indices: Tensor, dim: int = 1) -> Tensor:
+def gather_tokens(
+    values: Tensor, indices: Tensor, dim: int = 1, rows: Tensor | None = None
+) -> Tensor:
     """Rows of `values` along its token dimension, per sample.
 
     Args:
         values: Batch first, N along `dim`, any further dimensions; a batch of 1 is broadcast.
         indices: [B, K] int64.
         dim: Token dimension, negative counts from the end.
+        rows: `token_rows` of the indices, where the caller has them already.
 
     Returns:
         `values` with K in place of N along `dim`.
     """
-    rows = values.expand(indices.shape[0], *values.shape[1:]).movedim(dim, 1)
-    kept = rows.flatten(0, 1).index_select(0, _flat_rows(indices, rows.shape[1]))
+    samples = values.expand(indices.shape[0], *values.shape[1:]).movedim(dim, 1)
+    rows = token_rows(indices, samples.shape[1]) if rows is None else rows
+    kept = samples.flatten(0, 1).index_select(0, rows)
     gathered: Tensor = kept.unflatten(0, indices.shape).movedim(1, dim)
     return gathered
 
 
-def put_back(hidden_states: Tensor, indices: Tensor, updated: Tensor) -> Tensor:
+def put_back(
+    hidden_states: Tensor, indices: Tensor, updated: Tensor, rows: Tensor | None = None
+) -> Tensor:
     """`hidden_states` [B, N, D] with the rows at `indices` [B, K] replaced by `updated` [B, K, D].
 
     The dtype is that of `updated`, which is the bare block's. Overwriting, never additive:
-    inductor differentiated additive forms wrongly on the CPU (torch 2.13).
+    inductor differentiated additive forms wrongly on the CPU (torch 2.13). `rows` as in
+    `gather_tokens`.
     """
-    rows = hidden_states.to(updated.dtype).flatten(0, 1)
-    flat = _flat_rows(indices, hidden_states.shape[1])
-    return rows.index_copy(0, flat, updated.flatten(0, 1)).view_as(hidden_states)
+    everything = hidden_states.to(updated.dtype).flatten(0, 1)
+    rows = token_rows(indices, hidden_states.shape[1]) if rows is None else rows
+    return everything.index_copy(0, rows, updated.flatten(0, 1)).view_as(hidden_states)
 
 
-def _flat_rows(indices: Tensor, tokens: int) -> Tensor:
-    """Rows of the flattened [B N, ...], [B K]: whole rows move several times as fast as through
-    an index of every single value."""
+def token_rows(indices: Tensor, tokens: int) -> Tensor:
+    """Places of `indices` [B, K] in the flattened [B N, ...], [B K]: whole rows move several times
+    as fast as through an index of every single value."""
     first = torch.arange(indices.shape[0], device=indices.device) * tokens
     return (indices + first.unsqueeze(1)).flatten()
 
 
-def scale_update(before: Tensor, after: Tensor, gate: Tensor) -> Tensor:
-    """`before + gate * (after - before)`, exactly `after` where the gate is 1.
+def scale_update(before: Tensor, after: Tensor, excess: Tensor) -> Tensor:
+    """`before + (1 + excess) * (after - before)`, exactly `after` where the excess is 0.
 
     Args:
         before, after: [B, K, D], the tokens before and after the block.
-        gate: [B, K], float32 or float64.
+        excess: [B, K], float32 or float64: the gate less 1, which half precision can tell from 0.
 
     Returns:
         [B, K, D] in the dtype of `after`.
     """
-    excess = (gate - 1).to(after.dtype).unsqueeze(-1)
-    return torch.addcmul(after, excess, after - before.to(after.dtype))
+    share = excess.to(after.dtype).unsqueeze(-1)
+    return torch.addcmul(after, share, after - before.to(after.dtype))

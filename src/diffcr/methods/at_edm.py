@@ -16,7 +16,7 @@ from diffcr.config import ATEDMConfig
 from diffcr.core.flops import Flops, LayerCost, LayerTokens, TransformerShape
 from diffcr.core.rank import page_rank, stand_ins
 from diffcr.core.ratios import region_of
-from diffcr.core.select import gather_tokens, kept_indices, rank_tokens
+from diffcr.core.select import gather_tokens, rank_tokens
 from diffcr.errors import DiffCRError
 from diffcr.fingerprint import HostWeights
 from diffcr.seam import AttentionWithMap, BoundBlock, bound_block, bound_part
@@ -166,7 +166,7 @@ def _prune_after(
     assert wanted.attention is not None
     pruner = bound.attached
     importance = page_rank(wanted.attention, pruner.config.page_rank_iterations)
-    kept = kept_indices(rank_tokens(importance), pruner.context.kept)
+    kept = rank_tokens(importance)[:, : pruner.context.kept]
     pruner.context.stand_ins[bound.layer] = stand_ins(wanted.attention, kept)
     return gather_tokens(output, kept)
 

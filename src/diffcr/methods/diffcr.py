@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffcr.compressor import Compressor
 from diffcr.core.ratios import kept_tokens
-from diffcr.core.select import kept_indices, put_back, rank_tokens, router_logits, scale_update
+from diffcr.core.select import put_back, rank_tokens, router_logits, scale_update, token_rows
 from diffcr.seam import BoundBlock, bound_block, bound_part
 from diffcr.step import LayerPlan, RegionPlan
 
@@ -60,7 +60,7 @@ def _run_region(
         arguments[bound.layout.hidden_states] = hidden_states
     logits = router_logits(hidden_states, bound.attached.routers[bound.group][bound.row])
     if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
-        ranking = rank_tokens(logits)
+        ranking = rank_tokens(logits, bound.attached.context.scattered)
     if plan.weight is not None and plan.upper is None:
         # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
         logits = logits + plan.weight.to(logits.dtype)
@@ -109,11 +109,12 @@ def run_branch(
     if kept == tokens:
         return _gated(block, arguments, hidden_states, logits, gate)
     assert ranking is not None
-    indices = kept_indices(ranking, kept)
-    selected = layout.select_tokens(arguments, indices)
+    indices = ranking[:, :kept]
+    rows = token_rows(indices, tokens)
+    selected = layout.select_tokens(arguments, indices, rows)
     before = selected[layout.hidden_states]
     after = _gated(block, selected, before, logits.gather(1, indices), gate)
-    return put_back(hidden_states, indices, after)
+    return put_back(hidden_states, indices, after, rows)
 
 
 def _gated(
@@ -122,9 +123,9 @@ def _gated(
     bound = bound_block(block)
     if gate == "sigmoid-mlp":
         return bound.run_with(torch.sigmoid(logits), block, arguments)
-    importance = torch.sigmoid(logits)
-    scale = 2 * importance if gate == "identity" else importance
-    return scale_update(before, bound.host_forward(block, **arguments), scale)
+    # 2 sigmoid(s) - 1 for the identity gate, whose gate is 2 sigmoid(s).
+    excess = torch.tanh(logits / 2) if gate == "identity" else torch.sigmoid(logits) - 1
+    return scale_update(before, bound.host_forward(block, **arguments), excess)
 
 
 def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
