@@ -17,6 +17,7 @@ CLAIMED = {
     "diffcr-lt-30-both": "DiffCR-LT, both branches",
     "diffcr-lt-30": "DiffCR-LT, sampled branches",
 }
+_LEARNED = ("diffcr-l-30", "diffcr-lt-30-both", "diffcr-lt-30")
 METHODS = {**CLAIMED, "pruning-30": "structured pruning 30 %"}
 UNTRAINED = {
     "dense-20-steps": "dense, as pretrained, 20 steps",
@@ -42,44 +43,40 @@ def closed_gap(measured: dict[str, Row], name: str, value: Value) -> Seeds:
 
 
 def claim_rows() -> list[list[str]]:
-    """What learned ratios keep of what uniform ones lose; none before every seed is measured."""
-    measured = rows()
-    if any(name not in measured or len(measured[name].records) < len(SEEDS) for name in CLAIMED):
+    """What learned ratios keep of what uniform ones lose, where every seed is measured."""
+    measured = {n: row for n, row in rows().items() if len(row.records) == len(SEEDS)}
+    if not {"dense", "mod-30"} <= measured.keys():
         return []
     lines = []
-    for name in ("diffcr-l-30", "diffcr-lt-30-both", "diffcr-lt-30"):
+    for name in filter(measured.__contains__, _LEARNED):
         for what, value in (("held-out error", held_out), ("Frechet distance", frechet)):
             uniform = measured["mod-30"].over_seeds(value)
             differs = measured[name].over_seeds(value).differs_from(uniform)
             title = f"{METHODS[name]}: share of the {what}'s gap, uniform to dense, that it closes"
             lines.append([title, _gap_text(closed_gap(measured, name, value), differs)])
-    sampled, both = (
-        measured[name].over_seeds(held_out) for name in ("diffcr-lt-30", "diffcr-lt-30-both")
+    compared = (
+        ("diffcr-lt-30-both", "held-out error of sampled branches against both", held_out),
+        ("dense", "caption accuracy of DiffCR-LT, sampled branches, against dense", accuracy),
     )
-    change = 100 * (sampled.mean / both.mean - 1)
-    compressed, dense = (measured[n].over_seeds(accuracy) for n in ("diffcr-lt-30", "dense"))
-    points = 100 * (compressed.mean - dense.mean)
-    return [
-        *lines,
-        [
-            "held-out error of sampled branches against both",
-            _verdict(change, " %", sampled.differs_from(both)),
-        ],
-        [
-            "caption accuracy of DiffCR-LT, sampled, against dense",
-            _verdict(points, " points", compressed.differs_from(dense)),
-        ],
-    ]
+    sampled = measured.get("diffcr-lt-30")
+    for name, title, value in compared:
+        if sampled is not None and name in measured:
+            own, other = sampled.over_seeds(value), measured[name].over_seeds(value)
+            lines.append([title, _change_text(own, other, value is accuracy)])
+    return lines
+
+
+def _change_text(own: Seeds, other: Seeds, in_points: bool) -> str:
+    change = own.mean - other.mean if in_points else own.mean / other.mean - 1
+    unit = " points" if in_points else " %"
+    text = f"{100 * change:+.1f}{unit}"
+    return text if own.differs_from(other) else f"{text}, no difference"
 
 
 def _gap_text(share: Seeds, differs: bool) -> str:
     seeds = " / ".join(f"{100 * value:.0f}" for value in share.values)
     text = f"{100 * share.mean:.0f} % (seeds: {seeds})"
     return text if differs else f"{text}, no difference"
-
-
-def _verdict(value: float, unit: str, differs: bool) -> str:
-    return f"{value:+.1f}{unit}" + ("" if differs else ", no difference")
 
 
 def speed_rows() -> Sequence[Sequence[str]]:

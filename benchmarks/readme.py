@@ -123,6 +123,21 @@ def speed_table() -> str:
     return _table(header, [(title, f"{ratio:.3f}") for title, ratio in rows])
 
 
+def gpu_table() -> str:
+    """Ratios to the dense model's time on one GPU, eager, and what operations alone predict."""
+    batches = _results("forward-pixart-sigma-xl-512-h100")["batches"]
+    header = ["512 x 512, bfloat16, eager", *(f"batch {size}" for size in batches), "total FLOPs"]
+    rows = [
+        [
+            name,
+            *(f"{measured[name]['ratio_to_dense']:.2f}" for measured in batches.values()),
+            f"{batches['1'][name]['flops_ratio']['total']:.2f}",
+        ]
+        for name in batches["1"]
+    ]
+    return _table(header, rows)
+
+
 def inpainting_table() -> str:
     """Quality of what is painted under a mask."""
     return _table(inpainting_tables.QUALITY_HEADER, inpainting_tables.quality_rows())
@@ -143,6 +158,7 @@ TABLES = {
     "claim": claim_table,
     "method speed": method_speed_table,
     "speed": speed_table,
+    "gpu": gpu_table,
 }
 
 
