@@ -31,7 +31,7 @@ def stretched(source: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
     settings = {**source.config, "sample_size": _SIDE, "interpolation_scale": scale}
     larger: PixArtTransformer2DModel = PixArtTransformer2DModel.from_config(settings)
     larger.load_state_dict(source.state_dict())
-    return larger.eval()
+    return larger.to(source.device).eval()
 
 
 def assemble_inpainting(pipe: Any, seed: int) -> LazyInpaintPipeline:
@@ -64,9 +64,10 @@ def assemble_inpainting(pipe: Any, seed: int) -> LazyInpaintPipeline:
 
 def take_trained(pipe: LazyInpaintPipeline, final: Path) -> None:
     """Put both models that a run of `inpainting.part: both` wrote into a pipeline."""
+    device = pipe.transformer.device
     pipe.register_modules(
-        transformer=LazyTransformer2DModel.from_pretrained(final / "transformer"),
-        encoder=ContextEncoder.from_pretrained(final / "encoder"),
+        transformer=LazyTransformer2DModel.from_pretrained(final / "transformer").to(device),
+        encoder=ContextEncoder.from_pretrained(final / "encoder").to(device),
     )
 
 
