@@ -83,17 +83,14 @@ def gather_tokens(
     return gathered
 
 
-def put_back(
-    hidden_states: Tensor, indices: Tensor, updated: Tensor, rows: Tensor | None = None
-) -> Tensor:
-    """`hidden_states` [B, N, D] with the rows at `indices` [B, K] replaced by `updated` [B, K, D].
+def put_back(hidden_states: Tensor, rows: Tensor, updated: Tensor) -> Tensor:
+    """`hidden_states` [B, N, D] with the tokens at `rows`, `token_rows` of indices [B, K], replaced
+    by `updated` [B, K, D].
 
     The dtype is that of `updated`, which is the bare block's. Overwriting, never additive:
-    inductor differentiated additive forms wrongly on the CPU (torch 2.13). `rows` as in
-    `gather_tokens`.
+    inductor differentiated additive forms wrongly on the CPU (torch 2.13).
     """
     everything = hidden_states.to(updated.dtype).flatten(0, 1)
-    rows = token_rows(indices, hidden_states.shape[1]) if rows is None else rows
     return everything.index_copy(0, rows, updated.flatten(0, 1)).view_as(hidden_states)
 
 

@@ -15,7 +15,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from diffcr.core.select import gather_tokens, put_back
+from diffcr.core.select import gather_tokens, put_back, token_rows
 from diffcr.errors import DiffCRError
 
 # A pipeline's directory names this module, and diffusers looks for the base class of its models
@@ -198,7 +198,7 @@ class LazyTransformer2DModel(PixArtTransformer2DModel):  # type: ignore[misc]
         side = self.config.patch_size
         rows, columns = height // side, width // side
         empty = patches.new_zeros(len(patches), rows * columns, patches.shape[-1])
-        grid = put_back(empty, indices, patches)
+        grid = put_back(empty, token_rows(indices, empty.shape[1]), patches)
         grid = grid.view(-1, rows, columns, side, side, self.out_channels)
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.out_channels, height, width)
 

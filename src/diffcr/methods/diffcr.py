@@ -114,7 +114,7 @@ def run_branch(
     selected = layout.select_tokens(arguments, indices, rows)
     before = selected[layout.hidden_states]
     after = _gated(block, selected, before, logits.gather(1, indices), gate)
-    return put_back(hidden_states, indices, after, rows)
+    return put_back(hidden_states, rows, after)
 
 
 def _gated(
