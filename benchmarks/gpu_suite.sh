@@ -28,6 +28,7 @@ case "${1:-}" in
     deadline=1800
     patience=5
     quality=(--captions 4 --steps 2)
+    cuda_graph=()
     # A whole model's graph takes a CPU most of a minute.
     compile_whole=()
     ;;
@@ -44,6 +45,7 @@ case "${1:-}" in
     patience=1
     quality=(--captions 512)
     compile_whole=(--compile)
+    cuda_graph=(--cuda-graph)
     ;;
 *)
     echo "gpu_suite: $1 is not known: --smoke is the only option" >&2
@@ -82,7 +84,8 @@ whole=(--method tome:0.3:block --method at-edm:0.3)
 
 # What says most comes first, what compiles longest last.
 for resolution in "${resolutions[@]}"; do
-    bench "eager-$resolution" 150 "$resolution" "${routed[@]}" "${whole[@]}"
+    bench "eager-$resolution" 150 "$resolution" "${routed[@]}" "${whole[@]}" \
+        ${cuda_graph[@]+"${cuda_graph[@]}"}
     bench "compiled-routed-$resolution" 90 "$resolution" --compile --method diffcr:0.3
 done
 step "$OUT/quality/report.json" 120 eval "${quality[@]}" --output "$OUT/quality"

@@ -81,6 +81,9 @@ def bench(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Time every method compiled, too.")
     ] = False,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Time every method from a CUDA graph, too.")
+    ] = False,
     pairs: Annotated[int, typer.Option(help="Samples of each method, in turns.", min=1)] = 15,
     output: Annotated[Path | None, typer.Option(help="File of the record.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a record.")] = False,
@@ -104,7 +107,8 @@ def bench(
     from diffcr.evaluation.subject import open_subject
 
     subject = open_subject(model, resolution, dtype)
-    options = BenchOptions(tuple(batch_size or [1]), pairs, compiled=compiled)
+    batches = tuple(batch_size or [1])
+    options = BenchOptions(batches, pairs, compiled=compiled, cuda_graph=cuda_graph)
     record = measure(subject, contenders, options)
     if output is not None:
         write_record(record, output)

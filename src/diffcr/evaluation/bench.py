@@ -19,6 +19,7 @@ from diffcr.evaluation.tables import Table
 from diffcr.evaluation.timed_batch import MIDDLE, Share, Variant, measure_batch, visits_of
 
 _MIB = 2**20
+_COMPILED, _CAPTURED = ", compiled", ", CUDA graph"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class BenchOptions:
         pairs: Rounds of samples, at least 1.
         warmup: Rounds before the first sample.
         compiled: Whether every method is timed compiled, too.
+        cuda_graph: Whether every method is timed replayed from a CUDA graph, too.
     """
 
     batch_sizes: tuple[int, ...] = (1,)
     pairs: int = 15
     warmup: int = 1
     compiled: bool = False
+    cuda_graph: bool = False
 
 
 def bench(
@@ -44,7 +47,7 @@ def bench(
     """Time methods and the dense model in turns: A B A B ...
 
     All models are copies that share the subject's weights. A method that runs out of an
-    accelerator's memory or cannot be compiled is left out, and the record says why.
+    accelerator's memory, or cannot be compiled or captured, is left out, and the record says why.
 
     Args:
         subject: The bare model.
@@ -62,8 +65,10 @@ def bench(
     options = options or BenchOptions()
     if not options.batch_sizes or min(options.batch_sizes) < 1:
         raise DiffCRError(f"batch sizes are {list(options.batch_sizes)}: give 1 or more")
+    if options.cuda_graph and subject.device.type != "cuda":
+        raise DiffCRError(f"CUDA graphs need a CUDA GPU: the model is on {subject.device.type}")
     chosen = list({contender.name: contender for contender in (DENSE, *contenders)}.values())
-    variants = _make_variants(subject, chosen, options.compiled)
+    variants = _make_variants(subject, chosen, options)
     batches: dict[str, Any] = {}
     left_out: dict[str, Any] = {}
     samples: dict[str, list[float]] = {}
@@ -96,17 +101,19 @@ def _describe(subject: Subject) -> dict[str, Any]:
 
 
 def _make_variants(
-    subject: Subject, contenders: Sequence[Contender], with_compiled: bool
+    subject: Subject, contenders: Sequence[Contender], options: BenchOptions
 ) -> list[Variant]:
     variants = []
-    for suffix in ("", ", compiled") if with_compiled else ("",):
+    ways = ("", *([_COMPILED] * options.compiled), *([_CAPTURED] * options.cuda_graph))
+    for suffix in ways:
         for contender in contenders:
-            model = build(contender, subject.transformer, compiled=bool(suffix))
+            model = build(contender, subject.transformer, compiled=suffix == _COMPILED)
             is_dense = isinstance(contender.config, DenseConfig)
             costs = None if is_dense else get_attached(model).layer_costs(subject.shape)
             visits = visits_of(costs) if costs else (MIDDLE,)
             names = (contender.name + suffix, DENSE.name + suffix)
-            variants.append(Variant(*names, model, visits, _flops_share(subject, costs)))
+            share = _flops_share(subject, costs)
+            variants.append(Variant(*names, model, visits, share, suffix == _CAPTURED))
     return variants
 
 
@@ -143,7 +150,7 @@ def _time_table(where: str, measured: Mapping[str, Any], left_out: Mapping[str, 
     ]
     note = (
         "Medians of forwards taken in turns; of dense: median over the rounds of a method's time "
-        "by that of dense, of compiled dense where compiled. rise: the peak without what was held "
+        "by that of dense, compiled or replayed alike. rise: the peak without what was held "
         "before the forward."
     )
     note += "".join(f" {name} was left out: {reason}." for name, reason in left_out.items())

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from diffcr.core.flops import LayerCost
 from diffcr.core.ratios import TIMESTEPS
 from diffcr.errors import DiffCRError
+from diffcr.evaluation.captured_call import CapturedCall, CaptureError
 from diffcr.evaluation.latency import LatencyRatio, Timing, time_interleaved
 from diffcr.evaluation.memory import PeakMemory, peak_memory
 from diffcr.evaluation.speed import forward_inputs
@@ -63,7 +64,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Variant:
-    """A method on a model, eager or compiled.
+    """A method on a model, eager, compiled or captured.
 
     Attributes:
         name: Of the method, with what was done to it.
@@ -71,6 +72,7 @@ class Variant:
         model: The transformer.
         visits: Timesteps that are timed.
         flops: Operations as a share of the dense model's.
+        captured: Whether its forwards are replayed from CUDA graphs, whose memory is not watched.
     """
 
     name: str
@@ -78,6 +80,12 @@ class Variant:
     model: nn.Module
     visits: tuple[Visit, ...]
     flops: Share
+    captured: bool = False
+
+    def call(self, arguments: Mapping[str, Any]) -> Call:
+        """A forward with these arguments."""
+        forward = partial(_forward, self.model, arguments)
+        return CapturedCall(forward) if self.captured else forward
 
 
 @dataclass(frozen=True)
@@ -161,9 +169,7 @@ class _Batch:
         self.variants = {variant.name: variant for variant in variants}
         self.calls: dict[str, dict[str, Call]] = {
             variant.name: {
-                f"{variant.name}/t {visit.timestep}": partial(
-                    _forward, variant.model, inputs[visit.timestep]
-                )
+                f"{variant.name}/t {visit.timestep}": variant.call(inputs[visit.timestep])
                 for visit in variant.visits
             }
             for variant in variants
@@ -196,8 +202,10 @@ class _Batch:
 
     def _watch_memory(self, name: str, bar: Any) -> PeakMemory | None:
         calls = self.calls[name].values()
+        bar.update(len(calls))
+        if self.variants[name].captured:
+            return None
         found = [peak_memory(call, self.device) for call in calls]
-        bar.update(len(found))
         known = [peak for peak in found if peak is not None]
         return max(known, key=lambda memory: memory.peak) if len(known) == len(found) else None
 
@@ -234,4 +242,6 @@ def _why_it_fails(calls: Iterable[Call], after_each: Callable[[], object]) -> st
         return "out of memory"
     except TorchDynamoException as error:
         return f"cannot be compiled: {str(error).strip().splitlines()[0]}"
+    except CaptureError as error:
+        return f"cannot be captured in a CUDA graph: {error}"
     return None
