@@ -221,15 +221,22 @@ def test_at_edm_refuses_what_it_cannot_do() -> None:
         ATEDMConfig(0.9)
 
 
-def test_pruned_tokens_become_copies_of_what_they_attend_to() -> None:
+def test_pruned_tokens_get_the_update_of_what_they_attend_to() -> None:
     transformer = pixart(layers=3)
     attach(transformer, ATEDMConfig(0.3, layers_per_group=3, early_regions=0))
-    outputs: list[torch.Tensor] = []
-    transformer.transformer_blocks[2].register_forward_hook(lambda *call: outputs.append(call[-1]))
+    blocks = transformer.transformer_blocks
+    computed: list[torch.Tensor] = []
+    blocks[2].register_forward_hook(lambda *call: computed.append(call[-1]))
     denoise(transformer, inputs())
     kept = transformer.diffcr.layer_costs(_shape(transformer))[1][0].tokens.mlp
-    for sample in outputs[0]:
-        assert len(torch.unique(sample, dim=0)) == kept < 16
+    bare = pixart(layers=3)
+    before: list[torch.Tensor] = []
+    bare.transformer_blocks[0].register_forward_hook(lambda *call: before.append(call[-1]))
+    denoise(bare, inputs())
+    for after, token in zip(computed[0], before[0], strict=True):
+        updates = (after - token).mul(1e4).round()
+        assert len(torch.unique(updates, dim=0)) == kept < 16
+        assert len(torch.unique(after, dim=0)) == 16
 
 
 def _shape(transformer: Any) -> TransformerShape:

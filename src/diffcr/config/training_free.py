@@ -55,7 +55,7 @@ class ATEDMConfig:
 
     Layers form groups. After a group's first layer, tokens are ranked by a page rank over its
     self-attention map; the other layers compute the best alone, and after the last one every
-    pruned token becomes a copy of the kept token that it attends to most.
+    pruned token gets the update of the kept token that it attends to most.
 
     Attributes:
         compression_ratio: Share of tokens that a layer skips, mean over all layers and noise

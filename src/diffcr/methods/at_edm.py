@@ -25,17 +25,30 @@ from diffcr.step import TransformerCall
 _LARGEST_SHARE = 0.95
 
 
+@dataclass(frozen=True)
+class PrunedGroup:
+    """What gives a group's pruned tokens back.
+
+    Attributes:
+        stand_ins: [B, N] int64, places among the kept tokens.
+        apart: [B, N, D], a token less its stand-in when it was pruned; 0 for kept ones.
+    """
+
+    stand_ins: Tensor
+    apart: Tensor
+
+
 @dataclass
 class PruningContext:
     """One call of the transformer.
 
     Attributes:
         kept: Tokens that the pruned layers compute.
-        stand_ins: By the first layer of a group, [B, N] places among the kept tokens.
+        groups: By their first layer, those that were pruned so far.
     """
 
     kept: int
-    stand_ins: dict[int, Tensor] = field(default_factory=dict)
+    groups: dict[int, PrunedGroup] = field(default_factory=dict)
 
 
 @dataclass
@@ -153,9 +166,10 @@ def pruning_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         return _prune_after(block, bound, arguments)
     output = bound.host_forward(block, **arguments)
     first = pruner.closing_group(bound.layer)
-    if first is None or first not in context.stand_ins:
+    if first is None or first not in context.groups:
         return output
-    return gather_tokens(output, context.stand_ins[first])
+    group = context.groups[first]
+    return gather_tokens(output, group.stand_ins) + group.apart
 
 
 def _prune_after(
@@ -167,8 +181,11 @@ def _prune_after(
     pruner = bound.attached
     importance = page_rank(wanted.attention, pruner.config.page_rank_iterations)
     kept = rank_tokens(importance)[:, : pruner.context.kept]
-    pruner.context.stand_ins[bound.layer] = stand_ins(wanted.attention, kept)
-    return gather_tokens(output, kept)
+    remaining = gather_tokens(output, kept)
+    places = stand_ins(wanted.attention, kept)
+    apart = output - gather_tokens(remaining, places)
+    pruner.context.groups[bound.layer] = PrunedGroup(places, apart)
+    return remaining
 
 
 def mapped_attention_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
