@@ -11,13 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import inpainting_tables
-from claim import METHODS, RESULTS, UNTRAINED, claim_rows, rows, speed_rows
+from claim import (
+    ABLATIONS,
+    METHODS,
+    RATIOS,
+    RESULTS,
+    SEEDS_HEADER,
+    UNTRAINED,
+    claim_rows,
+    rows,
+    seed_rows,
+    speed_rows,
+)
 
 from diffcr.evaluation.comparison import QUALITY_HEADER, quality_rows
 from diffcr.evaluation.records import read_record
 
 ROOT = Path(__file__).parents[1]
-FILLED = (ROOT / "README.md", ROOT / "docs" / "inpainting.md")
+FILLED = (ROOT / "README.md", *(ROOT / "docs" / f"{n}.md" for n in ("experiments", "inpainting")))
 
 
 def _results(name: str) -> Mapping[str, Any]:
@@ -85,6 +96,21 @@ def untrained_table() -> str:
     return _table(QUALITY_HEADER, quality_rows(rows(), UNTRAINED))
 
 
+def ratios_table() -> str:
+    """Quality at other ratios and with fewer steps."""
+    return _table(QUALITY_HEADER, quality_rows(rows(), RATIOS))
+
+
+def ablations_table() -> str:
+    """DiffCR at 30 % with one setting changed."""
+    return _table(QUALITY_HEADER, quality_rows(rows(), ABLATIONS))
+
+
+def seeds_table() -> str:
+    """Every seed of the claim's rows."""
+    return _table(SEEDS_HEADER, seed_rows())
+
+
 def claim_table() -> str:
     """What learned ratios keep of what uniform ones lose."""
     return _table(("DiffCR at 30 %", "measured"), claim_rows())
@@ -124,18 +150,33 @@ def speed_table() -> str:
 
 
 def gpu_table() -> str:
-    """Ratios to the dense model's time on one GPU, eager, and what operations alone predict."""
-    batches = _results("forward-pixart-sigma-xl-512-h100")["batches"]
-    header = ["512 x 512, bfloat16, eager", *(f"batch {size}" for size in batches), "total FLOPs"]
+    """Ratios to the dense model's time on one GPU, and what operations alone predict."""
+    eager, compiled = (
+        _results(f"forward-pixart-sigma-xl-512-h100{suffix}")["batches"]
+        for suffix in ("", "-compiled")
+    )
+    ways = (("eager", eager, ""), ("compiled", compiled, ", compiled"))
+    ways += (("CUDA graph", eager, ", CUDA graph"),)
+    header = ["512 x 512, bfloat16"]
+    header += [f"{way}, batch {size}" for way, batches, _ in ways for size in batches]
     rows = [
         [
             name,
-            *(f"{measured[name]['ratio_to_dense']:.2f}" for measured in batches.values()),
-            f"{batches['1'][name]['flops_ratio']['total']:.2f}",
+            *(
+                _ratio(measured, name + suffix)
+                for _, batches, suffix in ways
+                for measured in batches.values()
+            ),
+            f"{values['flops_ratio']['total']:.2f}",
         ]
-        for name in batches["1"]
+        for name, values in eager["1"].items()
+        if "," not in name
     ]
-    return _table(header, rows)
+    return _table([*header, "total FLOPs"], rows)
+
+
+def _ratio(measured: Mapping[str, Any], name: str) -> str:
+    return f"{measured[name]['ratio_to_dense']:.2f}" if name in measured else "-"
 
 
 def inpainting_table() -> str:
@@ -155,6 +196,9 @@ TABLES = {
     "quality": quality_table,
     "lora": lora_table,
     "untrained": untrained_table,
+    "ratios": ratios_table,
+    "ablations": ablations_table,
+    "seeds": seeds_table,
     "claim": claim_table,
     "method speed": method_speed_table,
     "speed": speed_table,

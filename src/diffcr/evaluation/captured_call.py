@@ -49,5 +49,5 @@ def _capture(call: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise CaptureError(str(error).strip().splitlines()[0]) from error
+        raise CaptureError(str(error).strip().splitlines()[0].rstrip(".")) from error
     return graph, output
