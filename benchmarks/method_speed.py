@@ -15,18 +15,19 @@ from typing import Any
 
 import torch
 from claim import METHODS, RESULTS
-from experiments import RUNS, experiment_recipe, load_result
+from experiments import RUNS, experiment_recipe
 from measuring import SETTINGS
 from speed import summarised, timed_samples, training_step
 from untrained import ROWS, open_row, row_configuration
 
 from diffcr.attachment import attach
+from diffcr.compressor import Compressor
 from diffcr.config import DenseConfig, DiffCRConfig
+from diffcr.evaluation.contenders import ROUTERS_SEED, draw_routers
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.records import make_record, write_record
+from diffcr.evaluation.records import make_record, read_record, write_record
 from diffcr.evaluation.speed import sweep_regions
-from diffcr.io import load
-from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
+from diffcr.pretrained import load_default_pipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.training.run import attention_kernel
 
@@ -49,20 +50,21 @@ def _trained() -> dict[str, _Subject]:
 
 
 def _open_trained(name: str) -> Any:
-    """What was trained with seed 0. Where that is not on this machine, what takes the same time:
-    untrained weights, unless the time depends on learned ratios; those of the shipped row are the
-    embedded checkpoint's, those of another row are not there (None)."""
-    run = RUNS / f"{name}-seed-0" / "final"
-    if run.exists():
-        return load_result(run)
+    """What takes the time of the row's seed 0: its method with the ratios that its record says it
+    learned, untrained else. None where a learned row has no record."""
     method = experiment_recipe(name, seed=0).method
-    if isinstance(method, DiffCRConfig) and name != "diffcr-l-30":
+    record = RESULTS / "experiments" / f"{name}-seed-0.json"
+    if isinstance(method, DiffCRConfig) and not record.exists():
         return None
     pipe = load_default_pipeline()
-    if isinstance(method, DiffCRConfig):
-        load(pipe, default_checkpoint_path())
-    elif not isinstance(method, DenseConfig):
-        attach(pipe, method)
+    if isinstance(method, DenseConfig):
+        return pipe
+    attached = attach(pipe, method)
+    if isinstance(attached, Compressor):
+        draw_routers(attached)
+        if isinstance(method, DiffCRConfig):
+            learned = read_record(record).results["compression"]["realised"]
+            attached.set_compression_ratios(torch.tensor(learned))
     return pipe
 
 
@@ -129,9 +131,9 @@ def main() -> None:
         results[what] = summarised(seconds)
         samples |= {f"{what}/{name}": values for name, values in seconds.items()}
         print(what, results[what]["ratio_to_dense"], flush=True)
-    record = make_record(
-        "speed", {"rounds": arguments.rounds}, results, seeds={"training": 0}, samples=samples
-    )
+    seeds = {"training": 0, "routers": ROUTERS_SEED}
+    settings = {"rounds": arguments.rounds}
+    record = make_record("speed", settings, results, seeds=seeds, samples=samples)
     print(write_record(record, RESULTS / "methods-embedded.json"))
 
 

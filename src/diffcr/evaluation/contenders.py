@@ -140,7 +140,8 @@ def build(contender: Contender, transformer: nn.Module, compiled: bool = False) 
     elif not isinstance(contender.config, DenseConfig):
         attached = attach(model, contender.config)
         if isinstance(attached, Compressor):
-            _draw_routers(attached)
+            draw_routers(attached)
+            attached.set_compression_ratios(attached.config.target_compression_ratio)
     if compiled:
         _compile(model)
     return model.requires_grad_(False).eval()
@@ -151,13 +152,12 @@ def _with_same_weights(transformer: nn.Module) -> nn.Module:
     return copy.deepcopy(transformer, {id(tensor): tensor for tensor in tensors})
 
 
-def _draw_routers(compressor: Compressor) -> None:
-    """Untrained routers are 0: all tokens would tie."""
+def draw_routers(compressor: Compressor) -> None:
+    """Make routers random in place: untrained ones are 0, and all tokens would tie."""
     generator = torch.Generator().manual_seed(ROUTERS_SEED)
     with torch.no_grad():
         for router in compressor.routers.values():
             router.copy_(torch.randn(router.shape, generator=generator))
-    compressor.set_compression_ratios(compressor.config.target_compression_ratio)
 
 
 def _compile(model: nn.Module) -> None:
