@@ -2,20 +2,20 @@
 
 On the rows of `benchmarks/experiments/` and of `benchmarks/untrained/`, all in turns in every
 round: the denoiser (16 samples, mean over the timestep regions), the pipeline (8 images, guidance,
-the row's own number of steps), and, of what is trained, a training step of all weights (32 samples,
-bfloat16, nothing compiled, AdamW).
+the row's own number of steps), and, of the rows at 30 %, a training step of all weights (32
+samples, bfloat16, nothing compiled, AdamW).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from claim import METHODS, RESULTS
-from experiments import RUNS, experiment_recipe
+from claim import METHODS, RATIOS, RESULTS
+from experiments import EXPERIMENTS, RUNS, experiment_recipe
 from measuring import SETTINGS
 from speed import summarised, timed_samples, training_step
 from untrained import ROWS, open_row, row_configuration
@@ -43,8 +43,8 @@ class _Subject:
     steps: int
 
 
-def _trained() -> dict[str, _Subject]:
-    opened = {name: _open_trained(name) for name in METHODS}
+def _trained(names: Iterable[str]) -> dict[str, _Subject]:
+    opened = {name: _open_trained(name) for name in names}
     steps = SETTINGS["num_inference_steps"]
     return {name: _Subject(pipe, steps) for name, pipe in opened.items() if pipe is not None}
 
@@ -107,8 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    trained = _trained()
-    subjects = trained | _untrained()
+    trained = _trained(METHODS)
+    others = [n for n in RATIOS if n not in METHODS and (EXPERIMENTS / f"{n}.json").exists()]
+    subjects = trained | _trained(others) | _untrained()
     test = ScenesDataset("test", size=_IMAGES)
     prompts = [test[i].caption for i in range(_IMAGES)]
     whole = SETTINGS["num_inference_steps"]

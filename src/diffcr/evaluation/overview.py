@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.bench import bench_tables
@@ -138,7 +140,7 @@ def _figures(collection: Collection) -> list[tuple[str, Callable[[Path], None]]]
 
 
 def trade_offs(collection: Collection) -> list[TradeOff]:
-    """Accuracy and Frechet distance against the whole pipeline's cost.
+    """Wrong attributes and Frechet distance against the whole pipeline's cost.
 
     Cost is measured time where a record of kind "speed" has the pipeline's; else operations times
     denoising steps.
@@ -156,11 +158,15 @@ def trade_offs(collection: Collection) -> list[TradeOff]:
             name: row.over_seeds(flops("total")).mean * _steps(row) / most
             for name, row in rows.items()
         }
-    shares, distances = _points(rows, costs, accuracy, 100), _points(rows, costs, frechet, 1)
+    errors, distances = _points(rows, costs, _wrong, 100), _points(rows, costs, frechet, 1)
     return [
-        TradeOff(cost, "caption accuracy, %", "higher", shares),
-        TradeOff(cost, "judge's Frechet distance", "lower", distances, "log"),
+        TradeOff(cost, "wrong caption attributes, %", errors),
+        TradeOff(cost, "judge's Frechet distance", distances),
     ]
+
+
+def _wrong(results: Mapping[str, Any]) -> float:
+    return 1 - accuracy(results)
 
 
 def _points(
@@ -169,17 +175,18 @@ def _points(
     points = []
     for name, row in rows.items():
         seeds = row.over_seeds(value)
-        fewer = name.endswith("-steps")
-        points.append(
-            TradeOffPoint(
-                "fewer denoising steps" if fewer else name.rstrip("0123456789").rstrip("-"),
-                str(_steps(row)) if fewer else "",
-                costs[name],
-                factor * seeds.mean,
-                factor * seeds.spread,
-            )
-        )
+        series, number = _series(name)
+        mean, spread = factor * seeds.mean, factor * seeds.spread
+        points.append(TradeOffPoint(series, number, costs[name], mean, spread))
     return points
+
+
+def _series(name: str) -> tuple[str, str]:
+    """What a row is a point of, and which one: its number of steps, or its ratio in per cent."""
+    if matched := re.fullmatch(r".*?-?(\d+)-steps", name):
+        return "fewer denoising steps", matched[1]
+    matched = re.fullmatch(r"(.+)-(\d+)", name)
+    return (matched[1], matched[2]) if matched else (name, "")
 
 
 def _steps(row: Row) -> int:

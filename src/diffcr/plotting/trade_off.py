@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from diffcr.plotting.canvas import LINE_STYLES, PALETTE, write_figure
 
@@ -20,7 +20,7 @@ class TradeOffPoint:
 
     Attributes:
         series: Points of one series are joined, in the order of their cost.
-        label: Written beside the point; may be empty.
+        label: Written beside the point where its series has several.
         cost: As a share of the dense model's.
         quality: Mean over the seeds.
         spread: Standard deviation over the seeds, 0 for one.
@@ -39,17 +39,13 @@ class TradeOff:
 
     Attributes:
         cost: Heading of the horizontal axis.
-        quality: Heading of the vertical axis.
-        better: Which way is better, "higher" or "lower".
+        quality: Heading of the vertical axis, whose scale is logarithmic; lower is better.
         points: In any order.
-        scale: Of the vertical axis, "linear" or "log".
     """
 
     cost: str
     quality: str
-    better: str
     points: Sequence[TradeOffPoint]
-    scale: Literal["linear", "log"] = "linear"
 
 
 def plot_trade_offs(panels: Sequence[TradeOff], path: str | Path) -> None:
@@ -87,7 +83,7 @@ def _draw_panel(axes: Axes, panel: TradeOff) -> None:
             capsize=3,
             label=name,
         )
-        for point in points:
+        for point in points if len(points) > 1 else ():
             axes.annotate(
                 point.label,
                 (100 * point.cost, point.quality),
@@ -96,7 +92,7 @@ def _draw_panel(axes: Axes, panel: TradeOff) -> None:
                 fontsize=8,
             )
     axes.set_xlabel(panel.cost)
-    axes.set_yscale(panel.scale)
-    axes.set_ylabel(f"{panel.quality} ({panel.better} is better)")
+    axes.set_yscale("log")
+    axes.set_ylabel(f"{panel.quality} (lower is better)")
     axes.grid(alpha=0.25)
     axes.margins(0.1)
