@@ -92,7 +92,7 @@ def _draw_panel(axes: Axes, panel: TradeOff) -> None:
                 fontsize=8,
             )
     axes.set_xlabel(panel.cost)
-    axes.set_yscale("log")
+    axes.set_yscale("log", nonpositive="clip")
     axes.set_ylabel(f"{panel.quality} (lower is better)")
     axes.grid(alpha=0.25)
     axes.margins(0.1)
