@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TORCH := torch==2.13.0
 THREADS_PER_WORKER := OMP_NUM_THREADS=1
+# Rows of `make results` at a time: 16 on a large GPU.
+JOBS ?= 1
 
 .PHONY: install demo test lint format pretrain pretrain-inpainting finetune results wheel clean
 
@@ -46,8 +48,8 @@ finetune: install
 	$(BIN)/python -m diffcr.pretraining.install --checkpoint runs/scenes-diffcr-l/final
 
 results: install
-	$(BIN)/python benchmarks/experiments.py
-	$(BIN)/python benchmarks/untrained.py
+	$(BIN)/python benchmarks/experiments.py --jobs $(JOBS)
+	$(BIN)/python benchmarks/untrained.py --jobs $(JOBS)
 	$(BIN)/python benchmarks/method_speed.py
 	$(BIN)/python benchmarks/inpainting.py quality
 	$(BIN)/python benchmarks/inpainting.py area

@@ -6,7 +6,8 @@ once per seed, into `runs/experiments/NAME-seed-S/`, and measured, into
 is there already, of the same recipe, is not done again; what was interrupted goes on.
 
 With --eager nothing is compiled: on a GPU these small models take less time to train than to
-compile.
+compile. With --jobs N so many rows run at a time, each in a process of its own, whose output is in
+`runs/experiments/logs/`; their seconds are then no measure of speed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from measuring import (
     measure_pipeline,
     write_row,
 )
+from side_by_side import run_side_by_side, say_what_failed
 
 import diffcr
 from diffcr.attached_model import get_compressor
@@ -35,7 +37,7 @@ from diffcr.evaluation.records import read_record
 from diffcr.files import read_json
 from diffcr.lora import load_lora, read_lora
 from diffcr.pretrained import load_default_pipeline
-from diffcr.training.data import EncodedDataset
+from diffcr.training.data import EncodedDataset, encode_dataset, open_dataset
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
 from diffcr.training.recipe import TrainingRecipe
@@ -137,6 +139,14 @@ def _measure_by_products(run: Path, data: EncodedDataset) -> list[dict[str, Any]
     return rows
 
 
+def encode_data() -> None:
+    """Encode the pictures of training and of the test once, for all rows."""
+    pipe = load_default_pipeline()
+    settings = experiment_recipe("dense", 0).data
+    encode_dataset(pipe, open_dataset(settings), RUNS / "encoded", settings.max_sequence_length)
+    load_test_set(pipe)
+
+
 def main() -> None:
     """The command line."""
     names = sorted(path.stem for path in EXPERIMENTS.glob("*.json"))
@@ -145,17 +155,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
-    for seed in arguments.seeds:
-        for name in arguments.names:
-            recipe = experiment_recipe(name, seed)
-            if arguments.eager:
-                recipe = replace(recipe, compile=False)
-            if is_current(recipe):
-                continue
-            run = train(recipe)
-            if not arguments.train_only:
-                measure(run, recipe)
+    rows = [(name, seed) for seed in arguments.seeds for name in arguments.names]
+    rows = [row for row in rows if not is_current(experiment_recipe(*row))]
+    if arguments.jobs > 1 and rows:
+        encode_data()
+        flags = ["--train-only"] * arguments.train_only + ["--eager"] * arguments.eager
+        commands = {
+            f"{name}-seed-{seed}": [__file__, name, "--seeds", str(seed), *flags]
+            for name, seed in rows
+        }
+        say_what_failed(run_side_by_side(commands, arguments.jobs, RUNS / "logs"))
+        return
+    for name, seed in rows:
+        recipe = experiment_recipe(name, seed)
+        run = train(replace(recipe, compile=recipe.compile and not arguments.eager))
+        if not arguments.train_only:
+            measure(run, recipe)
 
 
 if __name__ == "__main__":

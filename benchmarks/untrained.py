@@ -4,7 +4,8 @@ A row is a file in `benchmarks/untrained/`: the embedded pipeline as it was pret
 training-free method attached, or with fewer denoising steps; or what a run of
 `benchmarks/experiments.py` left on its way to a larger ratio ("checkpoint", below
 `runs/experiments/`). Its record is `benchmarks/results/experiments/NAME-seed-0.json`; what is there
-already is not measured again.
+already is not measured again. With --jobs N so many rows run at a time, each in a process of its
+own, whose output is in `runs/experiments/logs/`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from experiments import RUNS, load_result
 from measuring import RECORDS, ROOT, SETTINGS, load_test_set, measure_pipeline, write_row
+from side_by_side import run_side_by_side, say_what_failed
 
 from diffcr.attachment import attach
 from diffcr.config import DenseConfig, config_from_json_dict, config_to_json_dict
@@ -75,9 +77,16 @@ def main() -> None:
     names = sorted(path.stem for path in ROWS.glob("*.json"))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=", ".join(names))
-    for name in parser.parse_args().names:
-        if not is_current(name):
-            measure(name)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    arguments = parser.parse_args()
+    wanted = [name for name in arguments.names if not is_current(name)]
+    if arguments.jobs > 1 and wanted:
+        load_test_set(load_default_pipeline())
+        commands = {name: [__file__, name] for name in wanted}
+        say_what_failed(run_side_by_side(commands, arguments.jobs, RUNS / "logs"))
+        return
+    for name in wanted:
+        measure(name)
 
 
 if __name__ == "__main__":
