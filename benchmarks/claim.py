@@ -133,7 +133,7 @@ def _seed_row(measured: dict[str, Row], name: str, title: str, place: int) -> li
         f"{100 * quality['caption_exact_match']:.0f} %",
         f"{frechet(results):.0f}",
         shares[1],
-        gpu or "CPU",
+        gpu.removeprefix("NVIDIA ").partition(" ")[0] if gpu else "CPU",
     ]
 
 
