@@ -62,8 +62,8 @@ def plot_trade_offs(panels: Sequence[TradeOff], path: str | Path) -> None:
     write_figure(draw, path, 0.6 + 5.2 * len(panels), 4.6)
 
 
-# Yellow marks are lost on white; more rows are compared than the palette has colours: the others are
-# Paul Tol's "muted".
+# Yellow marks are lost on white, and more rows are compared than the palette has colours: the
+# others are Paul Tol's "muted".
 _MORE = ("#882255", "#999933", "#332288", "#44AA99", "#661100")
 _COLOURS = (*(colour for colour in PALETTE if colour != "#F0E442"), *_MORE)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
