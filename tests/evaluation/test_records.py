@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.provenance import find_revision
+from diffcr.evaluation.provenance import find_revision, has_changes
 from diffcr.evaluation.records import make_record, read_record, write_record
 from tests.evaluation.synthetic import synthetic_record
 
@@ -83,3 +84,18 @@ def test_a_revision_is_a_commit_or_nothing() -> None:
     revision = find_revision()
     assert (revision.commit is None) == (revision.dirty is None)
     assert revision.commit is None or len(revision.commit) == 40
+
+
+def test_a_record_that_was_written_is_no_change_of_the_source(tmp_path: Path) -> None:
+    source, record = tmp_path / "src" / "a.py", tmp_path / "benchmarks" / "results" / "a.json"
+    for file in (source, record):
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(tmp_path))
+    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
+        subprocess.run([*git, *command], check=True)
+    assert has_changes(source.parent) is False
+    record.write_text("2")
+    assert has_changes(source.parent) is False
+    source.write_text("2")
+    assert has_changes(source.parent) is True

@@ -6,10 +6,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_RECORDS = "benchmarks/results"
+
 
 @dataclass(frozen=True)
 class Revision:
-    """Commit of the source and whether tracked files differ from it; None outside of a checkout."""
+    """Commit of the source and whether tracked files differ from it, records of measurements left
+    out; None outside of a checkout."""
 
     commit: str | None
     dirty: bool | None
@@ -25,8 +28,15 @@ def find_revision() -> Revision:
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return Revision(None, None)
     commit = _git(here.parent, "rev-parse", "HEAD")
-    changes = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
-    return Revision(commit, None if changes is None else bool(changes))
+    return Revision(commit, has_changes(here.parent))
+
+
+def has_changes(directory: Path) -> bool | None:
+    """Whether tracked files of the repository around a directory differ from its commit. Records do
+    not count: one measurement after another writes them."""
+    everything = ("--", ":/", f":(top,exclude){_RECORDS}")
+    changes = _git(directory, "status", "--porcelain", "--untracked-files=no", *everything)
+    return None if changes is None else bool(changes)
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
