@@ -7,6 +7,8 @@ from pathlib import Path
 
 import readme
 
+from diffcr.evaluation.overview import write_overview
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -23,6 +25,11 @@ def test_both_forms_of_the_forwards_record_are_read() -> None:
     measured = {"diffcr:0.2": {"ratio_to_dense": 0.8}, "diffcr:0.5": {"ratio_to_dense": 0.5}}
     ratios = readme._forward_ratios({"batches": {"1": measured}})
     assert ratios == readme._forward_ratios({"ratio_to_dense": {"20%": 0.8, "50%": 0.5}})
+
+
+def test_the_page_of_the_committed_records_is_written(tmp_path: Path) -> None:
+    page = write_overview(readme.RESULTS / "experiments", tmp_path / "report.html")
+    assert all(name in page.read_text() for name in ("dense-14-steps", "diffcr-lt-30-lora"))
 
 
 def test_what_the_readme_links_to_is_there() -> None:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 # So that curves stay apart in greyscale.
 LINE_STYLES = ("-", "--", "-.", ":")
+# Of compared rows: yellow marks are lost on white, and there are more rows than the palette
+# has colours; the others are Paul Tol's "muted".
+_MORE_COLOURS = ("#882255", "#999933", "#332288", "#44AA99", "#661100")
+ROW_COLOURS = (*(colour for colour in PALETTE if colour != "#F0E442"), *_MORE_COLOURS)
+ROW_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DPI = 150
 
 

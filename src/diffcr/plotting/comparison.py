@@ -14,6 +14,8 @@ from PIL import Image
 from diffcr.plotting.canvas import (
     LINE_STYLES,
     PALETTE,
+    ROW_COLOURS,
+    ROW_MARKERS,
     Measured,
     percent,
     region_labels,
@@ -67,18 +69,32 @@ class _Scale:
     label: str
 
 
+_TABLES_PER_ROW = 3
+_WIDEST_TABLE = 6.0
+_LEVEL_LABELS = 6
+
+
 def _plot_tables(tables: Mapping[str, Any], scale: _Scale, path: str | Path) -> None:
+    columns = min(_TABLES_PER_ROW, len(tables))
+    rows = -(-len(tables) // columns)
+
     def draw(figure: Figure) -> None:
-        row = figure.subplots(1, len(tables), squeeze=False)[0]
-        for axes, (title, table) in zip(row, tables.items(), strict=True):
+        grid = figure.subplots(rows, columns, squeeze=False)
+        places = list(grid.flat)
+        for axes, (title, table) in zip(places, tables.items(), strict=False):
             image = _draw_table(axes, table, scale)
             axes.set_title(title)
-        row[0].set_ylabel("layer")
-        figure.colorbar(image, ax=list(row), label=scale.label)
+        for axes in places[len(tables) :]:
+            axes.remove()
+        for axes in grid[:, 0]:
+            axes.set_ylabel("layer")
+        figure.colorbar(image, ax=places[: len(tables)], label=scale.label)
 
     layers = max(len(table) for table in tables.values())
-    columns = sum(1.4 + 1.1 * table.shape[1] for table in tables.values())
-    write_figure(draw, path, 1.2 + columns, 1.6 + 0.34 * layers)
+    widest = max(1.4 + 1.1 * table.shape[1] for table in tables.values())
+    if rows > 1:
+        widest = min(widest, _WIDEST_TABLE)
+    write_figure(draw, path, 1.2 + columns * widest, rows * (1.6 + 0.34 * layers))
 
 
 def _draw_table(axes: Axes, table: Any, scale: _Scale) -> Any:
@@ -91,6 +107,8 @@ def _draw_table(axes: Axes, table: Any, scale: _Scale) -> Any:
             text = format(value, scale.form)
             axes.text(region, layer, text, ha="center", va="center", color=colour)
     axes.set_xticks(range(regions), region_labels(regions))
+    if regions > _LEVEL_LABELS:
+        axes.tick_params(axis="x", rotation=90)
     axes.set_yticks(range(layers), [str(layer) for layer in range(layers)])
     axes.set_xlabel("timestep region (clean to noisy)")
     return image
@@ -157,8 +175,8 @@ def plot_loss_against_ratio(records: Mapping[str, Sequence[Measured]], path: str
                 axes.plot(
                     [100 * stage.ratio for stage in stages],
                     [stage.loss for stage in stages],
-                    color=PALETTE[place],
-                    marker=_MARKERS[place],
+                    color=ROW_COLOURS[place % len(ROW_COLOURS)],
+                    marker=ROW_MARKERS[place % len(ROW_MARKERS)],
                     ls=LINE_STYLES[place % len(LINE_STYLES)],
                     ms=4,
                     lw=1.1,
@@ -167,13 +185,10 @@ def plot_loss_against_ratio(records: Mapping[str, Sequence[Measured]], path: str
         axes.set_xlabel("realised mean compression ratio, %")
         axes.set_ylabel("held-out noise error")
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=9)
         axes.set_title("Held-out error on the way to the target")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
-    write_figure(draw, path, 6.4, 4.0)
-
-
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+    write_figure(draw, path, 6.4, 4.8)
 
 
 @dataclass(frozen=True)

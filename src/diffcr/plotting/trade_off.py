@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffcr.plotting.canvas import LINE_STYLES, PALETTE, write_figure
+from diffcr.plotting.canvas import LINE_STYLES, ROW_COLOURS, ROW_MARKERS, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,13 +62,6 @@ def plot_trade_offs(panels: Sequence[TradeOff], path: str | Path) -> None:
     write_figure(draw, path, 0.6 + 5.2 * len(panels), 4.6)
 
 
-# Yellow marks are lost on white, and more rows are compared than the palette has colours: the
-# others are Paul Tol's "muted".
-_MORE = ("#882255", "#999933", "#332288", "#44AA99", "#661100")
-_COLOURS = (*(colour for colour in PALETTE if colour != "#F0E442"), *_MORE)
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-
-
 def _draw_panel(axes: Axes, panel: TradeOff) -> None:
     names = list(dict.fromkeys(point.series for point in panel.points))
     for place, name in enumerate(names):
@@ -77,8 +70,8 @@ def _draw_panel(axes: Axes, panel: TradeOff) -> None:
             [100 * point.cost for point in points],
             [point.quality for point in points],
             yerr=[point.spread for point in points],
-            color=_COLOURS[place % len(_COLOURS)],
-            marker=_MARKERS[place % len(_MARKERS)],
+            color=ROW_COLOURS[place % len(ROW_COLOURS)],
+            marker=ROW_MARKERS[place % len(ROW_MARKERS)],
             ls=LINE_STYLES[place % len(LINE_STYLES)],
             lw=1.1,
             ms=6,
