@@ -71,6 +71,7 @@ class _Scale:
 
 _TABLES_PER_ROW = 3
 _WIDEST_TABLE = 6.0
+# More than these run into each other, and are turned.
 _LEVEL_LABELS = 6
 
 
