@@ -84,14 +84,15 @@ class BlockLayout:
                 selected[name] = value.index_select(0, samples)
         return selected
 
-    def select_tokens(
-        self, arguments: Mapping[str, Any], indices: Tensor, rows: Tensor
+    def with_tokens(
+        self, arguments: Mapping[str, Any], kept: Tensor, indices: Tensor
     ) -> dict[str, Any]:
-        """The arguments of the kept tokens, `indices` [B, K] int64 with their `token_rows`."""
-        selected = dict(arguments)
-        for name, dim in {self.hidden_states: 1, **self.token_dims}.items():
+        """The arguments with the tokens at `indices` [B, K] int64 alone, whose hidden states are
+        `kept` [B, K, D]."""
+        selected = {**arguments, self.hidden_states: kept}
+        for name, dim in self.token_dims.items():
             if isinstance(selected.get(name), Tensor):
-                selected[name] = gather_tokens(selected[name], indices, dim, rows)
+                selected[name] = gather_tokens(selected[name], indices, dim)
         return selected
 
     def refuse_token_inputs(self, arguments: Mapping[str, Any], method: str) -> None:

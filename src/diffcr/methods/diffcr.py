@@ -8,8 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from diffcr.compressor import Compressor
+from diffcr.core.gpu import kernels_for
 from diffcr.core.ratios import kept_tokens
-from diffcr.core.select import put_back, rank_tokens, router_logits, scale_update, token_rows
+from diffcr.core.select import (
+    gather_tokens,
+    put_back,
+    rank_tokens,
+    router_logits,
+    scale_update,
+    token_rows,
+)
 from diffcr.seam import BoundBlock, bound_block, bound_part
 from diffcr.step import LayerPlan, RegionPlan
 
@@ -54,10 +62,13 @@ def _run_region(
 ) -> Tensor:
     plan = region.layers[bound.layer]
     hidden_states: Tensor = arguments[bound.layout.hidden_states]
-    if bound.attached.run_branch is not None:
-        # Strides are guarded: a first layer with another layout would add graphs of its own.
+    kernels = kernels_for(hidden_states)
+    if kernels is not None or bound.attached.run_branch is not None:
+        # A compiled branch guards strides: a first layer with others would add graphs of its own.
         hidden_states = hidden_states.contiguous()
         arguments[bound.layout.hidden_states] = hidden_states
+    if kernels is not None and ranking is None and plan.weight is None:
+        return _run_with_kernels(kernels, block, bound, arguments, plan.lower)
     logits = router_logits(hidden_states, bound.attached.routers[bound.group][bound.row])
     if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
         ranking = rank_tokens(logits, bound.attached.context.scattered)
@@ -72,6 +83,38 @@ def _run_region(
     assert plan.weight is not None
     upper = run(block, arguments, logits, ranking, plan.upper, gate).to(output.dtype)
     return torch.lerp(output, upper, plan.weight.to(output.dtype))
+
+
+def _run_with_kernels(
+    kernels: Any,
+    block: nn.Module,
+    bound: BoundBlock[Compressor],
+    arguments: dict[str, Any],
+    bin_index: int,
+) -> Tensor:
+    """`run_branch` and what leads to it; a compiled branch is given its ranking alone."""
+    attached, layout, gate = bound.attached, bound.layout, bound.attached.config.gate
+    hidden_states: Tensor = arguments[layout.hidden_states]
+    tokens = hidden_states.shape[1]
+    kept = kept_tokens(tokens, bin_index)
+    if kept == 0:
+        return hidden_states
+    logits = kernels.score(hidden_states, attached.routers[bound.group][bound.row])
+    ranking, places = None, None
+    if kept < tokens:
+        ranking, places = kernels.rank(logits, attached.context.scattered)
+    if ranking is None or attached.run_branch is not None:
+        run = attached.run_branch or run_branch
+        return run(block, arguments, logits, ranking, bin_index, gate)
+    indices = ranking[:, :kept]
+    before = kernels.gather(hidden_states, ranking, kept)
+    selected = layout.with_tokens(arguments, before, indices)
+    if gate == "sigmoid-mlp":
+        after = bound.run_with(torch.sigmoid(logits.gather(1, indices)), block, selected)
+    else:
+        after = bound.host_forward(block, **selected)
+    updated: Tensor = kernels.put_back(hidden_states, after, logits, places, gate)
+    return updated
 
 
 def _drops_tokens(plan: LayerPlan, tokens: int) -> bool:
@@ -111,8 +154,8 @@ def run_branch(
     assert ranking is not None
     indices = ranking[:, :kept]
     rows = token_rows(indices, tokens)
-    selected = layout.select_tokens(arguments, indices, rows)
-    before = selected[layout.hidden_states]
+    before = gather_tokens(hidden_states, indices, rows=rows)
+    selected = layout.with_tokens(arguments, before, indices)
     after = _gated(block, selected, before, logits.gather(1, indices), gate)
     return put_back(hidden_states, rows, after)
 
