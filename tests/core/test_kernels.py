@@ -54,9 +54,10 @@ def test_scores_are_those_of_float32(
 @pytest.mark.parametrize("shape", [(1, 1), (2, 70), (2, 1030), (1, 4100)])
 def test_a_ranking_is_that_of_a_stable_sort(kernels: ModuleType, shape: tuple[int, int]) -> None:
     batch, tokens = shape
-    # Ties, both zeros, infinities, and what a broken model scores.
+    # Ties, both zeros, infinities, and what a broken model scores. (Where a negative NaN belongs,
+    # torch's sorts on a CPU and a GPU disagree.)
     logits = torch.randint(-9, 9, (batch, tokens), device=_DEVICE).float() / 4
-    for value in (-0.0, torch.inf, -torch.inf, torch.nan, -torch.nan):
+    for value in (-0.0, torch.inf, -torch.inf, torch.nan):
         logits[0, torch.randint(tokens, (), device=_DEVICE)] = value
     scattered = scattered_positions(tokens, logits.device)
     ranking, places = kernels.rank(logits, scattered)
