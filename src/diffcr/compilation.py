@@ -13,7 +13,7 @@ from diffcr.attachment import forget_compiled, host_blocks
 from diffcr.compressor import Compressor
 from diffcr.errors import DiffCRError
 from diffcr.families import find_transformer
-from diffcr.methods.diffcr import run_branch
+from diffcr.methods.diffcr import run_block, run_branch
 
 # Graphs per function: bins by numbers of masked tokens, where those vary (inpainting).
 _RECOMPILE_LIMIT = 1024
@@ -43,6 +43,7 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     if granularity == "block":
         if isinstance(attached, Compressor):
             attached.run_branch = torch.compile(run_branch, **options)
+            attached.run_block = torch.compile(run_block, **options)
         elif attached.replaces_weights:
             for block in host_blocks(transformer):
                 block.compile(**options)
@@ -74,6 +75,6 @@ def uncompile_blocks(transformer: nn.Module) -> None:
     """Undo `compile` of granularity "block" on an attached transformer."""
     attached = get_attached(transformer)
     if isinstance(attached, Compressor):
-        attached.run_branch = None
+        attached.run_branch = attached.run_block = None
     else:
         forget_compiled(transformer)

@@ -81,7 +81,9 @@ class Compressor(Attached["RoutedConfig", StepContext]):
             self.register_buffer("ratios", ratios)
         self.settled = False
         self.gradient_scales: tuple[float, ...] | None = None
+        # Compiled, where they are.
         self.run_branch: Callable[..., Tensor] | None = None
+        self.run_block: Callable[..., Tensor] | None = None
         self._given_region: int | None = None
         self._held_rankings: Mapping[int, Tensor] = {}
         self._branch_seed: int | None = None

@@ -9,8 +9,10 @@ from types import ModuleType
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from diffcr.attachment import attach
+from diffcr.compilation import compile as compile_model
 from diffcr.config import DiffCRConfig
 from diffcr.core.gpu import kernels_for
 from diffcr.core.select import (
@@ -121,6 +123,24 @@ def test_a_routed_model_is_the_same_model(route_by_kernels: Callable[[], None], 
         routed = denoise(transformer, given)
     torch.testing.assert_close(routed, plain, rtol=1e-5, atol=1e-5)
     assert not torch.equal(plain, denoise(pixart(), given))
+
+
+@pytest.mark.parametrize("gate", ["identity", "sigmoid-mlp"])
+def test_a_compiled_block_between_kernels_is_the_same_model(
+    route_by_kernels: Callable[[], None], gate: str
+) -> None:
+    transformer = trained_pixart(DiffCRConfig(gate=gate), layers=6).eval()  # type: ignore[arg-type]
+    given = inputs(4)
+    counter = CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    with torch.no_grad():
+        plain = denoise(transformer, given)
+        compile_model(transformer, backend=counter)
+        route_by_kernels()
+        routed = denoise(transformer, given)
+    torch.testing.assert_close(routed, plain, rtol=1e-5, atol=1e-5)
+    distinct = {row[2] for row in transformer.diffcr.kept_tokens(16)}
+    assert 1 < counter.frame_count <= len(distinct)
 
 
 def test_a_model_that_was_just_attached_to_is_the_bare_one(

@@ -92,7 +92,7 @@ def _run_with_kernels(
     arguments: dict[str, Any],
     bin_index: int,
 ) -> Tensor:
-    """`run_branch` and what leads to it; a compiled branch is given its ranking alone."""
+    """What `run_branch` and the lines before it do, with the kernels around the block."""
     attached, layout, gate = bound.attached, bound.layout, bound.attached.config.gate
     hidden_states: Tensor = arguments[layout.hidden_states]
     tokens = hidden_states.shape[1]
@@ -103,16 +103,14 @@ def _run_with_kernels(
     ranking, places = None, None
     if kept < tokens:
         ranking, places = kernels.rank(logits, attached.context.scattered)
-    if ranking is None or attached.run_branch is not None:
+    if ranking is None:
         run = attached.run_branch or run_branch
         return run(block, arguments, logits, ranking, bin_index, gate)
     indices = ranking[:, :kept]
     before = kernels.gather(hidden_states, ranking, kept)
     selected = layout.with_tokens(arguments, before, indices)
-    if gate == "sigmoid-mlp":
-        after = bound.run_with(torch.sigmoid(logits.gather(1, indices)), block, selected)
-    else:
-        after = bound.host_forward(block, **selected)
+    scale = torch.sigmoid(logits.gather(1, indices)) if gate == "sigmoid-mlp" else None
+    after = (attached.run_block or run_block)(block, selected, scale)
     updated: Tensor = kernels.put_back(hidden_states, after, logits, places, gate)
     return updated
 
@@ -130,7 +128,8 @@ def run_branch(
     bin_index: int,
     gate: str,
 ) -> Tensor:
-    """A block on the tokens that it keeps at one bin. This is the unit that is compiled.
+    """A block on the tokens that it keeps at one bin. The unit that is compiled, but where kernels
+    do what is around the block.
 
     Args:
         block: The host's block.
@@ -163,12 +162,19 @@ def run_branch(
 def _gated(
     block: nn.Module, arguments: dict[str, Any], before: Tensor, logits: Tensor, gate: str
 ) -> Tensor:
-    bound = bound_block(block)
     if gate == "sigmoid-mlp":
-        return bound.run_with(torch.sigmoid(logits), block, arguments)
+        return run_block(block, arguments, torch.sigmoid(logits))
     # 2 sigmoid(s) - 1 for the identity gate, whose gate is 2 sigmoid(s).
     excess = torch.tanh(logits / 2) if gate == "identity" else torch.sigmoid(logits) - 1
-    return scale_update(before, bound.host_forward(block, **arguments), excess)
+    return scale_update(before, run_block(block, arguments, None), excess)
+
+
+def run_block(block: nn.Module, arguments: dict[str, Any], mlp_scale: Tensor | None) -> Tensor:
+    """The host's forward, with its feed-forward's output times `mlp_scale` [B, K] where given."""
+    bound = bound_block(block)
+    if mlp_scale is None:
+        return bound.host_forward(block, **arguments)
+    return bound.run_with(mlp_scale, block, arguments)
 
 
 def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
