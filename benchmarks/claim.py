@@ -36,6 +36,7 @@ RATIOS = {
     "diffcr-lt-50-at-30": "the same at 30 %",
     "diffcr-lt-30": "DiffCR-LT, trained to 30 %",
     "diffcr-lt-50": "DiffCR-LT, trained to 50 %",
+    **{f"pruning-{ratio}": f"structured pruning {ratio} %" for ratio in (10, 20, 30, 50)},
     **{f"tome-{ratio}": f"ToMe {ratio} %, around the block" for ratio in (10, 20, 30, 50)},
     **{f"at-edm-{ratio}": f"AT-EDM {ratio} %" for ratio in (10, 20, 30, 50)},
     **{f"dense-{steps}-steps": f"dense, {steps} steps" for steps in (20, 16, 14, 12, 10, 8)},

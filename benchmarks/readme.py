@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,15 +150,14 @@ def speed_table() -> str:
     return _table(header, [(title, f"{ratio:.3f}") for title, ratio in rows])
 
 
-def gpu_table() -> str:
+def gpu_table(pixels: int) -> str:
     """Ratios to the dense model's time on one GPU, and what operations alone predict."""
-    eager, compiled = (
-        _results(f"forward-pixart-sigma-xl-512-h100{suffix}")["batches"]
-        for suffix in ("", "-compiled")
-    )
-    ways = (("eager", eager, ""), ("compiled", compiled, ", compiled"))
-    ways += (("CUDA graph", eager, ", CUDA graph"),)
-    header = ["512 x 512, bfloat16"]
+    name = f"forward-pixart-sigma-xl-{pixels}-h100"
+    eager = _results(name)["batches"]
+    ways = [("eager", eager, ""), ("CUDA graph", eager, ", CUDA graph")]
+    if (RESULTS / f"{name}-compiled.json").exists():
+        ways.append(("compiled", _results(f"{name}-compiled")["batches"], ", compiled"))
+    header = [f"{pixels} x {pixels}, bfloat16"]
     header += [f"{way}, batch {size}" for way, batches, _ in ways for size in batches]
     rows = [
         [
@@ -202,7 +202,8 @@ TABLES = {
     "claim": claim_table,
     "method speed": method_speed_table,
     "speed": speed_table,
-    "gpu": gpu_table,
+    "gpu 512": partial(gpu_table, 512),
+    "gpu 1024": partial(gpu_table, 1024),
 }
 
 
