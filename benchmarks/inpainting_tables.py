@@ -1,11 +1,16 @@
-"""What the records of inpainting say, as tables."""
+"""What the records of inpainting say, as tables, and the paper's table beside our count."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from diffcr.cli.inputs import choose_method
 from diffcr.evaluation.comparison import Seeds
+from diffcr.evaluation.flop_count import count_flops
 from diffcr.evaluation.records import Record, read_record
+from diffcr.families.lazy import decoder_shape
+from diffcr.families.published import transformer_config
 
 RESULTS = Path(__file__).parent / "results"
 TITLES = {
@@ -74,3 +79,56 @@ def area_rows() -> list[list[str]]:
         for name, title in TITLES.items()
         if ratios and name in ratios[0]
     ]
+
+
+# You et al., CVPR 2025, inpainting with masks of 512 x 512 and 256 x 256 of 1024 x 1024 pixels: FID,
+# CLIP score, G of linear layers, seconds of whole runs on an A100; then what `diffcr flops` calls it.
+PAPER = {
+    "RegenerateImage": ("9.53", "0.1942", (809.8, 809.8), (13.11, 13.11), ""),
+    "RegenerateCrop": ("54.43", "0.1737", (267.3, 199.2), (4.30, 4.19), ""),
+    "Lazy Diffusion": ("10.90", "0.1882", (1085.1, 285.8), (17.13, 5.68), "dense"),
+    "model pruning": ("27.36", "0.1796", (775.5, 204.5), (15.33, 5.37), "pruning"),
+    "ToMe": ("279.36", "0.1496", (765.7, 206.7), (16.82, 6.64), "tome"),
+    "AT-EDM": ("203.35", "0.1459", (751.4, 202.8), (15.49, 6.11), "at-edm"),
+    "MoD": ("18.34", "0.1850", (764.6, 205.1), (13.02, 4.83), "mod"),
+    "DiffCR-L": ("13.53", "0.1839", (822.9, 220.4), (13.71, 5.30), ""),
+    "DiffCR-LT": ("13.42", "0.1845", (804.9, 214.5), (13.89, 5.21), ""),
+}
+PAPER_HEADER = (
+    "the paper's inpainting, 50 % in the encoder, 30 % in the decoder",
+    "FID",
+    "CLIP",
+    "G of a decoder's forward",
+    "counted here",
+    "whole run, s on an A100",
+)
+_MASKED = (1024, 256)
+_COUNTED_RATIO = 0.3
+
+
+def paper_rows() -> list[list[str]]:
+    """The paper's rows, with our count where a method's cost follows from its configuration."""
+    return [
+        [name, fid, clip, _pair(flops, ".1f"), _counted(method), _pair(seconds, ".2f")]
+        for name, (fid, clip, flops, seconds, method) in PAPER.items()
+    ]
+
+
+def _pair(values: Sequence[float], form: str) -> str:
+    return " / ".join(f"{value:{form}}" for value in values)
+
+
+def _counted(method: str) -> str:
+    return _pair([counted_flops(method, masked) for masked in _MASKED], ".1f") if method else "-"
+
+
+def counted_flops(method: str, masked: int) -> float:
+    """G of the linear layers of XL/2's decoder under a method at 30 %, `masked` tokens of 4096."""
+    config = {**transformer_config("pixart-alpha-xl", 1024), "context_channels": 1152}
+    shape = decoder_shape(config, 120, masked)
+    settings = {
+        "compression_ratio": None if method == "dense" else _COUNTED_RATIO,
+        "placement": "block" if method == "tome" else None,
+    }
+    chosen = choose_method(method, settings, "", "", shape)
+    return count_flops(shape, chosen.costs, 1).mean.linear / 1e9

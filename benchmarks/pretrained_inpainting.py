@@ -1,4 +1,4 @@
-"""How the embedded inpainting pipeline was trained: `python benchmarks/pretrained_inpainting.py DIR`.
+"""The embedded inpainting pipeline's training: `python benchmarks/pretrained_inpainting.py DIR`.
 
 DIR is the directory of `make pretrain-inpainting`, whose models have to be the embedded ones; the
 record is `results/pretraining-inpainting.json`. What they paint is measured by `inpainting.py`, row

@@ -189,9 +189,15 @@ def inpainting_area_table() -> str:
     return _table(inpainting_tables.area_header(), inpainting_tables.area_rows())
 
 
+def inpainting_paper_table() -> str:
+    """The paper's own figures, and what is counted here."""
+    return _table(inpainting_tables.PAPER_HEADER, inpainting_tables.paper_rows())
+
+
 TABLES = {
     "inpainting": inpainting_table,
     "inpainting area": inpainting_area_table,
+    "inpainting paper": inpainting_paper_table,
     "pretraining": pretraining_table,
     "quality": quality_table,
     "lora": lora_table,

@@ -13,6 +13,7 @@ import pytest
 import torch
 from inpainting_edits import likeness, photograph_edits
 from inpainting_pictures import write_scenes_and_photographs
+from inpainting_tables import PAPER, counted_flops
 from PIL import Image
 
 import diffcr
@@ -126,3 +127,16 @@ def test_records_come_from_a_commit() -> None:
         assert record.commit is not None and not record.dirty, path
         assert record.results["quality"]["untouched_pixels_equal"], path
         assert record.results["photographs"]["untouched_pixels_equal"], path
+
+
+def test_the_papers_inpainting_costs_what_it_says() -> None:
+    """Joining context and the patches of the whole picture come on top here."""
+    ours = {
+        masked: counted_flops("dense", masked) - paper
+        for masked, paper in zip((1024, 256), PAPER["Lazy Diffusion"][2], strict=True)
+    }
+    shares = {"ToMe": 0.0002, "MoD": 0.009, "model pruning": 0.021, "AT-EDM": 0.02}
+    for name, share in shares.items():
+        *_, flops, _, method = PAPER[name]
+        for masked, paper in zip((1024, 256), flops, strict=True):
+            assert abs(counted_flops(method, masked) - ours[masked] - paper) < share * paper, name
