@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from PIL import Image
 
 from diffcr.errors import DiffCRError
+from diffcr.scenes import ScenesDataset
 from diffcr.training.data import ImageFolder, encode_dataset
+from diffcr.training.reading import read_batches
 from tests.pipelines import tiny_pixart_pipeline
 
 
@@ -93,6 +97,33 @@ def test_encoded_data_is_found_again_with_another_number_of_threads(
     finally:
         torch.set_num_threads(threads)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("diffcr.training.reading._WORTH_PROCESSES", 1)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_processes_read_what_one_reads_in_its_order() -> None:
+    scenes = ScenesDataset("test", size=11)
+    batches = list(read_batches(scenes, 4))
+    assert [len(batch) for batch in batches] == [4, 4, 3]
+    for index, item in enumerate(chain(*batches)):
+        assert item.caption == scenes[index].caption
+        assert item.image.tobytes() == scenes[index].image.tobytes()
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_an_error_of_a_process_keeps_its_one_line(folder: Path) -> None:
+    (folder / "1.png").write_bytes(b"not a picture")
+    with pytest.raises(DiffCRError, match=r"1\.png is not a readable picture") as raised:
+        list(read_batches(ImageFolder(folder, 32), 2))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_picture_replaced_under_its_name_is_encoded_anew(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,27 +18,10 @@ from tqdm.auto import tqdm
 from diffcr.errors import DiffCRError
 from diffcr.files import read_tensors, replacing_file
 from diffcr.scenes import ScenesDataset
+from diffcr.training.reading import CaptionedImages, read_batches
 from diffcr.training.recipe_sections import DataRecipe
 
 _SAMPLES = 256
-
-
-class CaptionedImage(Protocol):
-    """A picture, RGB, and its caption."""
-
-    @property
-    def image(self) -> Image.Image: ...
-
-    @property
-    def caption(self) -> str: ...
-
-
-class CaptionedImages(Protocol):
-    """A data set; its `repr` identifies its contents."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> CaptionedImage: ...
 
 
 @dataclass(frozen=True)
@@ -187,14 +170,11 @@ def encode_dataset(
         return EncodedDataset(**read_tensors(path))
     captions = {"": 0}
     caption_of, latents = [], []
-    batch: list[Image.Image] = []
-    for index in tqdm(range(len(dataset)), desc="encoding pictures", mininterval=1):
-        item = dataset[index]
-        caption_of.append(captions.setdefault(item.caption, len(captions)))
-        batch.append(item.image)
-        if len(batch) == batch_size or index == len(dataset) - 1:
-            latents.append(encode_images(pipe, batch).float().cpu())
-            batch = []
+    with tqdm(total=len(dataset), desc="encoding pictures", mininterval=1) as progress:
+        for items in read_batches(dataset, batch_size):
+            caption_of += [captions.setdefault(item.caption, len(captions)) for item in items]
+            latents.append(encode_images(pipe, [item.image for item in items]).float().cpu())
+            progress.update(len(items))
     embeds, masks = _encode_captions(pipe, list(captions), max_sequence_length, batch_size)
     encoded = EncodedDataset(torch.cat(latents), embeds, masks, torch.tensor(caption_of))
     with replacing_file(path) as temporary:

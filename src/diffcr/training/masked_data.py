@@ -18,7 +18,8 @@ from diffcr.files import read_tensors, replacing_file
 from diffcr.inpainting.edits import GREY
 from diffcr.inpainting.masks import mask_coverage, masked_tokens
 from diffcr.inpainting.random_masks import draw_mask, grow_region
-from diffcr.training.data import CaptionedImages, EncodedDataset, encode_dataset, encode_images
+from diffcr.training.data import EncodedDataset, encode_dataset, encode_images
+from diffcr.training.reading import CaptionedImages
 
 _KEYED = 8
 
