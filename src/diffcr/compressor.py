@@ -81,7 +81,7 @@ class Compressor(Attached["RoutedConfig", StepContext]):
             self.register_buffer("ratios", ratios)
         self.settled = False
         self.gradient_scales: tuple[float, ...] | None = None
-        # Compiled, where they are.
+        # None where nothing is compiled. Between kernels the second is called, elsewhere the first.
         self.run_branch: Callable[..., Tensor] | None = None
         self.run_block: Callable[..., Tensor] | None = None
         self._given_region: int | None = None

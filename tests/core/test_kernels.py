@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from diffcr.attachment import attach
 from diffcr.compilation import compile as compile_model
 from diffcr.config import DiffCRConfig
-from diffcr.core.gpu import kernels_for
+from diffcr.core.gpu import _kernels_on, kernels_for
 from diffcr.core.select import (
     gather_tokens,
     rank_tokens,
@@ -22,6 +22,7 @@ from diffcr.core.select import (
     scale_update,
     scattered_positions,
 )
+from diffcr.errors import DiffCRWarning
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 
 _ON_A_GPU = torch.cuda.is_available()
@@ -161,3 +162,17 @@ def test_kernels_are_for_inference_on_a_gpu() -> None:
         assert (kernels_for(hidden_states) is not None) == _ON_A_GPU
         assert kernels_for(hidden_states.double()) is None
         assert kernels_for(hidden_states.cpu()) is None
+
+
+def test_where_kernels_fail_one_warning_says_why(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = _kernels_on.__wrapped__
+    assert find(torch.device(_DEVICE)) is kernels
+
+    def fail(*args: object) -> None:
+        raise AssertionError("libcuda.so cannot be found")
+
+    monkeypatch.setattr(kernels, "rank", fail)
+    with pytest.warns(DiffCRWarning, match="more and slower operations: libcuda.so cannot be"):
+        assert find(torch.device(_DEVICE)) is None

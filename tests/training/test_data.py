@@ -110,8 +110,9 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_processes")
 def test_processes_read_what_one_reads_in_its_order() -> None:
-    scenes = ScenesDataset("test", size=11)
+    scenes, state = ScenesDataset("test", size=11), torch.get_rng_state()
     batches = list(read_batches(scenes, 4))
+    assert torch.equal(torch.get_rng_state(), state)
     assert [len(batch) for batch in batches] == [4, 4, 3]
     for index, item in enumerate(chain(*batches)):
         assert item.caption == scenes[index].caption

@@ -99,7 +99,8 @@ def _put_back(
 
 
 def score(hidden_states: Tensor, router: Tensor) -> Tensor:
-    """`router_logits` of contiguous hidden states [B, N, D] in at most float32; [B, N] float32."""
+    """`router_logits` of hidden states [B, N, D], contiguous and at most float32, and a router [D]:
+    [B, N] float32."""
     batch, tokens, width = hidden_states.shape
     logits = hidden_states.new_empty((batch, tokens), dtype=torch.float32)
     rows = batch * tokens
@@ -111,7 +112,8 @@ def score(hidden_states: Tensor, router: Tensor) -> Tensor:
 
 
 def rank(logits: Tensor, scattered: Tensor) -> tuple[Tensor, Tensor]:
-    """`rank_tokens`, [B, N] int64, and every token's place in that ranking, [B, N] int32."""
+    """`rank_tokens` of logits [B, N] float32 and `scattered_positions` [N]: [B, N] int64, and every
+    token's place in that ranking, [B, N] int32."""
     batch, tokens = logits.shape
     places = torch.empty_like(logits, dtype=torch.int32)
     if tokens > MAX_TOKENS:
@@ -135,7 +137,8 @@ def rank(logits: Tensor, scattered: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gather(hidden_states: Tensor, ranking: Tensor, kept: int) -> Tensor:
-    """The first `kept` tokens of a ranking, [B, K, D]."""
+    """The first `kept` tokens of a ranking [B, N]: [B, K, D] of hidden states [B, N, D], contiguous
+    both."""
     batch, tokens, width = hidden_states.shape
     selected = hidden_states.new_empty((batch, kept, width))
     with torch.cuda.device_of(selected):
@@ -148,7 +151,18 @@ def gather(hidden_states: Tensor, ranking: Tensor, kept: int) -> Tensor:
 def put_back(
     hidden_states: Tensor, updated: Tensor, logits: Tensor, places: Tensor, gate: str
 ) -> Tensor:
-    """`scale_update` of the kept tokens, and `put_back`; [B, N, D] in the dtype of `updated`."""
+    """`scale_update` of the kept tokens, and `put_back`.
+
+    Args:
+        hidden_states: [B, N, D] before the block, contiguous.
+        updated: [B, K, D] after it.
+        logits: [B, N] float32.
+        places: Of every token in the ranking, [B, N] int32.
+        gate: Its name; "sigmoid-mlp" has scaled within the block.
+
+    Returns:
+        [B, N, D] in the dtype of `updated`.
+    """
     batch, tokens, width = hidden_states.shape
     output = torch.empty_like(hidden_states, dtype=updated.dtype)
     with torch.cuda.device_of(output):

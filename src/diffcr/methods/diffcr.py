@@ -128,8 +128,8 @@ def run_branch(
     bin_index: int,
     gate: str,
 ) -> Tensor:
-    """A block on the tokens that it keeps at one bin. The unit that is compiled, but where kernels
-    do what is around the block.
+    """A block on the tokens that it keeps at one bin. This is the unit that is compiled; between
+    kernels `run_block` is.
 
     Args:
         block: The host's block.

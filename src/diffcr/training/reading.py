@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from diffcr.errors import DiffCRError
 
 # With fewer pictures, starting processes takes longer than they save.
 _WORTH_PROCESSES = 500
+# Each holds two batches of pictures.
+_MOST_PROCESSES = 8
 
 
 class CaptionedImage(Protocol):
@@ -51,17 +54,33 @@ class _Reported:
 
 
 def read_batches(dataset: CaptionedImages, batch_size: int) -> Iterator[list[CaptionedImage]]:
-    """All items in order. Many of them are read by as many processes as torch has threads, if that
-    is more than one.
+    """All items in order; many of them are read by forked processes, where torch has threads.
 
     Raises:
         DiffCRError: As an item raises it.
     """
-    threads = torch.get_num_threads()
-    workers = threads if threads > 1 and len(dataset) >= _WORTH_PROCESSES else 0
+    workers = _workers() if len(dataset) >= _WORTH_PROCESSES else 0
     items: Any = _Reported(dataset)
-    for batch in DataLoader(items, batch_size, num_workers=workers, collate_fn=list):
+    loader = DataLoader(
+        items,
+        batch_size,
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,
+        collate_fn=list,
+        # The loader draws a seed: from torch's own state it would change what a caller draws next.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
         for item in batch:
             if isinstance(item, DiffCRError):
                 raise item
         yield batch
+
+
+def _workers() -> int:
+    # Other start methods import the caller's script again; a daemon may have no children.
+    forks = multiprocessing.get_start_method() == "fork"
+    threads = torch.get_num_threads()
+    if not forks or multiprocessing.current_process().daemon or threads == 1:
+        return 0
+    return min(threads, _MOST_PROCESSES)
