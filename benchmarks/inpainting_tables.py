@@ -30,6 +30,7 @@ TITLES = {
 QUALITY_HEADER = (
     "inpainting",
     "seeds",
+    "tokens skipped, %",
     "caption accuracy, %",
     "judge's Frechet distance",
     "PSNR under the mask, dB",
@@ -53,7 +54,9 @@ def _quality(records: list[Record]) -> list[str]:
     def over_seeds(section: str, value: str) -> Seeds:
         return Seeds(tuple(record.results[section][value] for record in records))
 
+    routed = all("compression" in record.results for record in records)
     return [
+        over_seeds("compression", "realised_mean").text(".1f", 100) if routed else "-",
         over_seeds("quality", "caption_accuracy").text(".1f", 100),
         over_seeds("quality", "judge_frechet_distance").text(".0f"),
         over_seeds("quality", "psnr_under_mask").text(".1f"),
