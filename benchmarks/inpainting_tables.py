@@ -67,7 +67,7 @@ def _quality(records: list[Record]) -> list[str]:
 
 def area_header() -> list[str]:
     """Masked shares that were measured."""
-    return ["whole run against RegenerateImage's time", *_areas()]
+    return ["whole run's time (a step's total FLOPs) against RegenerateImage's", *_areas()]
 
 
 def _areas() -> dict[str, dict[str, dict[str, float]]]:
@@ -76,13 +76,19 @@ def _areas() -> dict[str, dict[str, dict[str, float]]]:
 
 
 def area_rows() -> list[list[str]]:
-    """Time of a whole run by masked share."""
-    ratios = [found["ratio_to_dense"] for found in _areas().values()]
+    """Time of a whole run and operations of a step by masked share."""
+    areas = list(_areas().values())
     return [
-        [title, *(f"{found[name]:.2f}" for found in ratios)]
+        [title, *(_cost(found, name) for found in areas)]
         for name, title in TITLES.items()
-        if ratios and name in ratios[0]
+        if areas and name in areas[0]["ratio_to_dense"]
     ]
+
+
+def _cost(found: dict[str, dict[str, float]], name: str) -> str:
+    flops = found["decoder_flops"]
+    share = flops[name] / flops["regenerate-image"]
+    return f"{found['ratio_to_dense'][name]:.2f} ({share:.2f})"
 
 
 @dataclass(frozen=True)
