@@ -42,10 +42,9 @@ _STAGES = (128, 256, 512, 512)
 
 def assemble() -> LazyInpaintPipeline:
     """The pipeline, with random weights."""
-    small = load_default_pipeline("cpu")
+    small, encoder = load_default_pipeline("cpu"), ContextEncoder().eval()
     decoder = LazyTransformer2DModel.from_text_to_image(
-        open_subject("pixart-alpha-xl", _PIXELS).transformer.cpu(),
-        ContextEncoder().context_channels,
+        open_subject("pixart-alpha-xl", _PIXELS).transformer.cpu(), encoder.context_channels
     )
     text = T5Config(
         vocab_size=small.text_encoder.config.vocab_size,
