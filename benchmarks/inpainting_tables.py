@@ -91,6 +91,27 @@ def _cost(found: dict[str, dict[str, float]], name: str) -> str:
     return f"{found['ratio_to_dense'][name]:.2f} ({share:.2f})"
 
 
+def run_header() -> list[str]:
+    """Parts of a whole run at XL/2's sizes."""
+    return [f"seconds of a run of {_whole_run().configuration['steps']} steps", *_parts(), "all"]
+
+
+def run_rows() -> list[list[str]]:
+    """Seconds of every part of a whole run at XL/2's sizes."""
+    return [
+        [name, *(f"{found[part]:.1f}" for part in _parts()), f"{sum(found.values()):.1f}"]
+        for name, found in _whole_run().results["seconds"].items()
+    ]
+
+
+def _whole_run() -> Record:
+    return read_record(RESULTS / "inpainting-run-xl-1024.json")
+
+
+def _parts() -> list[str]:
+    return list(_whole_run().results["seconds"]["uncompressed"])
+
+
 @dataclass(frozen=True)
 class PaperRow:
     """A row of the paper's table of inpainting (You et al., CVPR 2025), masks of 512 x 512 and

@@ -189,6 +189,11 @@ def inpainting_area_table() -> str:
     return _table(inpainting_tables.area_header(), inpainting_tables.area_rows())
 
 
+def inpainting_run_table() -> str:
+    """Where the time of a whole run at XL/2's sizes goes."""
+    return _table(inpainting_tables.run_header(), inpainting_tables.run_rows())
+
+
 def inpainting_paper_table() -> str:
     """The paper's own figures, and what is counted here."""
     return _table(inpainting_tables.PAPER_HEADER, inpainting_tables.paper_rows())
@@ -197,6 +202,7 @@ def inpainting_paper_table() -> str:
 TABLES = {
     "inpainting": inpainting_table,
     "inpainting area": inpainting_area_table,
+    "inpainting run": inpainting_run_table,
     "inpainting paper": inpainting_paper_table,
     "pretraining": pretraining_table,
     "quality": quality_table,
