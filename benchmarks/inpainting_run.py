@@ -74,10 +74,10 @@ def watching(pipe: LazyInpaintPipeline) -> Iterator[dict[str, float]]:
     """Seconds that the parts of a run take while the context lasts."""
     seconds: dict[str, float] = defaultdict(float)
 
-    def timed(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             start = perf_counter()
-            result = call(*args, **kwargs)
+            result = function(*args, **kwargs)
             seconds[part] += perf_counter() - start
             return result
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from speed import CONTEXT_CHANNELS
+
 from diffcr.cli.inputs import choose_method
 from diffcr.evaluation.comparison import Seeds
 from diffcr.evaluation.flop_count import count_flops
 from diffcr.evaluation.records import Record, read_record
+from diffcr.evaluation.subject import PAPERS_TEXT_TOKENS
 from diffcr.families.lazy import decoder_shape
 from diffcr.families.published import transformer_config
 
@@ -179,8 +182,8 @@ def _counted(method: str) -> str:
 
 def counted_flops(method: str, masked: int) -> float:
     """G of the linear layers of XL/2's decoder under a method at 30 %, `masked` tokens of 4096."""
-    config = {**transformer_config("pixart-alpha-xl", 1024), "context_channels": 1152}
-    shape = decoder_shape(config, 120, masked)
+    config = {**transformer_config("pixart-alpha-xl", 1024), "context_channels": CONTEXT_CHANNELS}
+    shape = decoder_shape(config, PAPERS_TEXT_TOKENS, masked)
     settings = {
         "compression_ratio": None if method == "dense" else _COUNTED_RATIO,
         "placement": "block" if method == "tome" else None,

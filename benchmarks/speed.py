@@ -51,7 +51,7 @@ def measure_forward(pairs: int) -> None:
 
 def measure_inpainting(pairs: int) -> None:
     subject = open_subject("pixart-alpha-xl", 1024)
-    decoder = LazyTransformer2DModel.from_text_to_image(subject.transformer, _CONTEXT_CHANNELS)
+    decoder = LazyTransformer2DModel.from_text_to_image(subject.transformer, CONTEXT_CHANNELS)
     # An image of 64 x 64 tokens, a mask of a quarter of its side.
     grid = torch.arange(64 * 64).view(64, 64)
     indices = grid[24:40, 24:40].reshape(1, -1)
@@ -68,13 +68,13 @@ def measure_inpainting(pairs: int) -> None:
     write_speed("inpainting-pixart-alpha-xl-1024", samples, pairs, {"30_percent_to_0": compressed})
 
 
-_CONTEXT_CHANNELS = 1152
+CONTEXT_CHANNELS = 1152
 
 
 def _forward(model: Any, size: tuple[Any, ...], indices: Tensor) -> Callable[[], None]:
     arguments = forward_inputs(model, *size)[500]
     if isinstance(model, LazyTransformer2DModel):
-        context = torch.randn(1, indices.shape[1], _CONTEXT_CHANNELS)
+        context = torch.randn(1, indices.shape[1], CONTEXT_CHANNELS)
         arguments |= {"token_indices": indices, "context": context}
 
     def run() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffcr.core.select import rank_tokens
 
-# Ranking compares all pairs: beyond, torch's sort is as fast.
-MAX_TOKENS = 4096
+# Ranking compares all pairs, which are the square of the tokens: torch sorts more of them.
+_MAX_TOKENS = 4096
 _ROWS = 4
 _RANKED = 16
 _COMPARED = 1024
@@ -116,7 +116,7 @@ def rank(logits: Tensor, scattered: Tensor) -> tuple[Tensor, Tensor]:
     token's place in that ranking, [B, N] int32."""
     batch, tokens = logits.shape
     places = torch.empty_like(logits, dtype=torch.int32)
-    if tokens > MAX_TOKENS:
+    if tokens > _MAX_TOKENS:
         ranking = rank_tokens(logits, scattered)
         order = torch.arange(tokens, dtype=torch.int32, device=logits.device)
         return ranking, places.scatter_(1, ranking, order.expand(batch, -1))
