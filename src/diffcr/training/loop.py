@@ -26,6 +26,7 @@ from diffcr.training.masked_data import MaskedDataset
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor, make_optimizers
 from diffcr.training.ratio_schedule import (
+    averaged_mean_ratio,
     next_ratio_loss_weight,
     ratio_gradient_scales,
     settle,
@@ -255,7 +256,8 @@ class _Trainer:
                 step,
                 self.recipe.steps,
             )
-            passed = max(passed, int(mean / self.recipe.by_product_step + 1e-6))
+            saved = averaged_mean_ratio(self.compressor, self.average)
+            passed = max(passed, int(saved / self.recipe.by_product_step + 1e-6))
             self.progress = replace(self.progress, ratio_loss_weight=weight)
         if not self.accelerator.is_main_process:
             self.progress = replace(self.progress, by_products=passed)

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 import torch
 
 from diffcr.compressor import Compressor
-from diffcr.core.ratios import region_timesteps
+from diffcr.core.ratios import bounded, region_timesteps
 from diffcr.training.average import WeightAverage
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.recipe_sections import RatioLossRecipe
+
+
+_RATIOS = "diffcr.ratios"
 
 
 def next_ratio_loss_weight(
@@ -46,6 +49,12 @@ def share_gradient(ratios: torch.Tensor) -> None:
         ratios.grad.copy_(ratios.grad.mean(1, keepdim=True).expand_as(ratios.grad))
 
 
+def averaged_mean_ratio(compressor: Compressor, average: WeightAverage) -> float:
+    """Mean of the averaged ratios, which are what a run saves; of the ratios where none are."""
+    averaged = average.values.get(_RATIOS, compressor.ratios.detach())
+    return float(bounded(averaged, compressor.config.max_compression_ratio).mean())
+
+
 def settle(
     compressor: Compressor, average: WeightAverage, optimizers: Iterable[torch.optim.Optimizer]
 ) -> None:
@@ -58,7 +67,7 @@ def settle(
     """
     compressor.settle_ratios()
     ratios = compressor.ratios
-    if (averaged := average.values.get("diffcr.ratios")) is not None:
+    if (averaged := average.values.get(_RATIOS)) is not None:
         averaged.copy_(ratios.detach())
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -49,7 +49,8 @@ class TrainingRecipe:
         seed: Of every draw.
         checkpoint_every: Steps between resumable checkpoints.
         log_every: Steps between lines of the history.
-        by_product_step: A checkpoint is kept whenever the mean ratio passes a multiple of it.
+        by_product_step: A checkpoint is kept whenever the mean of its own ratios, averaged as its
+            weights are, passes a multiple of it.
         tracker: "tensorboard" writes the history's values there too.
         inpainting: Training of a `LazyInpaintPipeline`; None for a text-to-image pipeline.
     """
