@@ -5,6 +5,8 @@ once per seed, into `runs/experiments/NAME-seed-S/`, and measured, into
 `benchmarks/results/experiments/NAME-seed-S.json` with a sheet of its first images beside it. What
 is there already, of the same recipe, is not done again; what was interrupted goes on.
 
+A row that goes on from a checkpoint of another row's run comes after it.
+
 With --eager nothing is compiled: on a GPU these small models take less time to train than to
 compile. With --jobs N so many rows run at a time, each in a process of its own, whose output is in
 `runs/experiments/logs/`; their seconds are then no measure of speed.
@@ -13,6 +15,7 @@ compile. With --jobs N so many rows run at a time, each in a process of its own,
 from __future__ import annotations
 
 import argparse
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,11 +50,15 @@ EXPERIMENTS = ROOT / "benchmarks" / "experiments"
 RUNS = ROOT / "runs" / "experiments"
 
 
+Row = tuple[str, int]
+
+
 def experiment_recipe(name: str, seed: int) -> TrainingRecipe:
     """The recipe of one run."""
     shipped = load_recipe(find_recipe("scenes-diffcr-lt")).to_json_dict()
     changes = read_json(EXPERIMENTS / f"{name}.json")
     values = {**changed(shipped, changes), "name": f"{name}-seed-{seed}", "seed": seed}
+    values["checkpoint"] = values["checkpoint"].format(seed=seed)
     return recipe_from_dict(values, f"{name}.json")
 
 
@@ -62,6 +69,23 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         merges = isinstance(value, dict) and "method" not in value
         result[key] = changed(values[key], value) if merges else value
     return result
+
+
+def starting_row(name: str, seed: int) -> Row | None:
+    """The row whose run holds the checkpoint that a row goes on from."""
+    checkpoint = Path(experiment_recipe(name, seed).checkpoint)
+    if not checkpoint.parts:
+        return None
+    run = checkpoint.relative_to(RUNS.relative_to(ROOT)).parts[0]
+    return run.rpartition("-seed-")[0], seed
+
+
+def in_waves(rows: list[Row]) -> list[list[Row]]:
+    """Rows to run, with those before that others of them go on from and whose runs are not here."""
+    starts = [start for row in rows if (start := starting_row(*row))]
+    missing = [s for s in starts if s not in rows and not (RUNS / "{}-seed-{}".format(*s)).exists()]
+    first = [*dict.fromkeys(missing), *(row for row in rows if starting_row(*row) is None)]
+    return [first, [row for row in rows if row not in first]]
 
 
 def is_current(recipe: TrainingRecipe) -> bool:
@@ -131,7 +155,7 @@ def measure(run: Path, recipe: TrainingRecipe) -> None:
 def _measure_by_products(run: Path, data: EncodedDataset) -> list[dict[str, Any]]:
     """Held-out loss against ratio of the checkpoints on the way, from one run."""
     rows = []
-    for directory in sorted((run / "by-products").iterdir()):
+    for directory in sorted((run / "by-products").glob("ratio-*")):
         pipe = load_result(directory)
         row: dict[str, Any] = {"compression": compression_section(get_compressor(pipe))}
         measure_held_out(pipe, data, row)
@@ -158,21 +182,25 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
     rows = [(name, seed) for seed in arguments.seeds for name in arguments.names]
-    rows = [row for row in rows if not is_current(experiment_recipe(*row))]
-    if arguments.jobs > 1 and rows:
+    waves = in_waves([row for row in rows if not is_current(experiment_recipe(*row))])
+    if arguments.jobs == 1:
+        for name, seed in itertools.chain(*waves):
+            recipe = experiment_recipe(name, seed)
+            run = train(replace(recipe, compile=recipe.compile and not arguments.eager))
+            if not arguments.train_only:
+                measure(run, recipe)
+        return
+    if any(waves):
         encode_data()
-        flags = ["--train-only"] * arguments.train_only + ["--eager"] * arguments.eager
+    flags = ["--train-only"] * arguments.train_only + ["--eager"] * arguments.eager
+    failed: dict[str, Path] = {}
+    for wave in waves:
         commands = {
             f"{name}-seed-{seed}": [__file__, name, "--seeds", str(seed), *flags]
-            for name, seed in rows
+            for name, seed in wave
         }
-        say_what_failed(run_side_by_side(commands, arguments.jobs, RUNS / "logs"))
-        return
-    for name, seed in rows:
-        recipe = experiment_recipe(name, seed)
-        run = train(replace(recipe, compile=recipe.compile and not arguments.eager))
-        if not arguments.train_only:
-            measure(run, recipe)
+        failed |= run_side_by_side(commands, arguments.jobs, RUNS / "logs")
+    say_what_failed(failed)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import experiments
 import pytest
-from experiments import EXPERIMENTS, experiment_recipe, is_current
+from experiments import EXPERIMENTS, experiment_recipe, in_waves, is_current
 from measuring import RECORDS, SETTINGS
 from untrained import ROWS, row_configuration
 
@@ -22,6 +24,22 @@ def test_a_trained_row_is_the_shipped_recipe_but_for_what_it_says(name: str) -> 
     differing = {key for key in ours if ours[key] != theirs[key]} - {"name"}
     assert differing <= set(changes)
     assert ("lora" in name) == (recipe.finetune == "lora")
+
+
+def test_a_row_comes_after_the_one_that_it_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs" / "experiments")
+    monkeypatch.setattr(experiments, "ROOT", tmp_path)
+    start, finished, other = (
+        ("diffcr-lt-50-gradual", 7),
+        ("diffcr-lt-20-finished", 7),
+        ("mod-20", 7),
+    )
+    assert in_waves([finished, other, start]) == [[other, start], [finished]]
+    assert in_waves([finished, other]) == [[start, other], [finished]]
+    (tmp_path / "runs" / "experiments" / "diffcr-lt-50-gradual-seed-7").mkdir(parents=True)
+    assert in_waves([finished, other]) == [[other], [finished]]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ROWS.glob("*.json")))

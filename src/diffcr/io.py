@@ -40,6 +40,7 @@ STATE_FILE = "diffcr.safetensors"
 WEIGHTS_FILE = "transformer.safetensors"
 ADAPTER_DIRECTORY = "adapter"
 _FORMAT = 1
+_READ_BY_TRAINING = ("target_compression_ratio", "branching", "mixing_probability")
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,43 @@ def load(
     transformer = find_transformer(pipe_or_transformer)
     family_of(transformer)
     checkpoint = read_checkpoint(resolve_checkpoint(directory_or_hub_id, revision))
+    return _put(transformer, checkpoint, checkpoint.config)
+
+
+def load_to_train(
+    pipe_or_transformer: Any, directory_or_hub_id: str | Path, config: AttachedConfig
+) -> Attached[Any, Any]:
+    """As `load`, with a configuration that may differ in what training alone reads: the target
+    and the branching of `DiffCRConfig`.
+
+    Raises:
+        DiffCRError: As `load`, and the checkpoint is of another method or other settings.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    checkpoint = read_checkpoint(resolve_checkpoint(directory_or_hub_id))
+    stored, wanted = map(_model_settings, (checkpoint.config, config))
+    for name in sorted({*stored, *wanted}):
+        if stored.get(name) != wanted.get(name):
+            raise DiffCRError(
+                f"{checkpoint.directory} has {name} {stored.get(name)!r}, the configuration "
+                f"{wanted.get(name)!r}: give the checkpoint's"
+            )
+    return _put(transformer, checkpoint, config)
+
+
+def _model_settings(config: AttachedConfig) -> dict[str, Any]:
+    """What a configuration says of the model itself."""
+    settings = config_to_json_dict(config)
+    return {name: settings[name] for name in settings if name not in _READ_BY_TRAINING}
+
+
+def _put(
+    transformer: nn.Module, checkpoint: Checkpoint, config: AttachedConfig
+) -> Attached[Any, Any]:
     attached = is_attached(transformer)
     base = get_attached(transformer).base if attached else HostWeights.of(transformer)
     _check_base(transformer, base, checkpoint)
-    loaded = attach(transformer, checkpoint.config)
+    loaded = attach(transformer, config)
     try:
         _check_shapes(transformer, loaded, checkpoint)
         lora.replace_lora(transformer, checkpoint.adapter)

@@ -75,6 +75,13 @@ def inject_lora(transformer: nn.Module, config: Any) -> None:
             parameter.requires_grad_(True)
 
 
+def require_lora_gradients(transformer: nn.Module) -> None:
+    """Let gradients reach DiffCR's adapter."""
+    for name, parameter in transformer.named_parameters():
+        if ".lora_" in name and f".{ADAPTER}." in name:
+            parameter.requires_grad_(True)
+
+
 def has_lora(transformer: nn.Module) -> bool:
     """Whether the transformer holds DiffCR's adapter."""
     return ADAPTER in getattr(transformer, "peft_config", {})

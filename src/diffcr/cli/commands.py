@@ -36,6 +36,9 @@ app = typer.Typer(
 def train(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped recipe.")],
     model: Model = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="DiffCR checkpoint to go on from, directory or Hub id.")
+    ] = "",
     data: Annotated[str, typer.Option(help="'scenes' or a folder with metadata.jsonl.")] = "",
     output: Annotated[Path | None, typer.Option(help="Directory of the run.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=1)] = None,
@@ -47,7 +50,7 @@ def train(
     from diffcr.training.recipe_file import find_recipe, load_recipe
 
     chosen: TrainingRecipe = load_recipe(find_recipe(recipe)).with_changes(
-        steps=steps, model=model or None
+        steps=steps, model=model or None, checkpoint=checkpoint or None
     )
     if data:
         chosen = chosen.with_changes(data=replace(chosen.data, source=data, size=None))

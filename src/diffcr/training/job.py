@@ -16,6 +16,7 @@ from diffcr.training.data import EncodedDataset, encode_dataset, open_dataset
 from diffcr.training.loop import TrainingResult, train
 from diffcr.training.masked_data import MaskedDataset, encode_masked
 from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.run import check_start
 
 
 def run_recipe(
@@ -37,6 +38,7 @@ def run_recipe(
     on_gpu = torch.cuda.is_available()
     if recipe.mixed_precision == "fp16" and not on_gpu:
         raise DiffCRError("mixed_precision is 'fp16', which needs a GPU: give 'bf16' or 'no'")
+    check_start(recipe)
     dataset = open_dataset(recipe.data)
     pipe = _open_pipeline(recipe)
     pipe.set_progress_bar_config(disable=True)

@@ -35,6 +35,7 @@ from diffcr.training.ratio_schedule import (
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
     attention_kernel,
+    check_start,
     checkpoint_gradients,
     make_accelerator,
     make_draws,
@@ -83,6 +84,7 @@ def train(
     Raises:
         DiffCRError: The recipe does not fit the model, the processes or the directory.
     """
+    check_start(recipe)
     task = make_task(recipe, pipe, dataset)
     schedule = NoiseSchedule.of(pipe.scheduler)
     return _Trainer(recipe, task, schedule, Path(output_directory), resume).run()
@@ -134,7 +136,9 @@ class _Trainer:
             )
         found = load_checkpoint(checkpoints, self.state)
         if found is None:
-            return Progress(ratio_loss_weight=self.recipe.ratio_loss.weight)
+            return Progress(
+                ratio_loss_weight=self.recipe.ratio_loss.weight, by_products=self._passed()
+            )
         if found.step > self.recipe.steps:
             raise DiffCRError(
                 f"{self.directory} holds a run of {found.step} steps, more than steps "
@@ -256,8 +260,7 @@ class _Trainer:
                 step,
                 self.recipe.steps,
             )
-            saved = averaged_mean_ratio(self.compressor, self.average)
-            passed = max(passed, int(saved / self.recipe.by_product_step + 1e-6))
+            passed = max(passed, self._passed())
             self.progress = replace(self.progress, ratio_loss_weight=weight)
         if not self.accelerator.is_main_process:
             self.progress = replace(self.progress, by_products=passed)
@@ -274,6 +277,13 @@ class _Trainer:
                 self.progress, scaler=scaler.state_dict() if scaler is not None else None
             )
             save_checkpoint(self.directory / "checkpoints", self.state, self.progress)
+
+    def _passed(self) -> int:
+        """Multiples of `by_product_step` in the mean ratio that a save would have."""
+        if self.compressor is None:
+            return 0
+        saved = averaged_mean_ratio(self.compressor, self.average)
+        return int(saved / self.recipe.by_product_step + 1e-6)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         line: dict[str, Any] = {"step": step, **values, "seconds": self.progress.seconds}

@@ -13,7 +13,6 @@ from diffcr.training.objective import NoiseSchedule
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.recipe_sections import RatioLossRecipe
 
-
 _RATIOS = "diffcr.ratios"
 
 

@@ -31,6 +31,8 @@ class TrainingRecipe:
         method: Configuration of DiffCR, of MoD, of structured pruning, or of the dense model.
         model: Pipeline directory or Hub id, the embedded default if empty; for inpainting a
             directory.
+        checkpoint: DiffCR checkpoint, directory or Hub id, to go on from: its ratios, routers, LoRA
+            and weights, put into `model`. Its method is the recipe's but for target and branching.
         finetune: "lora", "full" (all host weights) or "none" (routers and ratios alone).
         lora_rank: Rank of the LoRA.
         steps: Optimiser steps.
@@ -58,6 +60,7 @@ class TrainingRecipe:
     name: str
     method: TrainedConfig = field(default_factory=DiffCRConfig)
     model: str = ""
+    checkpoint: str = ""
     finetune: Literal["lora", "full", "none"] = "lora"
     lora_rank: int = 32
     steps: int = 1000
@@ -124,6 +127,11 @@ class TrainingRecipe:
                 "its own teacher: give 0"
             )
 
+        if self.checkpoint and self.is_dense:
+            raise DiffCRError(
+                f"checkpoint is {self.checkpoint!r} for the dense method, which has none: give the "
+                "method of the checkpoint"
+            )
         if self.inpainting is not None:
             self._check_inpainting(self.inpainting)
 

@@ -82,7 +82,8 @@ class RatioLossRecipe:
     The mean ratio is expected to rise linearly to the target within the first `ramp` of the
     steps. Every `raise_every` steps at which it lags by more than `tolerance`, lambda is multiplied
     with `growth`, up to `largest`. After `settle` of the steps the ratios are rounded to the bins
-    of inference and stay: the rest of the steps trains the model as it will be called.
+    of inference and stay: the rest of the steps trains the model as it will be called. 0 is for
+    runs that go on from a checkpoint, whose ratios are kept.
 
     Within the first `shared` of the steps all timestep regions of a layer have one ratio, as in
     DiffCR-L (Sec. 3.3), which every step moves; from then on each region has its own (Sec. 3.4).
@@ -109,7 +110,7 @@ class RatioLossRecipe:
             self.noise_emphasis >= 0, "ratio_loss.noise_emphasis", self.noise_emphasis, "0 or more"
         )
         require(0 <= self.shared <= 1, "ratio_loss.shared", self.shared, "a value in [0, 1]")
-        require(0 < self.settle <= 1, "ratio_loss.settle", self.settle, "a value in (0, 1]")
+        require(0 <= self.settle <= 1, "ratio_loss.settle", self.settle, "a value in [0, 1]")
         require(self.weight >= 0, "ratio_loss.weight", self.weight, "0 or more")
         require(self.growth >= 1, "ratio_loss.growth", self.growth, "1 or more")
         require(self.raise_every >= 1, "ratio_loss.raise_every", self.raise_every, "1 or more")

@@ -21,30 +21,68 @@ from diffcr.core.ratios import BINS
 from diffcr.errors import DiffCRError
 from diffcr.families import host_blocks_within, models_within
 from diffcr.files import replacing_directory
-from diffcr.io import save
-from diffcr.lora import add_lora, has_lora, save_lora
+from diffcr.io import load_to_train, resolve_checkpoint, save
+from diffcr.lora import add_lora, has_lora, lora_config, require_lora_gradients, save_lora
 from diffcr.training.draws import Draws
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.step_losses import Teacher
 from diffcr.training.task import Task
 
 
+def check_start(recipe: TrainingRecipe) -> None:
+    """What can be said of a recipe's checkpoint before anything long has begun.
+
+    Raises:
+        DiffCRError: There is none where one is needed, or it cannot be had.
+    """
+    if recipe.checkpoint:
+        resolve_checkpoint(recipe.checkpoint)
+    elif recipe.ratio_loss.settle == 0 and isinstance(recipe.method, DiffCRConfig):
+        raise DiffCRError(
+            "ratio_loss.settle is 0 without a checkpoint, so every ratio would stay at 0: "
+            "give the checkpoint to go on from"
+        )
+
+
 def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None:
-    """Attach the method and choose what is trained; None for a method without routers."""
+    """Attach the method, as a checkpoint has it if the recipe names one, and choose what is
+    trained; None for a method without routers."""
     if not isinstance(recipe.method, DenseConfig):
-        attach(transformer, recipe.method)
+        if not recipe.checkpoint:
+            attach(transformer, recipe.method)
+        elif is_attached(transformer):
+            raise DiffCRError("checkpoint is for the bare model, and a method is attached: detach")
+        else:
+            load_to_train(transformer, recipe.checkpoint, recipe.method)
     compressor = get_compressor(transformer) if recipe.is_routed else None
     trains_host = recipe.finetune == "full"
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(trains_host or name.startswith("diffcr."))
-    if recipe.finetune == "lora":
-        if has_lora(transformer):
-            raise DiffCRError("the model has a DiffCR LoRA already: start from the base model")
+    if has_lora(transformer):
+        _go_on_with_lora(transformer, recipe)
+    elif recipe.finetune == "lora":
         torch.manual_seed(recipe.seed)
         add_lora(transformer, recipe.lora_rank)
     if isinstance(recipe.method, DiffCRConfig):
         assert compressor is not None and compressor.ratios.requires_grad
     return compressor
+
+
+def _go_on_with_lora(transformer: nn.Module, recipe: TrainingRecipe) -> None:
+    if recipe.finetune == "full":
+        raise DiffCRError(
+            "finetune is 'full' and the model has a DiffCR LoRA: give 'lora', or 'none'"
+        )
+    if recipe.finetune == "none":
+        return
+    if not recipe.checkpoint:
+        raise DiffCRError("the model has a DiffCR LoRA already: start from the base model")
+    rank = lora_config(transformer).r
+    if rank != recipe.lora_rank:
+        raise DiffCRError(
+            f"lora_rank is {recipe.lora_rank}, that of {recipe.checkpoint} {rank}: give that"
+        )
+    require_lora_gradients(transformer)
 
 
 def checkpoint_gradients(model: nn.Module) -> None:
@@ -63,8 +101,8 @@ def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Te
     if recipe.distillation_weight == 0:
         return None
     dense = task.model
-    if recipe.finetune == "full":
-        # The weights move: a copy alone stays what the model was.
+    if recipe.finetune == "full" or recipe.checkpoint:
+        # The weights move, or a checkpoint's come: a copy alone stays what the model was.
         dense = copy.deepcopy(dense).requires_grad_(False).eval().to(device)
         for block in host_blocks_within(dense) if recipe.compile else ():
             block.compile(dynamic=False)
@@ -149,7 +187,8 @@ def attention_kernel(device: torch.device, mixed_precision: str) -> AbstractCont
 def save_result(task: Task, recipe: TrainingRecipe, directory: Path) -> None:
     """Write what was trained: a checkpoint for `diffcr.load`, or the dense models' weights."""
     if not recipe.is_dense:
-        save(task.trained, directory, weights=recipe.finetune == "full")
+        # A checkpoint's weights have to be saved where an adapter alone was trained on, too.
+        save(task.trained, directory, weights=True if recipe.finetune == "full" else None)
         return
     with replacing_directory(directory) as written:
         if recipe.finetune == "lora":
