@@ -110,6 +110,10 @@ def test_usage_errors(fails: _Fails) -> None:
     fails("frobnicate", saying="frobnicate")
     fails("train", saying="recipe")
     fails("generate", "x", "--dense", "--checkpoint", "y", saying="exclude each other")
+    fails("generate", "x", "--dense", "--method", "tome:0.3", saying="exclude each other")
+    fails("eval", "--checkpoint", "y", "--method", "tome:0.3", saying="exclude each other")
+    fails("eval", "--method", "mod:0.3", saying="makes no pictures without training")
+    fails("eval", "--method", "tome", saying="give a compression ratio")
     fails("generate", "x", "--model", "y", saying="--model needs --checkpoint")
 
 
@@ -149,6 +153,8 @@ def test_recipe_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _
     recipe.write_text("name: x\n")
     fails("train", recipe, "--data", tmp_path / "no", saying="is not a folder")
     fails("train", "scenes-diffcr-lt", "--data", tmp_path, saying="metadata.jsonl is missing")
+    fails("train", "scenes-finish", saying="give the checkpoint to go on from")
+    fails("train", "scenes-finish", "--checkpoint", tmp_path / "no", saying="is not a directory")
     recipe.write_text("name: x\nmixed_precision: fp16\n")
     fails("train", recipe, saying="needs a GPU")
     (tmp_path / "report.json").write_text("{}")
@@ -209,6 +215,16 @@ def test_generate_with_a_size_and_without_a_checkpoint(tmp_path: Path, fails: _F
     assert not (tmp_path / "images").exists()
     assert _call(*arguments, "--height", 64, "--width", 128) == 0
     assert Image.open(tmp_path / "images" / "image-0000.png").size == (128, 64)
+
+
+def test_generate_with_a_training_free_method(tmp_path: Path) -> None:
+    arguments = ("generate", "a star", "--steps", 1, "--output")
+    pictures = []
+    for options in (("--dense",), ("--method", "tome:0:block"), ("--method", "tome:0.5:block")):
+        directory = tmp_path / options[-1].replace(":", "-")
+        assert _call(*arguments, directory, *options) == 0
+        pictures.append((directory / "image-0000.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
 
 
 def test_models_lists_what_is_supported(capsys: pytest.CaptureFixture[str]) -> None:

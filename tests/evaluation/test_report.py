@@ -60,3 +60,10 @@ def test_a_record_without_results_still_has_a_page(tmp_path: Path) -> None:
     report = write_report(make_record("evaluation", {}, {}, seeds={}), tmp_path)
     assert report.figures == ()
     assert "How this was measured" in report.page.read_text()
+
+
+def test_the_page_names_the_method(tmp_path: Path) -> None:
+    method = {"method": "tome", "compression_ratio": 0.3, "placement": "block"}
+    record = make_record("evaluation", {"method": method}, {}, seeds={})
+    page = write_report(record, tmp_path).page.read_text()
+    assert "tome, compression_ratio 0.3, placement block" in page

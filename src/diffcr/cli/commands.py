@@ -17,7 +17,7 @@ from diffcr.cli.inputs import (
     open_pipeline,
     read_prompts,
 )
-from diffcr.cli.options import Checkpoint, Dense, Guidance, Model, Seed, Steps
+from diffcr.cli.options import Checkpoint, Dense, Guidance, Method, Model, Seed, Steps
 from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
@@ -73,6 +73,7 @@ def generate(
     model: Model = "",
     checkpoint: Checkpoint = "",
     dense: Dense = False,
+    method: Method = "",
     output: Annotated[Path, typer.Option(help="Directory of the images.")] = Path("images"),
     steps: Steps = 20,
     guidance_scale: Guidance = None,
@@ -88,7 +89,7 @@ def generate(
     present = [p for i in range(len(texts)) if (p := output / f"image-{i:04d}.png").exists()]
     if present and not force:
         raise DiffCRError(f"{present[0]} exists: give another --output, or --force to overwrite")
-    pipe = open_pipeline(model, checkpoint, dense)
+    pipe = open_pipeline(model, checkpoint, dense, method)
     check_size(pipe, height=height, width=width)
     from diffcr.evaluation.generate import generate_images, save_images
 
@@ -106,6 +107,7 @@ def evaluate(
     model: Model = "",
     checkpoint: Checkpoint = "",
     dense: Dense = False,
+    method: Method = "",
     output: Annotated[Path, typer.Option(help="Report directory.")] = Path("runs/eval"),
     captions: Annotated[int, typer.Option(help="Test captions of scenes.", min=1)] = 256,
     prompt_file: Annotated[
@@ -123,7 +125,7 @@ def evaluate(
 
     if (output / RECORD).exists() and not force:
         raise DiffCRError(f"{output} holds a report: give another --output, or --force")
-    pipe = open_pipeline(model, checkpoint, dense)
+    pipe = open_pipeline(model, checkpoint, dense, method)
     from diffcr.evaluation.generate import text_tokens
     from diffcr.evaluation.judge import load_judge
     from diffcr.evaluation.run import EvaluationOptions, Subjects

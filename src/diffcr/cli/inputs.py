@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
+    from diffcr.config import TrainingFreeConfig
     from diffcr.core.flops import LayerCost, TransformerShape
     from diffcr.evaluation.contenders import Contender
 
@@ -187,30 +188,56 @@ def _checkpoints_method(checkpoint: str, model: str, shape: TransformerShape) ->
     return ChosenMethod(config.method, routed_costs(shape, kept))
 
 
-def open_pipeline(model: str, checkpoint: str, dense: bool) -> Any:
-    """The pipeline with its DiffCR checkpoint, or the bare one.
+def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") -> Any:
+    """The pipeline with its DiffCR checkpoint, with a training-free method, or the bare one.
 
     The checkpoint is read before the pipeline, which takes longer.
 
+    Args:
+        model: What the user called the model; the embedded default if nothing.
+        checkpoint: Directory or Hub id, or nothing.
+        dense: Whether the bare one was asked for.
+        method: As `parse_contender` reads it, or nothing.
+
     Raises:
-        DiffCRError: The arguments exclude each other, or one of the two cannot be loaded.
+        DiffCRError: The arguments exclude each other, one of them cannot be loaded, or the method
+            has to be trained.
     """
-    if dense and checkpoint:
-        raise DiffCRError("--dense and --checkpoint exclude each other: give one of them")
-    if model and not dense and not checkpoint:
-        raise DiffCRError("--model needs --checkpoint with it, or --dense")
+    given = [("--dense", dense), ("--checkpoint", checkpoint), ("--method", method)]
+    named = [option for option, value in given if value]
+    if len(named) > 1:
+        raise DiffCRError(f"{named[0]} and {named[1]} exclude each other: give one of them")
+    if model and not named:
+        raise DiffCRError("--model needs --checkpoint or --method with it, or --dense")
+    from diffcr.attachment import attach
     from diffcr.io import load, read_checkpoint, resolve_checkpoint
     from diffcr.pipelines import load_pipeline
     from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 
+    config = _training_free(method) if method else None
     directory = None
-    if not dense:
+    if not named or checkpoint:
         directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
         read_checkpoint(directory)
     pipe = load_pipeline(model or default_pipeline_path())
     if directory is not None:
         load(pipe, directory)
+    elif config is not None:
+        attach(pipe, config)
     return pipe
+
+
+def _training_free(method: str) -> TrainingFreeConfig:
+    from diffcr.config import ATEDMConfig, ToMeConfig
+    from diffcr.evaluation.contenders import parse_contender
+
+    config = parse_contender(method).config
+    if not isinstance(config, ToMeConfig | ATEDMConfig):
+        raise DiffCRError(
+            f"--method {method} makes no pictures without training: give --checkpoint of a run, "
+            "or tome or at-edm with a ratio"
+        )
+    return config
 
 
 def open_bare_beside(pipe: Any, model: str) -> Any | None:

@@ -13,6 +13,10 @@ Checkpoint = Annotated[
     str, typer.Option(help="DiffCR checkpoint, directory or Hub id; the embedded one by default.")
 ]
 Dense = Annotated[bool, typer.Option("--dense", help="The bare model, without a checkpoint.")]
+Method = Annotated[
+    str,
+    typer.Option(help="Training-free, in place of a checkpoint: tome:0.3:block, at-edm:0.3."),
+]
 Seed = Annotated[
     int, typer.Option(help="Of the first image; image i has seed + i.", min=0, max=2**62)
 ]

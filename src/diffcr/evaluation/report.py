@@ -67,7 +67,10 @@ def _figure(figure: FigureFile, folder: Path) -> str:
 
 def _provenance(record: Record) -> Table:
     commit = record.commit or "not run from a checkout"
+    settings = dict(record.configuration.get("method", {}))
+    method = str(settings.pop("method", "dense"))
     values = {
+        "method": ", ".join([method, *(f"{key} {value}" for key, value in settings.items())]),
         "command": " ".join(record.command),
         "created": record.created,
         "source": commit + (" with local changes" if record.dirty else ""),
