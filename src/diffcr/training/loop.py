@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from diffcr.compilation import compile, uncompile_blocks
 from diffcr.compressor import Compressor
-from diffcr.config import DiffCRConfig
 from diffcr.errors import DiffCRError
 from diffcr.files import write_json
 from diffcr.hardware import hardware, library_versions
@@ -25,13 +24,7 @@ from diffcr.training.identity import RunIdentity
 from diffcr.training.masked_data import MaskedDataset
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor, make_optimizers
-from diffcr.training.ratio_schedule import (
-    averaged_mean_ratio,
-    next_ratio_loss_weight,
-    ratio_gradient_scales,
-    settle,
-    share_gradient,
-)
+from diffcr.training.ratio_schedule import RatioSteering, ratio_gradient_scales
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
     attention_kernel,
@@ -120,6 +113,9 @@ class _Trainer:
         if recipe.compile and not recipe.is_dense:
             compile(task.trained)
         self.model, *self.optimizers = self.accelerator.prepare(task.model, *optimizers)
+        self.ratios: RatioSteering | None = None
+        if self.compressor is not None:
+            self.ratios = RatioSteering(self.compressor, recipe, self.average, self.optimizers)
         self.draws = make_draws(recipe, task, self.accelerator.num_processes)
         self.progress = self._resume(resume)
         # Every process has read its checkpoint before the first one changes files.
@@ -136,9 +132,8 @@ class _Trainer:
             )
         found = load_checkpoint(checkpoints, self.state)
         if found is None:
-            return Progress(
-                ratio_loss_weight=self.recipe.ratio_loss.weight, by_products=self._passed()
-            )
+            passed = 0 if self.ratios is None else self.ratios.passed_multiples()
+            return Progress(ratio_loss_weight=self.recipe.ratio_loss.weight, by_products=passed)
         if found.step > self.recipe.steps:
             raise DiffCRError(
                 f"{self.directory} holds a run of {found.step} steps, more than steps "
@@ -175,8 +170,8 @@ class _Trainer:
 
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
-        if self.compressor is not None and self._settles(self.compressor, step):
-            settle(self.compressor, self.average, self.optimizers)
+        if self.ratios is not None:
+            self.ratios.begin_step(step)
         factor = learning_rate_factor(self.recipe.optimizer, step, self.recipe.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -208,10 +203,6 @@ class _Trainer:
         )
         return values
 
-    def _settles(self, compressor: Compressor, step: int) -> bool:
-        share = self.recipe.ratio_loss.settle
-        return share < 1 and step >= share * self.recipe.steps and not compressor.settled
-
     def _mean(self, losses: list[torch.Tensor]) -> float:
         """Over micro-batches and processes."""
         return float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
@@ -233,8 +224,8 @@ class _Trainer:
                 self.teacher,
             )
             total = losses.total
-            if self.compressor is not None and not self.compressor.settled:
-                total = total + self.compressor.ratio_loss(self.progress.ratio_loss_weight)
+            if self.ratios is not None:
+                total = total + self.ratios.loss(self.progress.ratio_loss_weight)
             self.accelerator.backward(total)
         return losses
 
@@ -243,24 +234,15 @@ class _Trainer:
             self.accelerator.clip_grad_norm_(
                 list(self.state.parameters.values()), self.recipe.optimizer.gradient_clip
             )
-        if self.compressor is not None:
-            if self.progress.step < self.recipe.ratio_loss.shared * self.recipe.steps:
-                share_gradient(self.compressor.ratios)
-            self.compressor.block_outward_gradients()
+        if self.ratios is not None:
+            self.ratios.shape_gradients(self.progress.step)
 
     def _after_step(self, step: int, values: dict[str, float]) -> None:
         passed = self.progress.by_products
-        if self.compressor is not None and isinstance(self.recipe.method, DiffCRConfig):
-            mean = values["ratio"]
-            weight = next_ratio_loss_weight(
-                self.recipe.ratio_loss,
-                self.progress.ratio_loss_weight,
-                mean,
-                self.recipe.method.target_compression_ratio,
-                step,
-                self.recipe.steps,
-            )
-            passed = max(passed, self._passed())
+        if self.ratios is not None:
+            weight = self.progress.ratio_loss_weight
+            weight = self.ratios.next_weight(weight, values["ratio"], step)
+            passed = max(passed, self.ratios.passed_multiples())
             self.progress = replace(self.progress, ratio_loss_weight=weight)
         if not self.accelerator.is_main_process:
             self.progress = replace(self.progress, by_products=passed)
@@ -278,19 +260,11 @@ class _Trainer:
             )
             save_checkpoint(self.directory / "checkpoints", self.state, self.progress)
 
-    def _passed(self) -> int:
-        """Multiples of `by_product_step` in the mean ratio that a save would have."""
-        if self.compressor is None:
-            return 0
-        saved = averaged_mean_ratio(self.compressor, self.average)
-        return int(saved / self.recipe.by_product_step + 1e-6)
-
     def _log(self, step: int, values: dict[str, float]) -> None:
         line: dict[str, Any] = {"step": step, **values, "seconds": self.progress.seconds}
-        if self.compressor is not None:
+        if self.ratios is not None:
             line["ratio_loss_weight"] = self.progress.ratio_loss_weight
-            table = self.compressor.learned_compression_ratios.cpu()
-            line["table"] = [[round(c, 4) for c in row] for row in table.tolist()]
+            line["table"] = self.ratios.table()
         self.history.append(line)
         if self.recipe.tracker != "none":
             numbers = {k: v for k, v in line.items() if isinstance(v, float)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from diffcr.compressor import Compressor
+from diffcr.config import DiffCRConfig
 from diffcr.core.ratios import bounded, region_timesteps
 from diffcr.training.average import WeightAverage
 from diffcr.training.objective import NoiseSchedule
@@ -38,37 +40,71 @@ def ratio_gradient_scales(schedule: NoiseSchedule, recipe: TrainingRecipe) -> tu
     return tuple(value * regions / sum(emphasised) for value in emphasised)
 
 
-def share_gradient(ratios: torch.Tensor) -> None:
-    """Give every timestep region of a layer the mean gradient of all: equal ratios stay equal.
-
-    Args:
-        ratios: `(layers, timestep regions)`, float32, with a gradient or without.
-    """
-    if ratios.grad is not None:
-        ratios.grad.copy_(ratios.grad.mean(1, keepdim=True).expand_as(ratios.grad))
-
-
-def averaged_mean_ratio(compressor: Compressor, average: WeightAverage) -> float:
-    """Mean of the averaged ratios, which are what a run saves; of the ratios where none are."""
-    averaged = average.values.get(_RATIOS, compressor.ratios.detach())
-    return float(bounded(averaged, compressor.config.max_compression_ratio).mean())
-
-
-def settle(
-    compressor: Compressor, average: WeightAverage, optimizers: Iterable[torch.optim.Optimizer]
-) -> None:
-    """Round the ratios to the bins of inference, for the rest of the run.
+class RatioSteering:
+    """What a run does about its compression ratios, step by step.
 
     Args:
         compressor: Of the model in training.
-        average: Of its weights. One of ratios from before would be rounded to other bins.
-        optimizers: Their group of the ratios stands still from here on: momentum would move it.
+        recipe: Of the run.
+        average: Of the trained weights.
+        optimizers: Of the run.
     """
-    compressor.settle_ratios()
-    ratios = compressor.ratios
-    if (averaged := average.values.get(_RATIOS)) is not None:
-        averaged.copy_(ratios.detach())
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            if any(parameter is ratios for parameter in group["params"]):
-                group["peak_lr"] = 0.0
+
+    def __init__(
+        self,
+        compressor: Compressor,
+        recipe: TrainingRecipe,
+        average: WeightAverage,
+        optimizers: Sequence[torch.optim.Optimizer],
+    ) -> None:
+        self.compressor, self.recipe = compressor, recipe
+        self.average, self.optimizers = average, optimizers
+
+    def begin_step(self, step: int) -> None:
+        """Settle the ratios where the recipe says so."""
+        share = self.recipe.ratio_loss.settle
+        if share < 1 and step >= share * self.recipe.steps and not self.compressor.settled:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.compressor.settle_ratios()
+        ratios = self.compressor.ratios
+        # The average is of ratios from before, too, which would be rounded to other bins.
+        if (averaged := self.average.values.get(_RATIOS)) is not None:
+            averaged.copy_(ratios.detach())
+        # Momentum would move them further.
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                if any(parameter is ratios for parameter in group["params"]):
+                    group["peak_lr"] = 0.0
+
+    def loss(self, weight: float) -> Tensor | float:
+        """The ratio loss with lambda `weight`; none once the ratios are settled."""
+        return 0.0 if self.compressor.settled else self.compressor.ratio_loss(weight)
+
+    def shape_gradients(self, step: int) -> None:
+        """After backward, before the optimizers' step."""
+        gradient = self.compressor.ratios.grad
+        if gradient is not None and step < self.recipe.ratio_loss.shared * self.recipe.steps:
+            # Equal ratios stay equal.
+            gradient.copy_(gradient.mean(1, keepdim=True).expand_as(gradient))
+        self.compressor.block_outward_gradients()
+
+    def next_weight(self, weight: float, mean: float, step: int) -> float:
+        """lambda after `step` steps, with a mean ratio of `mean`."""
+        recipe, method = self.recipe, self.recipe.method
+        if not isinstance(method, DiffCRConfig):
+            return weight
+        target = method.target_compression_ratio
+        return next_ratio_loss_weight(recipe.ratio_loss, weight, mean, target, step, recipe.steps)
+
+    def passed_multiples(self) -> int:
+        """Multiples of `by_product_step` in the mean of the averaged ratios, which a save has."""
+        averaged = self.average.values.get(_RATIOS, self.compressor.ratios.detach())
+        mean = float(bounded(averaged, self.compressor.config.max_compression_ratio).mean())
+        return int(mean / self.recipe.by_product_step + 1e-6)
+
+    def table(self) -> list[list[float]]:
+        """The learned ratios, [layers][regions], rounded for people."""
+        table = self.compressor.learned_compression_ratios.tolist()
+        return [[round(ratio, 4) for ratio in row] for row in table]
