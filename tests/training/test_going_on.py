@@ -17,12 +17,19 @@ from diffcr.config import DenseConfig, MoDConfig
 from diffcr.errors import DiffCRError
 from diffcr.training.history import read_history
 from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.recipe_sections import RatioLossRecipe
 from diffcr.training.run import make_teacher
 from tests.hosts import denoise, inputs, pixart
-from tests.training.worker import METHOD, equal, run, state, tiny_pipe, tiny_recipe, tiny_task
-
-STILL = OptimizerRecipe(learning_rate=0.0, router_learning_rate=0.0, ratio_learning_rate=0.0)
+from tests.training.worker import (
+    METHOD,
+    STILL,
+    equal,
+    run,
+    state,
+    tiny_pipe,
+    tiny_recipe,
+    tiny_task,
+)
 
 
 def _left_on_the_way(directory: Path, **changes: Any) -> Path:

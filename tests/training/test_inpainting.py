@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import diffcr
@@ -30,7 +31,7 @@ from diffcr.training.recipe_sections import DataRecipe, InpaintingRecipe
 from diffcr.training.step_losses import forward_losses
 from diffcr.training.task import Inpainting
 from tests.inpainting.hosts import tiny_lazy_pipeline
-from tests.training.worker import METHOD, equal, state, tiny_data, tiny_pipe, tiny_recipe
+from tests.training.worker import METHOD, STILL, equal, state, tiny_data, tiny_pipe, tiny_recipe
 
 ENCODER = DiffCRConfig(target_compression_ratio=0.5, timestep_regions=1)
 SCENES = ScenesDataset(size=12, resolution=32)
@@ -158,6 +159,10 @@ def test_a_method_trains_in_one_model_beside_the_other(
     loaded = fresh.transformer if part == "decoder" else fresh.encoder
     for name, value in trained.named_parameters():
         assert torch.equal(dict(loaded.named_parameters())[name], value), name
+    goes_on = {"checkpoint": str(tmp_path / "run" / "final"), "optimizer": STILL, "steps": 1}
+    train(replace(recipe, **goes_on), tiny_lazy_pipeline(), encoded.data, tmp_path / "on")
+    files = (tmp_path / run / "final" / "diffcr.safetensors" for run in ("run", "on"))
+    assert equal(*map(load_file, files))
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(encoded: Encoded, tmp_path: Path) -> None:

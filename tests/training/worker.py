@@ -26,6 +26,7 @@ from diffcr.training.task import TextToImage
 from tests.hosts import pixart
 
 METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=2)
+STILL = OptimizerRecipe(learning_rate=0.0, router_learning_rate=0.0, ratio_learning_rate=0.0)
 
 
 def tiny_recipe(method: MethodConfig = METHOD, **changes: Any) -> TrainingRecipe:
