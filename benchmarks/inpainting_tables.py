@@ -8,9 +8,10 @@ from pathlib import Path
 
 from speed import CONTEXT_CHANNELS
 
-from diffcr.cli.inputs import choose_method
 from diffcr.evaluation.comparison import Seeds
+from diffcr.evaluation.contenders import parse_contender
 from diffcr.evaluation.flop_count import count_flops
+from diffcr.evaluation.method_costs import method_costs
 from diffcr.evaluation.records import Record, read_record
 from diffcr.evaluation.subject import PAPERS_TEXT_TOKENS
 from diffcr.families.lazy import decoder_shape
@@ -138,10 +139,10 @@ PAPER = {
     "RegenerateImage": PaperRow("9.53", "0.1942", (809.8, 809.8), (13.11, 13.11)),
     "RegenerateCrop": PaperRow("54.43", "0.1737", (267.3, 199.2), (4.30, 4.19)),
     "Lazy Diffusion": PaperRow("10.90", "0.1882", (1085.1, 285.8), (17.13, 5.68), "dense"),
-    "model pruning": PaperRow("27.36", "0.1796", (775.5, 204.5), (15.33, 5.37), "pruning"),
-    "ToMe": PaperRow("279.36", "0.1496", (765.7, 206.7), (16.82, 6.64), "tome"),
-    "AT-EDM": PaperRow("203.35", "0.1459", (751.4, 202.8), (15.49, 6.11), "at-edm"),
-    "MoD": PaperRow("18.34", "0.1850", (764.6, 205.1), (13.02, 4.83), "mod"),
+    "model pruning": PaperRow("27.36", "0.1796", (775.5, 204.5), (15.33, 5.37), "pruning:0.3"),
+    "ToMe": PaperRow("279.36", "0.1496", (765.7, 206.7), (16.82, 6.64), "tome:0.3:block"),
+    "AT-EDM": PaperRow("203.35", "0.1459", (751.4, 202.8), (15.49, 6.11), "at-edm:0.3"),
+    "MoD": PaperRow("18.34", "0.1850", (764.6, 205.1), (13.02, 4.83), "mod:0.3"),
     "DiffCR-L": PaperRow("13.53", "0.1839", (822.9, 220.4), (13.71, 5.30)),
     "DiffCR-LT": PaperRow("13.42", "0.1845", (804.9, 214.5), (13.89, 5.21)),
 }
@@ -154,7 +155,6 @@ PAPER_HEADER = (
     "whole run, s on an A100",
 )
 _MASKED = (1024, 256)
-_COUNTED_RATIO = 0.3
 
 
 def paper_rows() -> list[list[str]]:
@@ -181,12 +181,8 @@ def _counted(method: str) -> str:
 
 
 def counted_flops(method: str, masked: int) -> float:
-    """G of the linear layers of XL/2's decoder under a method at 30 %, `masked` tokens of 4096."""
+    """G of the linear layers of XL/2's decoder under a method, `masked` tokens of 4096."""
     config = {**transformer_config("pixart-alpha-xl", 1024), "context_channels": CONTEXT_CHANNELS}
     shape = decoder_shape(config, PAPERS_TEXT_TOKENS, masked)
-    settings = {
-        "compression_ratio": None if method == "dense" else _COUNTED_RATIO,
-        "placement": "block" if method == "tome" else None,
-    }
-    chosen = choose_method(method, settings, "", "", shape)
-    return count_flops(shape, chosen.costs, 1).mean.linear / 1e9
+    costs = method_costs(parse_contender(method), shape)
+    return count_flops(shape, costs, 1).mean.linear / 1e9

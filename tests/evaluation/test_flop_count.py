@@ -109,6 +109,17 @@ def test_layers_and_what_is_outside_of_them_add_up() -> None:
     assert count.mean.linear < count.dense.linear
 
 
+def test_a_method_is_named_in_one_word_or_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = ("--method", "tome", "--compression-ratio", "0.2", "--placement", "mlp")
+    apart = json.loads(_run(capsys, *_SIGMA, *parts, "--json"))
+    assert json.loads(_run(capsys, *_SIGMA, "--method", "tome:0.2:mlp", "--json")) == apart
+    counted = [
+        json.loads(_run(capsys, *_SIGMA, "--method", name, "--json"))["mean"]
+        for name in ("diffcr:0.2", "mod:0.2")
+    ]
+    assert counted[0] == counted[1]
+
+
 def test_the_embedded_checkpoint_is_counted_by_default(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -127,10 +138,12 @@ def test_the_embedded_checkpoint_is_counted_by_default(
         (("--model", "nowhere"), "neither a published model"),
         (("--model", "pixart-sigma-xl", "--resolution", "500"), "multiple of 16"),
         (_SIGMA, "learns its ratios"),
-        ((*_SIGMA, "--method", "guess"), "choose from dense, mod, tome, at-edm, pruning, diffcr"),
-        ((*_SIGMA, "--method", "mod"), "belong together"),
+        ((*_SIGMA, "--method", "guess"), "one of dense, diffcr, mod, tome, at-edm, pruning"),
+        ((*_SIGMA, "--method", "mod"), "give a compression ratio, such as mod:0.3"),
+        ((*_SIGMA, "--compression-ratio", "0.2"), "belong to a --method"),
+        ((*_SIGMA, "--method", "mod:0.2", "--compression-ratio", "0.2"), "named without them"),
         ((*_SIGMA, "--method", "tome", "--compression-ratio", "0.8"), "from 0 to 0.75"),
-        ((*_SIGMA, "--method", "dense", "--placement", "mlp"), "placement"),
+        ((*_SIGMA, "--method", "dense", "--placement", "mlp"), "dense has no compression ratio"),
         ((*_SIGMA, "--method", "mod", "--compression-ratio", "0.25"), "multiple of 0.1"),
         ((*_SIGMA, "--checkpoint", str(default_checkpoint_path())), "the model has 28"),
         (("--checkpoint", str(default_checkpoint_path()), "--method", "dense"), "exclude"),

@@ -21,13 +21,17 @@ def flops(
         int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1)
     ] = 120,
     method: Annotated[
-        str, typer.Option(help="dense, mod, tome, at-edm, pruning, or diffcr with --checkpoint.")
+        str,
+        typer.Option(
+            help="NAME[:COMPRESSION_RATIO[:PLACEMENT]]: dense, mod:0.2, diffcr:0.2 (the same ratio "
+            "in every layer), tome:0.3:block, at-edm:0.3, pruning:0.3; the checkpoint's if none."
+        ),
     ] = "",
     compression_ratio: Annotated[
-        float | None, typer.Option(help="For mod, tome, at-edm and pruning.", min=0, max=0.9)
+        float | None, typer.Option(help="Of a method that is named without.", min=0, max=0.9)
     ] = None,
     placement: Annotated[
-        str | None, typer.Option(help="For tome: attention, mlp, attention-mlp or block.")
+        str | None, typer.Option(help="Of tome: attention, mlp, attention-mlp or block.")
     ] = None,
     checkpoint: Checkpoint = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, without rounding.")] = False,
@@ -37,18 +41,18 @@ def flops(
 
     from rich.console import Console
 
-    from diffcr.cli.inputs import choose_method
+    from diffcr.cli.inputs import read_method
     from diffcr.core.flops import pixart_shape
     from diffcr.evaluation.console import show_tables
     from diffcr.evaluation.flop_count import count_flops, flop_tables
+    from diffcr.evaluation.method_costs import method_costs
     from diffcr.families.published import transformer_config
     from diffcr.pretrained import default_pipeline_path
 
     config = transformer_config(model or str(default_pipeline_path()), resolution)
     shape = pixart_shape(config, text_tokens)
-    settings = {"compression_ratio": compression_ratio, "placement": placement}
-    chosen = choose_method(method, settings, checkpoint, model, shape)
-    count = count_flops(shape, chosen.costs, batch_size)
+    chosen = read_method(method, compression_ratio, placement, checkpoint, model)
+    count = count_flops(shape, method_costs(chosen, shape), batch_size)
     if as_json:
         described = {"model": model or "scenes", "method": chosen.name, **count.to_json_dict()}
         typer.echo(json.dumps(described))

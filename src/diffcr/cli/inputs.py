@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,6 @@ from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
     from diffcr.config import TrainingFreeConfig
-    from diffcr.core.flops import LayerCost, TransformerShape
     from diffcr.evaluation.contenders import Contender
 
 
@@ -98,94 +95,40 @@ def read_contenders(methods: list[str], checkpoint: str, model: str) -> list[Con
     return contenders
 
 
-@dataclass(frozen=True)
-class ChosenMethod:
-    """A method and what its layers compute, [L][R]; None for the dense model."""
-
-    name: str
-    costs: Sequence[Sequence[LayerCost]] | None
-
-
-def choose_method(
-    name: str, settings: dict[str, Any], checkpoint: str, model: str, shape: TransformerShape
-) -> ChosenMethod:
-    """What a method computes in each layer; the checkpoint's where no method is named.
-
-    Args:
-        name: Of a method, or nothing.
-        settings: Of its configuration; None is not given.
-        checkpoint: Directory or Hub id, or nothing.
-        model: What the user called the model, or nothing.
-        shape: Of the model.
+def read_method(
+    method: str,
+    compression_ratio: float | None,
+    placement: str | None,
+    checkpoint: str,
+    model: str,
+) -> Contender:
+    """The method whose parts were given, together or apart, or the checkpoint: that of the embedded
+    default by itself.
 
     Raises:
-        DiffCRError: The arguments exclude each other, or the checkpoint is another model's.
+        DiffCRError: The arguments exclude each other or do not suffice, or the checkpoint cannot be
+            read.
     """
-    from diffcr.config import (
-        ATEDMConfig,
-        MoDConfig,
-        StructuredPruningConfig,
-        ToMeConfig,
-        config_from_json_dict,
-    )
-    from diffcr.core.flops import routed_costs
-    from diffcr.core.ratios import kept_tokens
-    from diffcr.methods.at_edm import pruning_costs
-    from diffcr.methods.pruning import pruned_costs
-    from diffcr.methods.tome import merging_costs
-
-    known = ("", "dense", "mod", "tome", "at-edm", "pruning", "diffcr")
-    if name not in known:
-        raise DiffCRError(f"--method is {name!r}: choose from {', '.join(known[1:])}")
-    given = {key: value for key, value in settings.items() if value is not None}
-    fixed = name in ("mod", "tome", "at-edm", "pruning")
-    if fixed != ("compression_ratio" in given):
-        raise DiffCRError(
-            "--compression-ratio and --method mod, tome, at-edm or pruning belong together: "
-            "give both or none"
-        )
-    if "placement" in given and name != "tome":
-        raise DiffCRError(f"--placement is {given['placement']}: it belongs to --method tome")
-    if checkpoint and name not in ("", "diffcr"):
-        raise DiffCRError(f"--checkpoint and --method {name} exclude each other: give one of them")
-    if name == "dense":
-        return ChosenMethod(name, None)
-    if not fixed:
-        return _checkpoints_method(checkpoint, model, shape)
-    config = config_from_json_dict({"method": name, **given})
-    if isinstance(config, ToMeConfig):
-        return ChosenMethod(name, merging_costs(config, shape))
-    if isinstance(config, ATEDMConfig):
-        return ChosenMethod(name, pruning_costs(config, shape))
-    if isinstance(config, StructuredPruningConfig):
-        return ChosenMethod(name, pruned_costs(config, shape))
-    assert isinstance(config, MoDConfig)
-    kept = kept_tokens(shape.image_tokens, round(10 * config.compression_ratio))
-    return ChosenMethod(name, routed_costs(shape, [[kept]] * shape.layers))
-
-
-def _checkpoints_method(checkpoint: str, model: str, shape: TransformerShape) -> ChosenMethod:
-    from diffcr.config import DiffCRConfig, MoDConfig
-    from diffcr.core.flops import routed_costs
-    from diffcr.core.ratios import bounded, kept_tokens, snap_bins
-    from diffcr.io import read_checkpoint, resolve_checkpoint
+    from diffcr.evaluation.contenders import checkpoint_contender, parse_contender
     from diffcr.pretrained import default_checkpoint_path
 
-    if model and not checkpoint:
-        raise DiffCRError("DiffCR learns its ratios: give --checkpoint, or another --method")
-    directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
-    stored = read_checkpoint(directory)
-    config, ratios = stored.config, stored.state.get("ratios")
-    if ratios is None or not isinstance(config, DiffCRConfig | MoDConfig):
-        raise DiffCRError(f"{directory} holds no ratios: give a checkpoint of DiffCR")
-    if len(ratios) != shape.layers:
+    given = [str(value) for value in (compression_ratio, placement) if value is not None]
+    if given and (not method or ":" in method):
         raise DiffCRError(
-            f"{directory} has ratios of {len(ratios)} layers, the model has {shape.layers}: "
-            "give the model that it was trained on"
+            "--compression-ratio and --placement belong to a --method that is named without them: "
+            "--method mod --compression-ratio 0.2, or --method mod:0.2"
         )
-    bins = snap_bins(bounded(ratios, config.max_compression_ratio).tolist(), config.max_bin)
-    kept = [[kept_tokens(shape.image_tokens, bin_index) for bin_index in row] for row in bins]
-    return ChosenMethod(config.method, routed_costs(shape, kept))
+    if given or method not in ("", "diffcr"):
+        if checkpoint:
+            raise DiffCRError(
+                f"--checkpoint and --method {method} exclude each other: give one of them"
+            )
+        return parse_contender(":".join([method, *given]))
+    if model and not checkpoint:
+        raise DiffCRError(
+            "DiffCR learns its ratios: give --checkpoint, or --method with a ratio, mod:0.2"
+        )
+    return checkpoint_contender(checkpoint or default_checkpoint_path())
 
 
 def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") -> Any:
