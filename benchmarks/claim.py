@@ -18,6 +18,12 @@ CLAIMED = {
     "diffcr-lt-30": "DiffCR-LT, sampled branches",
 }
 METHODS = {**CLAIMED, "pruning-30": "structured pruning 30 %"}
+AT_20 = {
+    "dense": CLAIMED["dense"],
+    "mod-20": "uniform 20 % (MoD)",
+    "diffcr-lt-20": "DiffCR-LT, 20 %",
+    "pruning-20": "structured pruning 20 %",
+}
 UNTRAINED = {
     "dense-20-steps": "dense, as pretrained, 20 steps",
     "dense-14-steps": "dense, as pretrained, 14 steps",
@@ -35,7 +41,7 @@ RATIOS = {
     "diffcr-lt-50-at-10": "DiffCR-LT on its way to 50 %, at 10 %",
     "diffcr-lt-50-at-20": "the same at 20 %",
     "diffcr-lt-50-at-30": "the same at 30 %",
-    **{f"diffcr-lt-{ratio}-finished": f"{_ON_A_SLOW_WAY}, {ratio} %" for ratio in (10, 20, 30, 40)},
+    **{f"diffcr-lt-{ratio}-finished": f"{_ON_A_SLOW_WAY}, {ratio} %" for ratio in (10, 20, 30)},
     "diffcr-lt-50-gradual": "that run to 50 % itself",
     **{f"diffcr-lt-{ratio}": f"DiffCR-LT, trained to {ratio} %" for ratio in (10, 20, 30, 50)},
     **{f"pruning-{ratio}": f"structured pruning {ratio} %" for ratio in (10, 20, 30, 50)},
@@ -71,10 +77,16 @@ def rows() -> dict[str, Row]:
     return read_rows(RESULTS / "experiments")
 
 
+def uniform_row(name: str) -> str:
+    """The row with uniform ratios that a row is held against."""
+    row = "mod-20" if name in AT_20 else "mod-30"
+    return f"{row}-lora" if name.endswith("-lora") else row
+
+
 def closed_gap(measured: dict[str, Row], name: str, value: Value) -> Seeds:
     """Share of the gap from uniform ratios to the dense model that a method closes, per seed."""
     uniform, own, dense = (
-        measured[row].over_seeds(value).values for row in ("mod-30", name, "dense")
+        measured[row].over_seeds(value).values for row in (uniform_row(name), name, "dense")
     )
     return Seeds(tuple((u - v) / (u - d) for u, v, d in zip(uniform, own, dense, strict=True)))
 
@@ -82,31 +94,45 @@ def closed_gap(measured: dict[str, Row], name: str, value: Value) -> Seeds:
 def claim_rows() -> list[list[str]]:
     """What learned ratios keep of what uniform ones lose, where every seed is measured."""
     measured = {n: row for n, row in rows().items() if len(row.records) == len(SEEDS)}
-    if not {"dense", "mod-30"} <= measured.keys():
-        return []
-    lines = []
-    for name in (n for n in CLAIMED if n in measured and n not in ("dense", "mod-30")):
-        for what, value in (("held-out error", held_out), ("Frechet distance", frechet)):
-            uniform = measured["mod-30"].over_seeds(value)
-            differs = measured[name].over_seeds(value).differs_from(uniform)
-            title = f"{METHODS[name]}: share of the {what}'s gap, uniform to dense, that it closes"
-            lines.append([title, _gap_text(closed_gap(measured, name, value), differs)])
+    titles = {name: title for name, title in CLAIMED.items() if name not in ("dense", "mod-30")}
+    titles["diffcr-lt-20"] = AT_20["diffcr-lt-20"]
+    lines = [
+        line
+        for name, title in titles.items()
+        if {"dense", name, uniform_row(name)} <= measured.keys()
+        for line in _gap_lines(measured, name, title)
+    ]
+    sampled, accurate = CLAIMED["diffcr-lt-30"], "caption accuracy of {}, against dense"
+    both = "held-out error of sampled branches against both"
     compared = (
-        ("diffcr-lt-30-both", "held-out error of sampled branches against both", held_out),
-        ("dense", "caption accuracy of DiffCR-LT, sampled branches, against dense", accuracy),
+        ("diffcr-lt-30", "diffcr-lt-30-both", both, held_out),
+        ("diffcr-lt-30", "dense", accurate.format(sampled), accuracy),
+        ("diffcr-lt-20", "dense", accurate.format(AT_20["diffcr-lt-20"]), accuracy),
     )
-    sampled = measured.get("diffcr-lt-30")
-    for name, title, value in compared:
-        if sampled is not None and name in measured:
-            own, other = sampled.over_seeds(value), measured[name].over_seeds(value)
-            lines.append([title, _change_text(own, other, value is accuracy)])
+    for name, other, title, value in compared:
+        if {name, other} <= measured.keys():
+            own, others = (measured[row].over_seeds(value) for row in (name, other))
+            lines.append([title, _change_text(own, others, value is accuracy)])
+    return lines
+
+
+def _gap_lines(measured: dict[str, Row], name: str, title: str) -> list[list[str]]:
+    lines = []
+    for what, value in (("held-out error", held_out), ("Frechet distance", frechet)):
+        uniform = measured[uniform_row(name)].over_seeds(value)
+        differs = measured[name].over_seeds(value).differs_from(uniform)
+        share = _gap_text(closed_gap(measured, name, value), differs)
+        said = f"{title}: share of the {what}'s gap, uniform to dense, that it closes"
+        lines.append([said, share])
     return lines
 
 
 def seed_rows() -> list[list[str]]:
-    """Every seed of the rows at 30 %, all weights first, then LoRA; none without their gap."""
+    """Every seed of the rows at 30 %, all weights first, then LoRA, then at 20 %; none without
+    their gap."""
     measured = rows()
     titles = {**METHODS, **{f"{name}-lora": f"{title}, LoRA" for name, title in METHODS.items()}}
+    titles |= {name: title for name, title in AT_20.items() if name != "dense"}
     if not {"dense", "mod-30"} <= measured.keys():
         return []
     return [
@@ -119,8 +145,7 @@ def seed_rows() -> list[list[str]]:
 
 def _seed_row(measured: dict[str, Row], name: str, title: str, place: int) -> list[str]:
     results = measured[name].records[place].results
-    suffix = "-lora" if name.endswith("-lora") else ""
-    ends = ("mod-30" + suffix, "dense" + suffix)
+    ends = (uniform_row(name), "dense-lora" if name.endswith("-lora") else "dense")
     shares = []
     for value in (held_out, frechet):
         uniform, dense = (measured[end].over_seeds(value).mean for end in ends)
