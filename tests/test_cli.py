@@ -220,9 +220,9 @@ def test_generate_with_a_size_and_without_a_checkpoint(tmp_path: Path, fails: _F
 def test_generate_with_a_training_free_method(tmp_path: Path) -> None:
     arguments = ("generate", "a star", "--steps", 1, "--output")
     pictures = []
-    for options in (("--dense",), ("--method", "tome:0:block"), ("--method", "tome:0.5:block")):
-        directory = tmp_path / options[-1].replace(":", "-")
-        assert _call(*arguments, directory, *options) == 0
+    for method in ("dense", "tome:0:block", "tome:0.5:block"):
+        directory = tmp_path / method.replace(":", "-")
+        assert _call(*arguments, directory, "--method", method) == 0
         pictures.append((directory / "image-0000.png").read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]
 

@@ -146,6 +146,8 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
         DiffCRError: The arguments exclude each other, one of them cannot be loaded, or the method
             has to be trained.
     """
+    if method == "dense":
+        dense, method = True, ""
     given = [("--dense", dense), ("--checkpoint", checkpoint), ("--method", method)]
     named = [option for option, value in given if value]
     if len(named) > 1:
