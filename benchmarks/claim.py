@@ -32,7 +32,11 @@ UNTRAINED = {
     "tome-30-attention": "ToMe 30 %, around self-attention",
     "at-edm-30": "AT-EDM 30 %",
 }
-_ON_A_SLOW_WAY = "DiffCR-LT on a slow way to 50 %, finished"
+SLOW = "diffcr-lt-50-gradual"
+FINISHED = {
+    f"diffcr-lt-{ratio}-finished": f"DiffCR-LT on a slow way to 50 %, finished, {ratio} %"
+    for ratio in (10, 20, 30)
+}
 RATIOS = {
     "mod-10": "uniform 10 % (MoD)",
     "mod-20": "uniform 20 %",
@@ -41,8 +45,8 @@ RATIOS = {
     "diffcr-lt-50-at-10": "DiffCR-LT on its way to 50 %, at 10 %",
     "diffcr-lt-50-at-20": "the same at 20 %",
     "diffcr-lt-50-at-30": "the same at 30 %",
-    **{f"diffcr-lt-{ratio}-finished": f"{_ON_A_SLOW_WAY}, {ratio} %" for ratio in (10, 20, 30)},
-    "diffcr-lt-50-gradual": "that run to 50 % itself",
+    **FINISHED,
+    SLOW: "that run to 50 % itself",
     **{f"diffcr-lt-{ratio}": f"DiffCR-LT, trained to {ratio} %" for ratio in (10, 20, 30, 50)},
     **{f"pruning-{ratio}": f"structured pruning {ratio} %" for ratio in (10, 20, 30, 50)},
     **{f"tome-{ratio}": f"ToMe {ratio} %, around the block" for ratio in (10, 20, 30, 50)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from claim import CLAIMED, METHODS, RESULTS, rows
+from claim import AT_20, CLAIMED, FINISHED, METHODS, RESULTS, SLOW, rows
 from inpainting_tables import TITLES
 
 from diffcr.evaluation.overview import read_collection, trade_offs
@@ -50,12 +50,19 @@ def main() -> None:
     if scored:
         plot_router_auc_tables(scored, IMAGES / "router_auc.png")
     # Pruning skips no tokens: it has no place on an axis of their share.
-    trained = {t: measured[name].records for name, t in CLAIMED.items() if name in measured}
-    plot_loss_against_ratio(trained, IMAGES / "loss_against_ratio.png")
+    shown = {**CLAIMED, **AT_20, SLOW: "DiffCR-LT on a slow way to 50 %"}
+    # It skips no tokens and has no place on an axis of their share.
+    del shown["pruning-20"]
+    ways = {title: measured[name].records for name, title in shown.items() if name in measured}
+    finished = [
+        record for name in FINISHED if name in measured for record in measured[name].records
+    ]
+    ways |= {"checkpoints of that run, finished": finished} if finished else {}
+    plot_loss_against_ratio(ways, IMAGES / "loss_against_ratio.png")
     test = ScenesDataset("test", size=_COLUMNS)
     captions = [test[i].caption for i in range(_COLUMNS)]
-    shown = ("dense", "mod-30", "diffcr-l-30", DRAWN)
-    found = {METHODS[n]: RESULTS / "experiments" / f"{n}-seed-0.png" for n in shown}
+    sheets_of = ("dense", "mod-30", "diffcr-l-30", DRAWN)
+    found = {METHODS[n]: RESULTS / "experiments" / f"{n}-seed-0.png" for n in sheets_of}
     sheets = {title: path for title, path in found.items() if path.exists()}
     plot_sheets(sheets, captions, IMAGES / "images.png")
     _plot_inpainting(captions)
