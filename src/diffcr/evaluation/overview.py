@@ -185,8 +185,8 @@ def _series(name: str) -> tuple[str, str]:
     """What a row is a point of, and which one: its number of steps, or its ratio in per cent."""
     if matched := re.fullmatch(r".*?-?(\d+)-steps", name):
         return "fewer denoising steps", matched[1]
-    matched = re.fullmatch(r"(.+)-(\d+)", name)
-    return (matched[1], matched[2]) if matched else (name, "")
+    matched = re.fullmatch(r"(.+)-(\d+)(-finished)?", name)
+    return (matched[1] + (matched[3] or ""), matched[2]) if matched else (name, "")
 
 
 def _steps(row: Row) -> int:
