@@ -99,7 +99,10 @@ class RatioSteering:
         return next_ratio_loss_weight(recipe.ratio_loss, weight, mean, target, step, recipe.steps)
 
     def passed_multiples(self) -> int:
-        """Multiples of `by_product_step` in the mean of the averaged ratios, which a save has."""
+        """Multiples of `by_product_step` in the mean of the averaged ratios, which a save has; 0
+        where none are learned."""
+        if not isinstance(self.recipe.method, DiffCRConfig):
+            return 0
         averaged = self.average.values.get(_RATIOS, self.compressor.ratios.detach())
         mean = float(bounded(averaged, self.compressor.config.max_compression_ratio).mean())
         return int(mean / self.recipe.by_product_step + 1e-6)
