@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffcr.evaluation.comparison import Row, Seeds, Value, accuracy, frechet, held_out, read_rows
-from diffcr.evaluation.records import read_record
+from diffcr.records.record import read_record
+from diffcr.report.comparison import Row, Seeds, Value, accuracy, frechet, held_out, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)

@@ -32,19 +32,19 @@ from measuring import (
 from side_by_side import run_side_by_side, say_what_failed
 
 import diffcr
-from diffcr.attached_model import get_compressor
-from diffcr.config import DiffCRConfig
+from diffcr.binding.lora import load_lora, read_lora
+from diffcr.binding.model import get_compressor
+from diffcr.cost.sections import compression_section, trajectory_section
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.cost import compression_section, trajectory_section
-from diffcr.evaluation.records import read_record
 from diffcr.files import read_json
-from diffcr.lora import load_lora, read_lora
+from diffcr.methods.configurations import DiffCRConfig
 from diffcr.pretrained import load_default_pipeline
-from diffcr.training.data import EncodedDataset, encode_dataset, open_dataset
+from diffcr.records.record import read_record
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_file import find_recipe, load_recipe, recipe_from_dict
+from diffcr.training.recipe.file import find_recipe, load_recipe, recipe_from_dict
+from diffcr.training.recipe.recipe import TrainingRecipe
 
 EXPERIMENTS = ROOT / "benchmarks" / "experiments"
 RUNS = ROOT / "runs" / "experiments"

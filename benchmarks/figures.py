@@ -7,17 +7,17 @@ from pathlib import Path
 from claim import AT_20, CLAIMED, FINISHED, METHODS, RESULTS, SLOW, rows
 from inpainting_tables import TITLES
 
-from diffcr.evaluation.overview import read_collection, trade_offs
-from diffcr.evaluation.records import read_record
-from diffcr.plotting.comparison import (
+from diffcr.records.record import read_record
+from diffcr.report.figures.comparison import (
     plot_compression_tables,
     plot_loss_against_ratio,
     plot_router_auc_tables,
     plot_sheets,
     plot_trajectories,
 )
-from diffcr.plotting.evaluation import plot_losses, plot_router_maps
-from diffcr.plotting.trade_off import plot_trade_offs
+from diffcr.report.figures.evaluation import plot_losses, plot_router_maps
+from diffcr.report.figures.trade_off import plot_trade_offs
+from diffcr.report.overview import read_collection, trade_offs
 from diffcr.scenes import ScenesDataset
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

@@ -33,19 +33,17 @@ from speed import summarised, timed_samples
 from tqdm.auto import tqdm
 
 import diffcr
-from diffcr.attached_model import get_attached, get_compressor, is_attached, is_routed
-from diffcr.attachment import attach
-from diffcr.config import config_from_json_dict
-from diffcr.core.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
+from diffcr.binding.attachment import attach
+from diffcr.binding.model import get_attached, get_compressor, is_attached, is_routed
+from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
+from diffcr.cost.sections import compression_section
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.cost import compression_section
-from diffcr.evaluation.judge import load_judge
 from diffcr.evaluation.quality import measure_quality
-from diffcr.evaluation.records import make_record, read_record, write_record
-from diffcr.families.lazy import decoder_shape
 from diffcr.files import read_json, replacing_file
+from diffcr.hosts.lazy import decoder_shape
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
-from diffcr.inpainting.masks import masked_tokens
+from diffcr.inpainting.images.masks import masked_tokens
+from diffcr.methods.configurations import config_from_json_dict
 from diffcr.pretrained import (
     GUIDANCE_SCALE,
     judge_path,
@@ -53,10 +51,12 @@ from diffcr.pretrained import (
     load_default_pipeline,
 )
 from diffcr.pretraining.inpainting import stretched, take_trained
+from diffcr.records.record import make_record, read_record, write_record
 from diffcr.scenes import Scene, ScenesDataset
+from diffcr.scenes.judge import load_judge
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_file import find_recipe, load_recipe, recipe_from_dict
+from diffcr.training.recipe.file import find_recipe, load_recipe, recipe_from_dict
+from diffcr.training.recipe.recipe import TrainingRecipe
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "inpainting"

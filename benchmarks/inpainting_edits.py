@@ -13,8 +13,8 @@ from skimage.measure import label, regionprops
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.datasets import load_sample_images
 
-from diffcr.inpainting.masks import dilate
-from diffcr.inpainting.random_masks import draw_mask
+from diffcr.inpainting.images.masks import dilate
+from diffcr.inpainting.images.random_masks import draw_mask
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 

@@ -23,9 +23,8 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import T5Config, T5EncoderModel
 
-from diffcr.evaluation.contenders import build, parse_contender
-from diffcr.evaluation.records import make_record, write_record
-from diffcr.evaluation.subject import PAPERS_TEXT_TOKENS, open_subject
+from diffcr.evaluation.timing.contenders import build, parse_contender
+from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS, open_subject
 from diffcr.inpainting import (
     ContextEncoder,
     LazyInpaintPipeline,
@@ -33,6 +32,7 @@ from diffcr.inpainting import (
     call,
 )
 from diffcr.pretrained import load_default_pipeline
+from diffcr.records.record import make_record, write_record
 
 RESULTS = Path(__file__).parent / "results"
 _PIXELS = 1024

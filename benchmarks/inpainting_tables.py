@@ -8,14 +8,14 @@ from pathlib import Path
 
 from speed import CONTEXT_CHANNELS
 
-from diffcr.evaluation.comparison import Seeds
-from diffcr.evaluation.contenders import parse_contender
-from diffcr.evaluation.flop_count import count_flops
-from diffcr.evaluation.method_costs import method_costs
-from diffcr.evaluation.records import Record, read_record
-from diffcr.evaluation.subject import PAPERS_TEXT_TOKENS
-from diffcr.families.lazy import decoder_shape
-from diffcr.families.published import transformer_config
+from diffcr.cost.flop_count import count_flops
+from diffcr.cost.method_costs import method_costs
+from diffcr.evaluation.timing.contenders import parse_contender
+from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS
+from diffcr.hosts.lazy import decoder_shape
+from diffcr.hosts.published import transformer_config
+from diffcr.records.record import Record, read_record
+from diffcr.report.comparison import Seeds
 
 RESULTS = Path(__file__).parent / "results"
 TITLES = {

@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 from pretrained import tile
 
-from diffcr.attached_model import get_compressor, is_routed
-from diffcr.evaluation.cost import compression_section, flops_section
+from diffcr.binding.model import get_compressor, is_routed
+from diffcr.cost.sections import compression_section, flops_section
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.held_out import held_out_loss
-from diffcr.evaluation.judge import load_judge
 from diffcr.evaluation.quality import measure_quality
-from diffcr.evaluation.records import make_record, write_record
 from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import scene_router_maps
 from diffcr.files import replacing_file
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path
+from diffcr.records.record import make_record, write_record
 from diffcr.scenes import Scene, ScenesDataset
-from diffcr.training.data import EncodedDataset, encode_dataset
+from diffcr.scenes.judge import load_judge
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 
 ROOT = Path(__file__).parents[1]
 ENCODED = ROOT / "runs" / "experiments" / "encoded"

@@ -20,14 +20,14 @@ from measuring import SETTINGS
 from speed import summarised, timed_samples, training_step
 from untrained import ROWS, open_row, row_configuration
 
-from diffcr.attachment import attach
-from diffcr.compressor import Compressor
-from diffcr.config import DenseConfig, DiffCRConfig
-from diffcr.evaluation.contenders import ROUTERS_SEED, draw_routers
+from diffcr.binding.attachment import attach
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.records import make_record, read_record, write_record
-from diffcr.evaluation.speed import sweep_regions
+from diffcr.evaluation.timing.contenders import ROUTERS_SEED, draw_routers
+from diffcr.evaluation.timing.speed import sweep_regions
+from diffcr.methods.configurations import DenseConfig, DiffCRConfig
+from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.pretrained import load_default_pipeline
+from diffcr.records.record import make_record, read_record, write_record
 from diffcr.scenes import ScenesDataset
 from diffcr.training.run import attention_kernel
 

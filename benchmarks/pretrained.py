@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.judge import attribute_accuracy, load_judge
 from diffcr.evaluation.quality import SceneQuality, measure_quality
-from diffcr.evaluation.records import make_record, write_record
-from diffcr.pipelines import load_pipeline
+from diffcr.hosts.loading import load_pipeline
 from diffcr.pretraining.build import read_records
+from diffcr.records.record import make_record, write_record
 from diffcr.scenes import Scene, ScenesDataset
-from diffcr.training.data import encode_images
+from diffcr.scenes.judge import attribute_accuracy, load_judge
+from diffcr.training.data.encoding import encode_images
 
 ROOT = Path(__file__).parents[1]
 GUIDANCE_SCALES = (1.5, 2.0, 3.0, 4.0, 5.0)

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.records import make_record, write_record
 from diffcr.files import read_json
 from diffcr.inpainting import LazyInpaintPipeline
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.pretrained import load_default_inpainting
+from diffcr.records.record import make_record, write_record
 from diffcr.training.history import read_history
 
 RESULTS = Path(__file__).parent / "results"

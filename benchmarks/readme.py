@@ -26,8 +26,8 @@ from claim import (
     speed_rows,
 )
 
-from diffcr.evaluation.comparison import QUALITY_HEADER, quality_rows
-from diffcr.evaluation.records import read_record
+from diffcr.records.record import read_record
+from diffcr.report.comparison import QUALITY_HEADER, quality_rows
 
 ROOT = Path(__file__).parents[1]
 FILLED = (ROOT / "README.md", *(ROOT / "docs" / f"{n}.md" for n in ("experiments", "inpainting")))

@@ -25,16 +25,16 @@ from rich.console import Console
 from torch import Tensor
 
 import diffcr
-from diffcr.attached_model import get_compressor, is_routed
-from diffcr.evaluation.bench import BenchOptions, bench, bench_tables
-from diffcr.evaluation.console import show_tables
-from diffcr.evaluation.contenders import build, parse_contender
-from diffcr.evaluation.latency import time_interleaved
-from diffcr.evaluation.records import make_record, write_record
-from diffcr.evaluation.speed import forward_inputs
-from diffcr.evaluation.subject import open_subject
+from diffcr.binding.model import get_compressor, is_routed
+from diffcr.evaluation.timing.bench import BenchOptions, bench, bench_tables
+from diffcr.evaluation.timing.contenders import build, parse_contender
+from diffcr.evaluation.timing.latency import time_interleaved
+from diffcr.evaluation.timing.speed import forward_inputs
+from diffcr.evaluation.timing.subject import open_subject
 from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
+from diffcr.records.record import make_record, write_record
+from diffcr.report.console import show_tables
 from diffcr.training.run import attention_kernel
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,12 +17,12 @@ from experiments import RUNS, load_result
 from measuring import RECORDS, ROOT, SETTINGS, load_test_set, measure_pipeline, write_row
 from side_by_side import run_side_by_side, say_what_failed
 
-from diffcr.attachment import attach
-from diffcr.config import DenseConfig, config_from_json_dict, config_to_json_dict
+from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.records import read_record
 from diffcr.files import read_json
+from diffcr.methods.configurations import DenseConfig, config_from_json_dict, config_to_json_dict
 from diffcr.pretrained import load_default_pipeline
+from diffcr.records.record import read_record
 
 ROWS = ROOT / "benchmarks" / "untrained"
 

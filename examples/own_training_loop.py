@@ -10,7 +10,7 @@ import torch
 import diffcr
 from diffcr.pretrained import load_default_pipeline
 from diffcr.scenes import ScenesDataset
-from diffcr.training.data import encode_dataset
+from diffcr.training.data.encoding import encode_dataset
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
 
 

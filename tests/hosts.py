@@ -9,9 +9,9 @@ import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
-from diffcr.attachment import attach
-from diffcr.compressor import Compressor
-from diffcr.config import DiffCRConfig
+from diffcr.binding.attachment import attach
+from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.compressor import Compressor
 
 
 def pixart(seed: int = 0, layers: int = 3, sample_size: int = 8) -> PixArtTransformer2DModel:

@@ -11,8 +11,8 @@ from experiments import EXPERIMENTS, experiment_recipe, in_waves, is_current
 from measuring import RECORDS, SETTINGS
 from untrained import ROWS, row_configuration
 
-from diffcr.config import config_from_json_dict
-from diffcr.evaluation.records import read_record
+from diffcr.methods.configurations import config_from_json_dict
+from diffcr.records.record import read_record
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.json")))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import diffcr.io
+import diffcr.checkpoint.io
 from diffcr.demo import DemoPlan, check_demo, demo_recipe, demonstrate, run_demo
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.judge import JudgeConfig, SceneJudge
-from diffcr.evaluation.records import read_record
 from diffcr.evaluation.run import EvaluationOptions
-from diffcr.families import find_transformer
+from diffcr.hosts import find_transformer
+from diffcr.records.record import read_record
+from diffcr.scenes.judge import JudgeConfig, SceneJudge
 from tests.pipelines import tiny_pixart_pipeline
 
 PLAN = DemoPlan(

@@ -17,13 +17,13 @@ from inpainting_tables import PAPER, counted_flops
 from PIL import Image
 
 import diffcr
-from diffcr.attachment import attach
-from diffcr.config import config_from_json_dict
-from diffcr.evaluation.records import read_record
+from diffcr.binding.attachment import attach
 from diffcr.files import read_json
+from diffcr.methods.configurations import config_from_json_dict
+from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
-from diffcr.training.data import ImageFolder
-from diffcr.training.recipe_file import recipe_from_dict
+from diffcr.training.data.encoding import ImageFolder
+from diffcr.training.recipe.file import recipe_from_dict
 from tests.inpainting.hosts import tiny_lazy_pipeline
 
 

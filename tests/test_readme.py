@@ -7,7 +7,7 @@ from pathlib import Path
 
 import readme
 
-from diffcr.evaluation.overview import write_overview
+from diffcr.report.overview import write_overview
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,10 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffcr.attached_model import disabled, get_compressor, parameter_groups, summary
-    from diffcr.attachment import attach, detach
-    from diffcr.compilation import compile
-    from diffcr.config import (
+    from diffcr.binding.attachment import attach, detach
+    from diffcr.binding.compilation import compile
+    from diffcr.binding.lora import add_lora
+    from diffcr.binding.model import disabled, get_compressor, parameter_groups, summary
+    from diffcr.checkpoint.io import load, save
+    from diffcr.errors import DiffCRError
+    from diffcr.hosts import supported_models
+    from diffcr.methods.configurations import (
         ATEDMConfig,
         DenseConfig,
         DiffCRConfig,
@@ -21,30 +25,26 @@ if TYPE_CHECKING:
         StructuredPruningConfig,
         ToMeConfig,
     )
-    from diffcr.errors import DiffCRError
-    from diffcr.families import supported_models
-    from diffcr.io import load, save
-    from diffcr.lora import add_lora
 
 _HOMES = {
-    "attach": "attachment",
-    "detach": "attachment",
-    "disabled": "attached_model",
-    "get_compressor": "attached_model",
-    "parameter_groups": "attached_model",
-    "summary": "attached_model",
-    "supported_models": "families",
-    "compile": "compilation",
-    "ATEDMConfig": "config",
-    "DenseConfig": "config",
-    "DiffCRConfig": "config",
-    "MoDConfig": "config",
-    "StructuredPruningConfig": "config",
-    "ToMeConfig": "config",
+    "attach": "binding.attachment",
+    "detach": "binding.attachment",
+    "disabled": "binding.model",
+    "get_compressor": "binding.model",
+    "parameter_groups": "binding.model",
+    "summary": "binding.model",
+    "supported_models": "hosts",
+    "compile": "binding.compilation",
+    "ATEDMConfig": "methods.configurations",
+    "DenseConfig": "methods.configurations",
+    "DiffCRConfig": "methods.configurations",
+    "MoDConfig": "methods.configurations",
+    "StructuredPruningConfig": "methods.configurations",
+    "ToMeConfig": "methods.configurations",
     "DiffCRError": "errors",
-    "load": "io",
-    "save": "io",
-    "add_lora": "lora",
+    "load": "checkpoint.io",
+    "save": "checkpoint.io",
+    "add_lora": "binding.lora",
 }
 
 __all__ = [

@@ -11,20 +11,20 @@ from typing import Any
 
 from rich.console import Console
 
-from diffcr.config import DiffCRConfig
+from diffcr.cost.sections import trajectory_section
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.console import show
-from diffcr.evaluation.cost import trajectory_section
 from diffcr.evaluation.generate import generate_images, text_tokens
-from diffcr.evaluation.judge import SceneJudge, load_judge
-from diffcr.evaluation.records import Record
-from diffcr.evaluation.report import Report, write_report
 from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
+from diffcr.methods.configurations import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
+from diffcr.records.record import Record
+from diffcr.report.console import show
+from diffcr.report.report import Report, write_report
 from diffcr.scenes import ScenesDataset
+from diffcr.scenes.judge import SceneJudge, load_judge
 from diffcr.training import EncodedDataset, TrainingRecipe, TrainingResult, encode_dataset, train
 from diffcr.training.history import read_history
-from diffcr.training.recipe_sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
 
 _METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=4, branching="sampled")
 

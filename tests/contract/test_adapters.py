@@ -9,9 +9,9 @@ import pytest
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 
 import diffcr
+from diffcr.binding.lora import ADAPTER, add_lora
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.families import find_transformer
-from diffcr.lora import ADAPTER, add_lora
+from diffcr.hosts import find_transformer
 from tests.hosts import denoise, inputs, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from diffcr.attachment import detach
-from diffcr.compilation import compile as compile_model
-from diffcr.config import DiffCRConfig
-from diffcr.core.ratios import kept_tokens
+from diffcr.binding.attachment import detach
+from diffcr.binding.compilation import compile as compile_model
 from diffcr.core.select import rank_tokens
-from diffcr.seam import bound_block
+from diffcr.methods.bound import bound_block
+from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.ratios import kept_tokens
 from tests.hosts import denoise, gradients, inputs, pixart, rankings, trained_pixart
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from diffcr.attached_model import disabled
-from diffcr.attachment import attach, detach
+from diffcr.binding.attachment import attach, detach
+from diffcr.binding.lora import add_lora
+from diffcr.binding.model import disabled
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.lora import add_lora
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")

@@ -17,11 +17,11 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 import diffcr
-from diffcr.attached_model import get_compressor
-from diffcr.attachment import attach, detach
-from diffcr.config import DiffCRConfig
+from diffcr.binding.attachment import attach, detach
+from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.families import find_transformer
+from diffcr.hosts import find_transformer
+from diffcr.methods.configurations import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")

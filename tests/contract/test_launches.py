@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffcr.attachment import attach
-from diffcr.config import MoDConfig
+from diffcr.binding.attachment import attach
+from diffcr.methods.configurations import MoDConfig
 from tests.hosts import denoise, inputs, pixart, scramble_routers
 
 _VIEWS = {

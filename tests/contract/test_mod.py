@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import diffcr
-from diffcr.attached_model import parameter_groups
-from diffcr.attachment import attach, detach
-from diffcr.config import DiffCRConfig, MoDConfig
-from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.binding.attachment import attach, detach
+from diffcr.binding.model import parameter_groups
+from diffcr.methods.configurations import DiffCRConfig, MoDConfig
+from diffcr.training.recipe.recipe import OptimizerRecipe, TrainingRecipe
 from diffcr.training.run import prepare_model
 from tests.hosts import denoise, inputs, pixart, scramble_routers
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffcr.attached_model import get_compressor
-from diffcr.attachment import attach, detach
-from diffcr.config import DiffCRConfig
-from diffcr.core.ratios import region_of
-from diffcr.step import TransformerCall
+from diffcr.binding.attachment import attach, detach
+from diffcr.binding.model import get_compressor
+from diffcr.core.regions import region_of
+from diffcr.methods.base import TransformerCall
+from diffcr.methods.configurations import DiffCRConfig
 from tests.hosts import scramble
 from tests.pipelines import tiny_pixart_pipeline
 

@@ -14,12 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import diffcr
-from diffcr.attached_model import disabled, get_attached, get_compressor
-from diffcr.attachment import attach, detach
-from diffcr.config import StructuredPruningConfig
-from diffcr.core.flops import flops_per_region, pixart_shape
+from diffcr.binding.attachment import attach, detach
+from diffcr.binding.lora import add_lora
+from diffcr.binding.model import disabled, get_attached, get_compressor
+from diffcr.cost.flops import flops_per_region, pixart_shape
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.lora import add_lora
+from diffcr.methods.configurations import StructuredPruningConfig
 from tests.hosts import denoise, gradients, inputs, pixart
 
 _CONFIG = StructuredPruningConfig(0.3)

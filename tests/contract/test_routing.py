@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffcr.attachment import attach
-from diffcr.config import DiffCRConfig
+from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
+from diffcr.methods.configurations import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, rankings, scramble, trained_pixart
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffcr.attached_model import disabled, get_compressor
-from diffcr.attachment import attach
-from diffcr.config import DiffCRConfig
-from diffcr.lora import add_lora
+from diffcr.binding.attachment import attach
+from diffcr.binding.lora import add_lora
+from diffcr.binding.model import disabled, get_compressor
+from diffcr.methods.configurations import DiffCRConfig
 from tests.hosts import (
     denoise,
     gradients,

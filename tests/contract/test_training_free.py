@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 import diffcr
-from diffcr.attached_model import disabled, get_attached, get_compressor
-from diffcr.attachment import attach, detach
-from diffcr.config import ATEDMConfig, AttachedConfig, ToMeConfig
-from diffcr.core.flops import TransformerShape, pixart_shape
-from diffcr.core.ratios import region_of
+from diffcr.binding.attachment import attach, detach
+from diffcr.binding.lora import add_lora
+from diffcr.binding.model import disabled, get_attached, get_compressor
+from diffcr.core.regions import region_of
+from diffcr.cost.flops import TransformerShape, pixart_shape
 from diffcr.errors import DiffCRError
-from diffcr.families.published import transformer_config
-from diffcr.lora import add_lora
-from diffcr.methods.at_edm import pruning_costs
-from diffcr.step import TransformerCall
+from diffcr.hosts.published import transformer_config
+from diffcr.methods.at_edm.pruner import pruning_costs
+from diffcr.methods.base import TransformerCall
+from diffcr.methods.configurations import ATEDMConfig, AttachedConfig, ToMeConfig
 from tests.hosts import denoise, gradients, inputs, pixart
 
 _LAYERS = 6

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from diffcr.evaluation.generate import save_images
-from diffcr.evaluation.records import Record, make_record
+from diffcr.records.record import Record, make_record
 from diffcr.scenes import ScenesDataset
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcr.attachment import attach
+from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import generate_images, save_images, text_tokens
 from tests.hosts import scramble

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffcr.attached_model import disabled
-from diffcr.attachment import attach
+from diffcr.binding.attachment import attach
+from diffcr.binding.model import disabled
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
-from diffcr.training.data import EncodedDataset
+from diffcr.training.data.encoding import EncodedDataset
 from tests.hosts import scramble
 from tests.pipelines import tiny_pixart_pipeline
 

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from diffcr.attachment import attach
-from diffcr.config import DiffCRConfig, MoDConfig
+from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.router_auc import RouterAUC, area_under_curve, router_auc
 from diffcr.evaluation.router_maps import scene_router_maps
+from diffcr.methods.configurations import DiffCRConfig, MoDConfig
 from diffcr.scenes import Scene, ScenesDataset
 from tests.hosts import scramble, scramble_routers
 from tests.pipelines import tiny_pixart_pipeline

@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcr.attachment import attach
-from diffcr.config import DiffCRConfig
+from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.router_maps import (
     RouterMaps,
@@ -16,6 +15,7 @@ from diffcr.evaluation.router_maps import (
     router_maps,
     scene_router_maps,
 )
+from diffcr.methods.configurations import DiffCRConfig
 from diffcr.scenes import ScenesDataset
 from tests.hosts import denoise, inputs, scramble
 from tests.pipelines import tiny_pixart_pipeline

@@ -9,18 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcr.attached_model import disabled
-from diffcr.attachment import attach
-from diffcr.config import DiffCRConfig
+from diffcr.binding.attachment import attach
+from diffcr.binding.model import disabled
+from diffcr.cost.sections import sampler_regions
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.cost import sampler_regions
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.judge import JudgeConfig, SceneJudge
 from diffcr.evaluation.quality import measure_quality
-from diffcr.evaluation.records import read_record, write_record
 from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
-from diffcr.evaluation.tables import make_tables
+from diffcr.methods.configurations import DiffCRConfig
+from diffcr.records.record import read_record, write_record
+from diffcr.report.tables import make_tables
 from diffcr.scenes import Scene, ScenesDataset
+from diffcr.scenes.judge import JudgeConfig, SceneJudge
 from tests.evaluation.test_held_out import _data
 from tests.hosts import scramble
 from tests.pipelines import TEXT_LENGTH, tiny_pixart_pipeline

@@ -7,9 +7,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffcr.core.flops import dense_flops
-from diffcr.families.lazy import decoder_shape, encoder_shape
-from diffcr.families.published import transformer_config
+from diffcr.cost.flops import dense_flops
+from diffcr.hosts.lazy import decoder_shape, encoder_shape
+from diffcr.hosts.published import transformer_config
 from tests.inpainting.hosts import denoise_masked, lazy_inputs, tiny_decoder, tiny_encoder
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import diffcr
-from diffcr.attachment import attach, detach
-from diffcr.config import (
+from diffcr.binding.attachment import attach, detach
+from diffcr.errors import DiffCRError
+from diffcr.inpainting import LazyTransformer2DModel
+from diffcr.methods.configurations import (
     ATEDMConfig,
     AttachedConfig,
     DiffCRConfig,
@@ -19,8 +21,6 @@ from diffcr.config import (
     StructuredPruningConfig,
     ToMeConfig,
 )
-from diffcr.errors import DiffCRError
-from diffcr.inpainting import LazyTransformer2DModel
 from tests.hosts import denoise, gradients, inputs, pixart, scramble_routers
 from tests.inpainting.hosts import (
     LazyInputs,

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import diffcr
-from diffcr.attachment import attach, detach
-from diffcr.config import (
+from diffcr.binding.attachment import attach, detach
+from diffcr.errors import DiffCRError
+from diffcr.hosts import family_of
+from diffcr.inpainting import ContextEncoder
+from diffcr.methods.configurations import (
     ATEDMConfig,
     AttachedConfig,
     DiffCRConfig,
@@ -18,9 +21,6 @@ from diffcr.config import (
     StructuredPruningConfig,
     ToMeConfig,
 )
-from diffcr.errors import DiffCRError
-from diffcr.families import family_of
-from diffcr.inpainting import ContextEncoder
 from tests.hosts import scramble, scramble_routers
 from tests.inpainting.hosts import tiny_encoder
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcr.inpainting.masks import (
+from diffcr.inpainting.images.masks import (
     bounds,
     dilate,
     group_by_count,

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import diffcr
-from diffcr.config import ATEDMConfig, DiffCRConfig, MoDConfig, ToMeConfig
 from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.hosts.loading import load_pipeline
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
 from diffcr.inpainting.cache import cache_key
-from diffcr.inpainting.masks import dilate
+from diffcr.inpainting.images.masks import dilate
 from diffcr.inpainting.opening import load_inpainting_pipeline
-from diffcr.pipelines import load_pipeline
+from diffcr.methods.configurations import ATEDMConfig, DiffCRConfig, MoDConfig, ToMeConfig
 from tests.hosts import scramble
 from tests.inpainting.hosts import box_mask, photograph, tiny_encoder, tiny_lazy_pipeline
 from tests.pipelines import tiny_pixart_pipeline

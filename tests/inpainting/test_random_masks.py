@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffcr.inpainting.masks import masked_tokens
-from diffcr.inpainting.random_masks import draw_mask, grow_region
+from diffcr.inpainting.images.masks import masked_tokens
+from diffcr.inpainting.images.random_masks import draw_mask, grow_region
 
 
 def test_masks_are_of_several_kinds_and_never_empty() -> None:

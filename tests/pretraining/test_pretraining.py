@@ -10,17 +10,17 @@ import torch
 from diffusers import PixArtSigmaPipeline
 from transformers import T5Tokenizer
 
-from diffcr.attachment import attach
+from diffcr.binding.attachment import attach
+from diffcr.checkpoint.io import load, save
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
-from diffcr.io import load, save
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 from diffcr.pretraining.build import STAGES, build, read_records
 from diffcr.pretraining.install import install_build, install_checkpoint
 from diffcr.pretraining.text import MAX_SEQUENCE_LENGTH, make_tokenizer
 from diffcr.pretraining.transformer import make_transformer
 from diffcr.scenes import ScenesDataset
-from diffcr.training.data import encode_dataset
+from diffcr.training.data.encoding import encode_dataset
 from tests.hosts import denoise, inputs, pixart, scramble
 
 

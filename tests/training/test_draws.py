@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffcr.core.ratios import region_of, region_timesteps
+from diffcr.core.regions import region_of, region_timesteps
 from diffcr.training.draws import Draws
 
 DRAWS = Draws(3, 10, (2, 4, 4), 4, 2, 4, 0.25)

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 import diffcr
-from diffcr.attached_model import get_compressor
-from diffcr.compressor import Compressor
-from diffcr.config import DenseConfig, MoDConfig
+from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
+from diffcr.methods.configurations import DenseConfig, MoDConfig
+from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.training.history import read_history
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_sections import RatioLossRecipe
+from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe.sections import RatioLossRecipe
 from diffcr.training.run import make_teacher
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import (

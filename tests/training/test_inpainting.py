@@ -15,19 +15,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 import diffcr
-from diffcr.attached_model import get_compressor
-from diffcr.config import DenseConfig, DiffCRConfig, MoDConfig
+from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.inpainting import LazyInpaintPipeline
+from diffcr.methods.configurations import DenseConfig, DiffCRConfig, MoDConfig
 from diffcr.scenes import ScenesDataset
+from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.draws import Draws
 from diffcr.training.job import run_recipe
 from diffcr.training.loop import train
-from diffcr.training.masked_data import MaskedDataset, encode_masked
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_file import recipe_from_dict
-from diffcr.training.recipe_sections import DataRecipe, InpaintingRecipe
+from diffcr.training.recipe.file import recipe_from_dict
+from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe.sections import DataRecipe, InpaintingRecipe
 from diffcr.training.step_losses import forward_losses
 from diffcr.training.task import Inpainting
 from tests.inpainting.hosts import tiny_lazy_pipeline
@@ -217,7 +217,7 @@ def test_masks_are_drawn_anew_where_what_decides_them_changes(
         return np.ones((side, side), dtype=bool)
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffcr.training.masked_data.draw_mask", everything)
+        patch.setattr("diffcr.training.data.masked.draw_mask", everything)
         whole = encode_masked(encoded.pipe, SCENES, encoded.cache, 3)
     assert whole.tokens.all() and not encoded.data.tokens.all()
     with monkeypatch.context() as patch:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import diffcr
-from diffcr.attached_model import get_attached
-from diffcr.compilation import compile
-from diffcr.config import StructuredPruningConfig
+from diffcr.binding.compilation import compile
+from diffcr.binding.model import get_attached
+from diffcr.methods.configurations import StructuredPruningConfig
 from diffcr.training.history import read_history
-from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.training.recipe.recipe import OptimizerRecipe, TrainingRecipe
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import equal, run, state, tiny_pipe, tiny_recipe
 

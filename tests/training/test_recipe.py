@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from diffcr.errors import DiffCRError
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_file import load_recipe, recipe_from_dict
+from diffcr.training.recipe.file import load_recipe, recipe_from_dict
+from diffcr.training.recipe.recipe import TrainingRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

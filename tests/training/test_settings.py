@@ -14,12 +14,12 @@ from torch._dynamo import OptimizedModule
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import diffcr
-from diffcr.attached_model import get_compressor
-from diffcr.config import DenseConfig, DiffCRConfig
+from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
+from diffcr.methods.configurations import DenseConfig, DiffCRConfig
 from diffcr.training.history import read_history
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe_sections import OptimizerRecipe
+from diffcr.training.recipe.sections import OptimizerRecipe
 from diffcr.training.run import (
     make_draws,
     make_teacher,

@@ -17,11 +17,11 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffcr.config import DiffCRConfig, MethodConfig
-from diffcr.training.data import EncodedDataset
+from diffcr.methods.configurations import DiffCRConfig, MethodConfig
+from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.task import TextToImage
 from tests.hosts import pixart
 

@@ -22,7 +22,7 @@ from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
-    from diffcr.training.recipe import TrainingRecipe
+    from diffcr.training.recipe.recipe import TrainingRecipe
 
 app = typer.Typer(
     help="Learned token compression for diffusion transformers.",
@@ -47,7 +47,7 @@ def train(
     """Fine-tune a pipeline by a recipe."""
     from dataclasses import replace
 
-    from diffcr.training.recipe_file import find_recipe, load_recipe
+    from diffcr.training.recipe.file import find_recipe, load_recipe
 
     chosen: TrainingRecipe = load_recipe(find_recipe(recipe)).with_changes(
         steps=steps, model=model or None, checkpoint=checkpoint or None
@@ -121,18 +121,18 @@ def evaluate(
     """Measure a pipeline, dense and compressed side by side, and write a report."""
     texts = read_prompts([], prompt_file) if prompt_file else []
     check_output(output)
-    from diffcr.evaluation.report import RECORD, write_report
+    from diffcr.report.report import RECORD, write_report
 
     if (output / RECORD).exists() and not force:
         raise DiffCRError(f"{output} holds a report: give another --output, or --force")
     pipe = open_pipeline(model, checkpoint, dense, method)
     from diffcr.evaluation.generate import text_tokens
-    from diffcr.evaluation.judge import load_judge
     from diffcr.evaluation.run import EvaluationOptions, Subjects
     from diffcr.evaluation.run import evaluate as measure
     from diffcr.pretrained import judge_path
     from diffcr.scenes import ScenesDataset
-    from diffcr.training.data import encode_dataset
+    from diffcr.scenes.judge import load_judge
+    from diffcr.training.data.encoding import encode_dataset
 
     options = EvaluationOptions(seed, steps, choose_guidance(guidance_scale, model))
     bare = open_bare_beside(pipe, model)
@@ -159,7 +159,7 @@ def report(
     check_output(output.parent)
     if output.exists() and not force:
         raise DiffCRError(f"{output} exists: give another --output, or --force to overwrite")
-    from diffcr.evaluation.overview import write_overview
+    from diffcr.report.overview import write_overview
 
     typer.echo(f"report: {write_overview(records, output)}")
 
@@ -171,7 +171,7 @@ for command in (inpaint, score, flops, bench):
 @app.command()
 def models() -> None:
     """List the model classes that can be compressed, and the embedded default."""
-    from diffcr.families import supported_models
+    from diffcr.hosts import supported_models
     from diffcr.pretrained import (
         default_checkpoint_path,
         default_inpainting_path,

@@ -42,12 +42,12 @@ def flops(
     from rich.console import Console
 
     from diffcr.cli.inputs import read_method
-    from diffcr.core.flops import pixart_shape
-    from diffcr.evaluation.console import show_tables
-    from diffcr.evaluation.flop_count import count_flops, flop_tables
-    from diffcr.evaluation.method_costs import method_costs
-    from diffcr.families.published import transformer_config
+    from diffcr.cost.flop_count import count_flops, flop_tables
+    from diffcr.cost.flops import pixart_shape
+    from diffcr.cost.method_costs import method_costs
+    from diffcr.hosts.published import transformer_config
     from diffcr.pretrained import default_pipeline_path
+    from diffcr.report.console import show_tables
 
     config = transformer_config(model or str(default_pipeline_path()), resolution)
     shape = pixart_shape(config, text_tokens)
@@ -104,11 +104,11 @@ def bench(
 
     from rich.console import Console
 
-    from diffcr.evaluation.bench import BenchOptions, bench_tables
-    from diffcr.evaluation.bench import bench as measure
-    from diffcr.evaluation.console import show_tables
-    from diffcr.evaluation.records import write_record
-    from diffcr.evaluation.subject import open_subject
+    from diffcr.evaluation.timing.bench import BenchOptions, bench_tables
+    from diffcr.evaluation.timing.bench import bench as measure
+    from diffcr.evaluation.timing.subject import open_subject
+    from diffcr.records.record import write_record
+    from diffcr.report.console import show_tables
 
     subject = open_subject(model, resolution, dtype)
     batches = tuple(batch_size or [1])

@@ -67,10 +67,10 @@ def inpaint(
         raise DiffCRError("--image or --mask is missing: give both, or neither for an example")
     if not prompt.strip():
         raise DiffCRError("--prompt is empty: give some words")
-    from diffcr.inpainting.blending import check_blending
-    from diffcr.inpainting.edits import check_sizes
-    from diffcr.inpainting.masks import read_masks
-    from diffcr.inpainting.pictures import open_image, read_pictures
+    from diffcr.inpainting.images.blending import check_blending
+    from diffcr.inpainting.images.edits import check_sizes
+    from diffcr.inpainting.images.masks import read_masks
+    from diffcr.inpainting.images.pictures import open_image, read_pictures
 
     check_blending(blending)
     with warnings.catch_warnings(record=True) as notes:
@@ -124,8 +124,8 @@ def _check_target(out: Path, force: bool) -> None:
 
 
 def _open(model: str, checkpoint: str, encoder_checkpoint: str) -> Any:
+    from diffcr.checkpoint.io import load
     from diffcr.inpainting.opening import load_inpainting_pipeline
-    from diffcr.io import load
     from diffcr.pretrained import load_default_inpainting
 
     pipe = load_inpainting_pipeline(model) if model else load_default_inpainting()

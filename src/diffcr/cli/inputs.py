@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
-    from diffcr.config import TrainingFreeConfig
-    from diffcr.evaluation.contenders import Contender
+    from diffcr.evaluation.timing.contenders import Contender
+    from diffcr.methods.configurations import TrainingFreeConfig
 
 
 def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
@@ -38,7 +38,7 @@ def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
 
 def check_size(pipe: Any, **lengths: int | None) -> None:
     """Raises DiffCRError where a picture of that height or width, in pixels, cannot be made."""
-    from diffcr.pipelines import size_multiple
+    from diffcr.hosts.loading import size_multiple
 
     multiple = size_multiple(pipe)
     for name, pixels in lengths.items():
@@ -78,8 +78,8 @@ def read_contenders(methods: list[str], checkpoint: str, model: str) -> list[Con
         DiffCRError: There is none, one is not written as it has to be, or the checkpoint cannot be
             read or cannot fit.
     """
-    from diffcr.evaluation.contenders import checkpoint_contender, parse_contender
-    from diffcr.families.published import is_published
+    from diffcr.evaluation.timing.contenders import checkpoint_contender, parse_contender
+    from diffcr.hosts.published import is_published
     from diffcr.pretrained import default_checkpoint_path
 
     contenders = [parse_contender(method) for method in methods]
@@ -109,7 +109,7 @@ def read_method(
         DiffCRError: The arguments exclude each other or do not suffice, or the checkpoint cannot be
             read.
     """
-    from diffcr.evaluation.contenders import checkpoint_contender, parse_contender
+    from diffcr.evaluation.timing.contenders import checkpoint_contender, parse_contender
     from diffcr.pretrained import default_checkpoint_path
 
     given = [str(value) for value in (compression_ratio, placement) if value is not None]
@@ -154,9 +154,9 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
         raise DiffCRError(f"{named[0]} and {named[1]} exclude each other: give one of them")
     if model and not named:
         raise DiffCRError("--model needs --checkpoint or --method with it, or --dense")
-    from diffcr.attachment import attach
-    from diffcr.io import load, read_checkpoint, resolve_checkpoint
-    from diffcr.pipelines import load_pipeline
+    from diffcr.binding.attachment import attach
+    from diffcr.checkpoint.io import load, read_checkpoint, resolve_checkpoint
+    from diffcr.hosts.loading import load_pipeline
     from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 
     config = _training_free(method) if method else None
@@ -173,8 +173,8 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
 
 
 def _training_free(method: str) -> TrainingFreeConfig:
-    from diffcr.config import ATEDMConfig, ToMeConfig
-    from diffcr.evaluation.contenders import parse_contender
+    from diffcr.evaluation.timing.contenders import parse_contender
+    from diffcr.methods.configurations import ATEDMConfig, ToMeConfig
 
     config = parse_contender(method).config
     if not isinstance(config, ToMeConfig | ATEDMConfig):
@@ -188,8 +188,8 @@ def _training_free(method: str) -> TrainingFreeConfig:
 def open_bare_beside(pipe: Any, model: str) -> Any | None:
     """The pipeline without its checkpoint, where that changed host weights; None where
     `diffcr.disabled` gives the same."""
-    from diffcr.attached_model import get_attached, is_attached
-    from diffcr.families import find_transformer
+    from diffcr.binding.model import get_attached, is_attached
+    from diffcr.hosts import find_transformer
 
     transformer = find_transformer(pipe)
     if not is_attached(transformer) or not get_attached(pipe).changes_dense(transformer):

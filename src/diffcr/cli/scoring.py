@@ -11,7 +11,7 @@ from diffcr.cli.inputs import check_output, read_prompts
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
-    from diffcr.evaluation.records import Record
+    from diffcr.records.record import Record
 
 
 def score(
@@ -61,7 +61,7 @@ def score(
     if output is not None:
         _check_file(output, force)
     from diffcr.evaluation.metrics.scoring import score_images
-    from diffcr.evaluation.records import write_record
+    from diffcr.records.record import write_record
 
     record = score_images(images, options, reference, prompts, progress=not as_json)
     if output is not None:
@@ -83,7 +83,7 @@ def _print(record: Record, as_json: bool) -> None:
 
     from rich.console import Console
 
-    from diffcr.evaluation.console import show
+    from diffcr.report.console import show
 
     if as_json:
         typer.echo(json.dumps(asdict(record)))

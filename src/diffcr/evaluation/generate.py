@@ -13,8 +13,8 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
-from diffcr.families import find_transformer
 from diffcr.files import replacing_file
+from diffcr.hosts import find_transformer
 
 
 def generate_images(

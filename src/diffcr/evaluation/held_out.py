@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.core.ratios import region_timesteps
+from diffcr.core.regions import region_timesteps
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
-from diffcr.families import family_of, find_transformer
-from diffcr.training.data import EncodedDataset
+from diffcr.hosts import family_of, find_transformer
+from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from PIL import Image
 
-from diffcr.evaluation.judge import (
+from diffcr.evaluation.metrics.frechet import frechet_distance
+from diffcr.scenes import Scene
+from diffcr.scenes.judge import (
     AttributeAccuracy,
     SceneJudge,
     attribute_accuracy,
     judge_features,
 )
-from diffcr.evaluation.metrics.frechet import frechet_distance
-from diffcr.scenes import Scene
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffcr.attached_model import get_compressor
-from diffcr.core.ratios import region_timesteps
+from diffcr.binding.model import get_compressor
+from diffcr.core.regions import region_timesteps
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.router_maps import scene_router_maps
 from diffcr.scenes import Scene

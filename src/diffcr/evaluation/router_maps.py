@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from diffcr.attached_model import get_compressor
-from diffcr.core.ratios import kept_tokens
+from diffcr.binding.model import get_compressor
 from diffcr.core.select import rank_tokens
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.modes import evaluating
-from diffcr.families import family_of, find_transformer
+from diffcr.hosts import family_of, find_transformer
+from diffcr.methods.diffcr.plans import LayerPlan, StepContext
+from diffcr.methods.diffcr.ratios import kept_tokens
 from diffcr.scenes import Scene
-from diffcr.step import LayerPlan, StepContext
-from diffcr.training.data import encode_images
+from diffcr.training.data.encoding import encode_images
 
 
 @dataclass(frozen=True)

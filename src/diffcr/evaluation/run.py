@@ -10,21 +10,21 @@ from typing import Any
 
 from PIL import Image
 
-from diffcr.attached_model import disabled, get_attached, get_compressor, is_attached, is_routed
-from diffcr.config import config_to_json_dict
+from diffcr.binding.model import disabled, get_attached, get_compressor, is_attached, is_routed
+from diffcr.cost.sections import compression_section, flops_section
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.cost import compression_section, flops_section
 from diffcr.evaluation.generate import generate_images, save_images
 from diffcr.evaluation.held_out import held_out_loss
-from diffcr.evaluation.judge import SceneJudge
 from diffcr.evaluation.quality import measure_quality
-from diffcr.evaluation.records import Record, make_record
 from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import RouterMaps, router_maps, scene_router_maps
-from diffcr.evaluation.speed import denoiser_latency, pipeline_latency
-from diffcr.families import find_transformer
+from diffcr.evaluation.timing.speed import denoiser_latency, pipeline_latency
+from diffcr.hosts import find_transformer
+from diffcr.methods.configurations import config_to_json_dict
+from diffcr.records.record import Record, make_record
 from diffcr.scenes import Scene
-from diffcr.training.data import EncodedDataset
+from diffcr.scenes.judge import SceneJudge
+from diffcr.training.data.encoding import EncodedDataset
 
 _CHANGED_WEIGHTS = (
     "The model's own weights were fine-tuned: 'dense' is those weights with all tokens computed, "

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcr.inpainting.call import Call, Request, read_call, run_call
-from diffcr.inpainting.edits import Edit, resize_pixels
-from diffcr.inpainting.masks import bounds, latent_mask, masked_tokens, resize_mask
+from diffcr.inpainting.images.edits import Edit, resize_pixels
+from diffcr.inpainting.images.masks import bounds, latent_mask, masked_tokens, resize_mask
 from diffcr.inpainting.sampling import (
     Prompts,
     decode_pixels,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.inpainting.blending import Blending, blend, check_blending
-from diffcr.inpainting.edits import Edit, WorkingSize, common_length, prepare_edits, repeated
-from diffcr.inpainting.pictures import Picture
+from diffcr.inpainting.images.blending import Blending, blend, check_blending
+from diffcr.inpainting.images.edits import Edit, WorkingSize, common_length, prepare_edits, repeated
+from diffcr.inpainting.images.pictures import Picture
 
 OutputType = Literal["pil", "np", "pt"]
 EMPTY_MASK = "the mask is empty: the image comes back as it is"

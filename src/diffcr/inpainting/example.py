@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from diffcr.inpainting.masks import bounds
+from diffcr.inpainting.images.masks import bounds
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.captions import write_caption
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json
+from diffcr.hosts.loading import own_device
 from diffcr.inpainting.pipeline import LazyInpaintPipeline
-from diffcr.pipelines import own_device
 
 
 def load_inpainting_pipeline(

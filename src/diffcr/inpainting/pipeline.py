@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
 from diffcr.errors import DiffCRError
-from diffcr.inpainting.blending import Blending
 from diffcr.inpainting.cache import TensorCache, cache_key
 from diffcr.inpainting.call import Call, OutputType, Request, read_call, run_call
 from diffcr.inpainting.decoder import LazyTransformer2DModel
-from diffcr.inpainting.edits import GREY, Edit
 from diffcr.inpainting.encoder import ContextEncoder
-from diffcr.inpainting.masks import (
+from diffcr.inpainting.images.blending import Blending
+from diffcr.inpainting.images.edits import GREY, Edit
+from diffcr.inpainting.images.masks import (
     MaskGroup,
     group_by_count,
     latent_mask,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
-from diffcr.families import family_of
+from diffcr.hosts import family_of
 from diffcr.inpainting.call import Request
 
 

@@ -63,13 +63,13 @@ def load_default_inpainting(device: str | None = None) -> Any:
 
 def load_default_pipeline(device: str | None = None) -> Any:
     """The embedded pipeline, on a GPU where there is one."""
-    from diffcr.pipelines import load_pipeline
+    from diffcr.hosts.loading import load_pipeline
 
     return load_pipeline(default_pipeline_path(), device)
 
 
 def judge_path() -> Path:
-    """Directory of the embedded judge, for `diffcr.evaluation.judge.load_judge`.
+    """Directory of the embedded judge, for `diffcr.scenes.judge.load_judge`.
 
     Raises:
         DiffCRError: The weights are not in this installation.

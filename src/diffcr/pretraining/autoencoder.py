@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
+from diffcr.core.images import image_tensor
 from diffcr.scenes import ScenesDataset
-from diffcr.training.data import image_tensor
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from diffcr.evaluation.judge import attribute_accuracy, save_judge
+from diffcr.core.images import image_tensor
 from diffcr.files import read_json, replacing_directory, write_json
 from diffcr.hardware import hardware, library_versions
 from diffcr.pretraining.autoencoder import (
@@ -28,11 +28,11 @@ from diffcr.pretraining.judge import JudgeSettings, train_judge
 from diffcr.pretraining.text import TextSettings, make_tokenizer, train_text_encoder
 from diffcr.pretraining.transformer import assemble_pipeline
 from diffcr.scenes import ScenesDataset
-from diffcr.training.data import image_tensor
+from diffcr.scenes.judge import attribute_accuracy, save_judge
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_file import find_recipe, load_recipe
+from diffcr.training.recipe.file import find_recipe, load_recipe
+from diffcr.training.recipe.recipe import TrainingRecipe
 
 RECORDS = "records"
 
@@ -184,7 +184,7 @@ def _transformer(output: Path, recipe: TrainingRecipe) -> dict[str, Any]:
 def _embed(output: Path) -> None:
     from diffusers import PixArtTransformer2DModel
 
-    from diffcr.pipelines import load_pipeline
+    from diffcr.hosts.loading import load_pipeline
 
     pipe = load_pipeline(output / "pipeline", "cpu")
     trained = output / "transformer" / "final" / "transformer"

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 from diffcr import pretrained
+from diffcr.checkpoint.io import WEIGHTS_FILE, read_checkpoint
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
+from diffcr.hosts.loading import load_pipeline
 from diffcr.inpainting.opening import load_inpainting_pipeline
-from diffcr.io import WEIGHTS_FILE, read_checkpoint
-from diffcr.pipelines import load_pipeline
 
 _CHECKPOINT = "scenes-diffcr"
 _INPAINTING = "inpainting"

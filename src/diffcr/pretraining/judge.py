@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffcr.evaluation.judge import JudgeConfig, SceneJudge
 from diffcr.pretraining.attribute_loss import attribute_loss, stack_targets
 from diffcr.scenes import ScenesDataset
+from diffcr.scenes.judge import JudgeConfig, SceneJudge
 
 
 @dataclass(frozen=True)

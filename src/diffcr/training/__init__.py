@@ -1,14 +1,14 @@
 """Fine-tuning: recipes, data, the loss, the loop, checkpoints."""
 
-from diffcr.training.data import (
+from diffcr.training.data.encoding import (
     EncodedDataset,
     ImageFolder,
     encode_dataset,
     open_dataset,
 )
 from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_file import load_recipe
+from diffcr.training.recipe.file import load_recipe
+from diffcr.training.recipe.recipe import TrainingRecipe
 
 __all__ = [
     "EncodedDataset",

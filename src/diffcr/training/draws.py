@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffcr.core.ratios import region_timesteps
+from diffcr.core.regions import region_timesteps
 
 
 @dataclass(frozen=True)

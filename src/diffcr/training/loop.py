@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from diffcr.compilation import compile, uncompile_blocks
-from diffcr.compressor import Compressor
+from diffcr.binding.compilation import compile, uncompile_blocks
 from diffcr.errors import DiffCRError
 from diffcr.files import write_json
 from diffcr.hardware import hardware, library_versions
+from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.training.average import WeightAverage
 from diffcr.training.checkpoint import Progress, TrainedState, load_checkpoint, save_checkpoint
-from diffcr.training.data import EncodedDataset
+from diffcr.training.data.encoding import EncodedDataset
+from diffcr.training.data.masked import MaskedDataset
 from diffcr.training.draws import MicroBatch
 from diffcr.training.history import History
 from diffcr.training.identity import RunIdentity
-from diffcr.training.masked_data import MaskedDataset
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor, make_optimizers
 from diffcr.training.ratio_schedule import RatioSteering, ratio_gradient_scales
-from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe.recipe import TrainingRecipe
 from diffcr.training.run import (
     attention_kernel,
     check_start,

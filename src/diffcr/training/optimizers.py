@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffcr.attached_model import parameter_groups
+from diffcr.binding.model import parameter_groups
 from diffcr.errors import DiffCRError
-from diffcr.families import host_blocks_within
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_sections import OptimizerRecipe
+from diffcr.hosts import host_blocks_within
+from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe.sections import OptimizerRecipe
 
 
 def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:

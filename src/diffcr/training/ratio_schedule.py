@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffcr.compressor import Compressor
-from diffcr.config import DiffCRConfig
-from diffcr.core.ratios import bounded, region_timesteps
+from diffcr.core.regions import region_timesteps
+from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.ratios import bounded
 from diffcr.training.average import WeightAverage
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe import TrainingRecipe
-from diffcr.training.recipe_sections import RatioLossRecipe
+from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe.sections import RatioLossRecipe
 
 _RATIOS = "diffcr.ratios"
 

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffcr.attached_model import disabled, get_compressor, is_attached
-from diffcr.attachment import attach
-from diffcr.compilation import allow_graph_per_shape
-from diffcr.compressor import Compressor
-from diffcr.config import DenseConfig, DiffCRConfig
-from diffcr.core.ratios import BINS
+from diffcr.binding.attachment import attach
+from diffcr.binding.compilation import allow_graph_per_shape
+from diffcr.binding.lora import add_lora, has_lora, lora_config, require_lora_gradients, save_lora
+from diffcr.binding.model import disabled, get_compressor, is_attached
+from diffcr.checkpoint.io import load_to_train, resolve_checkpoint, save
 from diffcr.errors import DiffCRError
-from diffcr.families import host_blocks_within, models_within
 from diffcr.files import replacing_directory
-from diffcr.io import load_to_train, resolve_checkpoint, save
-from diffcr.lora import add_lora, has_lora, lora_config, require_lora_gradients, save_lora
+from diffcr.hosts import host_blocks_within, models_within
+from diffcr.methods.configurations import DenseConfig, DiffCRConfig
+from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.ratios import BINS
 from diffcr.training.draws import Draws
-from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe.recipe import TrainingRecipe
 from diffcr.training.step_losses import Teacher
 from diffcr.training.task import Task
 

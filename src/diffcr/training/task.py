@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from diffcr.core.select import gather_tokens
 from diffcr.errors import DiffCRError
-from diffcr.families import family_of, find_transformer
+from diffcr.hosts import family_of, find_transformer
 from diffcr.inpainting.decoder import LazyTransformer2DModel
 from diffcr.inpainting.encoder import ContextEncoder
 from diffcr.inpainting.pipeline import LazyInpaintPipeline
-from diffcr.training.data import EncodedDataset
+from diffcr.training.data.encoding import EncodedDataset
+from diffcr.training.data.masked import MaskedDataset
 from diffcr.training.draws import MicroBatch
-from diffcr.training.masked_data import MaskedDataset
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.recipe.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.metrics.images import generated_images
 from diffcr.evaluation.metrics.options import ScoreOptions
 from diffcr.evaluation.metrics.scoring import score_images
-from diffcr.evaluation.records import read_record
-from diffcr.evaluation.tables import make_tables
+from diffcr.records.record import read_record
+from diffcr.report.tables import make_tables
 from tests.evaluation.metrics.models import (
     write_clip,
     write_dinov2,

@@ -33,8 +33,8 @@ from diffcr.evaluation.metrics.inception import load_inception
 from diffcr.evaluation.metrics.kid import kernel_distance
 from diffcr.evaluation.metrics.local_model import model_name
 from diffcr.evaluation.metrics.options import DISTANCES, PROMPT_METRICS, ScoreOptions
-from diffcr.evaluation.records import Record, make_record
-from diffcr.pipelines import own_device
+from diffcr.hosts.loading import own_device
+from diffcr.records.record import Record, make_record
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Putting a method on a transformer, and the context of a call."""

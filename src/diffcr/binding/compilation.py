@@ -1,0 +1,80 @@
+"""torch.compile for an attached model: a graph per number of kept tokens, not per layer."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from diffcr.binding.attachment import forget_compiled, host_blocks
+from diffcr.binding.model import get_attached
+from diffcr.errors import DiffCRError
+from diffcr.hosts import find_transformer
+from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.forward import run_block, run_branch
+
+# Graphs per function: bins by numbers of masked tokens, where those vary (inpainting).
+_RECOMPILE_LIMIT = 1024
+
+Granularity = Literal["block", "model"]
+
+
+def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **options: Any) -> None:
+    """Compile an attached model in place.
+
+    Args:
+        pipe_or_transformer: An attached pipeline or transformer.
+        granularity: "block" compiles one block and shares its graphs among layers: at most one per
+            number of tokens and of kept ones and two more; for training and inference; for routed
+            methods and structured pruning. "model" compiles the whole forward: at most one graph
+            per timestep region and one more; for inference.
+        options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
+
+    Raises:
+        DiffCRError: Nothing is attached, the forward that would be compiled is patched, or a method
+            that tells blocks apart is to be compiled block by block.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    attached = get_attached(transformer)
+    allow_graph_per_shape()
+    options = {"dynamic": False, **options, "fullgraph": True}
+    if granularity == "block":
+        if isinstance(attached, Compressor):
+            attached.run_branch = torch.compile(run_branch, **options)
+            attached.run_block = torch.compile(run_block, **options)
+        elif attached.replaces_weights:
+            for block in host_blocks(transformer):
+                block.compile(**options)
+        else:
+            raise DiffCRError(
+                f"{attached.config.method} tells blocks apart: compile with granularity='model'"
+            )
+    else:
+        if "forward" in vars(transformer):
+            raise DiffCRError(
+                "the transformer's forward is patched already (offload, cache, compile?): "
+                "compile first, then offload"
+            )
+        # The hooks that read the timestep stay outside of the graph. Bound anew, not closed over:
+        # a deep copy runs the compiled forward on its own weights.
+        compiled = torch.compile(type(transformer).forward, **options)
+        vars(transformer)["forward"] = types.MethodType(compiled, transformer)
+
+
+def allow_graph_per_shape() -> None:
+    """Let torch compile a graph per number of tokens: its default limit of 8 is soon reached, and
+    what is beyond it runs uncompiled."""
+    config = torch._dynamo.config
+    for limit in ("recompile_limit", "accumulated_recompile_limit"):
+        setattr(config, limit, max(getattr(config, limit), _RECOMPILE_LIMIT))
+
+
+def uncompile_blocks(transformer: nn.Module) -> None:
+    """Undo `compile` of granularity "block" on an attached transformer."""
+    attached = get_attached(transformer)
+    if isinstance(attached, Compressor):
+        attached.run_branch = attached.run_block = None
+    else:
+        forget_compiled(transformer)

@@ -1,0 +1,216 @@
+"""Low-rank adapters through peft's own injection: PixArt and DiT have no adapter mixin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffcr.errors import DiffCRError
+from diffcr.files import read_json, read_tensors
+from diffcr.hosts import family_of, find_transformer
+
+ADAPTER = "diffcr"
+_CONFIG_FILE = "adapter_config.json"
+_WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA outside of a model: its `peft.LoraConfig` and its weights under peft's names."""
+
+    config: Any
+    weights: dict[str, Tensor]
+
+
+def add_lora(
+    pipe_or_transformer: Any,
+    rank: int = 32,
+    alpha: float | None = None,
+    targets: tuple[str, ...] | None = None,
+) -> None:
+    """Add a LoRA to the linear layers of the transformer's blocks and freeze everything else but
+    routers and ratios.
+
+    Args:
+        pipe_or_transformer: The transformer, attached or not, or its pipeline.
+        rank: Of the update, at least 1 (the paper's is 32).
+        alpha: Scale numerator, `rank` by default.
+        targets: Names of linear layers; the family's by default.
+
+    Raises:
+        DiffCRError: There is one already, or the rank is not positive.
+    """
+    from peft import LoraConfig
+
+    transformer = find_transformer(pipe_or_transformer)
+    if rank < 1:
+        raise DiffCRError(f"LoRA rank is {rank}: give 1 or more")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank if alpha is None else alpha,
+        target_modules=list(targets or family_of(transformer).lora_targets),
+    )
+    inject_lora(transformer, config)
+
+
+def inject_lora(transformer: nn.Module, config: Any) -> None:
+    """Add the adapter that a `peft.LoraConfig` describes.
+
+    Raises:
+        DiffCRError: There is one already.
+    """
+    from peft import inject_adapter_in_model
+
+    if has_lora(transformer):
+        raise DiffCRError("the model has a DiffCR LoRA already: remove it first")
+    inject_adapter_in_model(config, transformer, adapter_name=ADAPTER)
+    # peft freezes everything that is not its own.
+    for name, parameter in transformer.named_parameters():
+        if name.startswith("diffcr."):
+            parameter.requires_grad_(True)
+
+
+def require_lora_gradients(transformer: nn.Module) -> None:
+    """Let gradients reach DiffCR's adapter."""
+    for name, parameter in transformer.named_parameters():
+        if ".lora_" in name and f".{ADAPTER}." in name:
+            parameter.requires_grad_(True)
+
+
+def has_lora(transformer: nn.Module) -> bool:
+    """Whether the transformer holds DiffCR's adapter."""
+    return ADAPTER in getattr(transformer, "peft_config", {})
+
+
+def foreign_adapters(transformer: nn.Module) -> list[str]:
+    """Names of the adapters that are not DiffCR's."""
+    return [name for name in getattr(transformer, "peft_config", {}) if name != ADAPTER]
+
+
+def remove_lora(transformer: nn.Module) -> None:
+    """Take DiffCR's adapter out; layers without another adapter are the host's own again."""
+    for name, layer in list(_adapted_layers(transformer)):
+        if ADAPTER in layer.r:
+            layer.delete_adapter(ADAPTER)
+        if not layer.r:
+            parent, _, attribute = name.rpartition(".")
+            setattr(transformer.get_submodule(parent), attribute, layer.base_layer)
+    configs: dict[str, Any] = getattr(transformer, "peft_config", {})
+    configs.pop(ADAPTER, None)
+    if not configs and "peft_config" in vars(transformer):
+        del transformer.peft_config
+    for name, parameter in transformer.named_parameters():
+        if not name.startswith("diffcr.") and ".lora_" not in name:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def adapters_off(transformer: nn.Module) -> Iterator[None]:
+    """Within the context no adapter, DiffCR's or another, changes a layer's output."""
+    switched = [layer for _, layer in _adapted_layers(transformer) if not layer.disable_adapters]
+    # The attribute behind `enable_adapters`, which would also change requires_grad.
+    for layer in switched:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in switched:
+            layer._disable_adapters = False
+
+
+def lora_config(transformer: nn.Module) -> Any:
+    """The `peft.LoraConfig` of DiffCR's adapter."""
+    configs: Any = transformer.peft_config
+    return configs[ADAPTER]
+
+
+def lora_state_dict(transformer: nn.Module) -> dict[str, Tensor]:
+    """The adapter's weights under peft's names."""
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, Tensor] = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def replace_lora(transformer: nn.Module, adapter: Adapter | None) -> None:
+    """Put an adapter, or none, in the place of the one that is there; all or nothing.
+
+    Raises:
+        DiffCRError: The adapter does not fit, and the one that was there is there again.
+    """
+    previous = None
+    if has_lora(transformer):
+        previous = Adapter(lora_config(transformer), lora_state_dict(transformer))
+        remove_lora(transformer)
+    if adapter is None:
+        return
+    try:
+        load_lora(transformer, adapter)
+    except DiffCRError:
+        if previous is not None:
+            load_lora(transformer, previous)
+        raise
+
+
+def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
+    """Add an adapter and its weights.
+
+    Raises:
+        DiffCRError: The weights do not belong to the configuration or the model.
+    """
+    from peft import set_peft_model_state_dict
+
+    try:
+        inject_lora(transformer, adapter.config)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DiffCRError(f"the LoRA's adapter_config.json does not fit: {reason}") from error
+    expected = {name: tensor.shape for name, tensor in lora_state_dict(transformer).items()}
+    if expected != {name: tensor.shape for name, tensor in adapter.weights.items()}:
+        remove_lora(transformer)
+        raise DiffCRError("the LoRA's weights do not fit its adapter_config.json and this model")
+    set_peft_model_state_dict(transformer, adapter.weights, adapter_name=ADAPTER)
+
+
+def save_lora(transformer: nn.Module, directory: Path) -> None:
+    """Write the adapter in peft's format: adapter_config.json, adapter_model.safetensors."""
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.cpu() for name, tensor in lora_state_dict(transformer).items()}
+    save_file(weights, directory / _WEIGHTS_FILE)
+    lora_config(transformer).save_pretrained(str(directory))
+
+
+def read_lora(directory: Path) -> Adapter:
+    """Read what `save_lora` wrote.
+
+    Raises:
+        DiffCRError: A file is missing or damaged.
+    """
+    from peft import LoraConfig
+
+    read_json(directory / _CONFIG_FILE)
+    weights = read_tensors(directory / _WEIGHTS_FILE)
+    try:
+        config = LoraConfig.from_pretrained(str(directory))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DiffCRError(
+            f"{directory / _CONFIG_FILE} is no LoRA configuration ({error}): copy it again"
+        ) from error
+    return Adapter(config, weights)
+
+
+def _adapted_layers(transformer: nn.Module) -> Iterator[tuple[str, Any]]:
+    if not getattr(transformer, "peft_config", None):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in transformer.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module

@@ -1,0 +1,122 @@
+"""What reads an attached model: its method, the dense model beside it, its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from diffcr.binding import lora
+from diffcr.errors import DiffCRError
+from diffcr.hosts import find_transformer
+from diffcr.methods.base import Attached
+from diffcr.methods.diffcr.compressor import Compressor
+
+
+def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
+    """The method that is attached to a model.
+
+    Raises:
+        DiffCRError: There is none.
+    """
+    attached = getattr(find_transformer(pipe_or_transformer), "diffcr", None)
+    if not isinstance(attached, Attached):
+        raise DiffCRError("DiffCR is not attached to this model: call diffcr.attach first")
+    return attached
+
+
+def get_compressor(pipe_or_transformer: Any) -> Compressor:
+    """The routers and ratios of an attached model.
+
+    Raises:
+        DiffCRError: DiffCR is not attached, or a method without routers is.
+    """
+    attached = get_attached(pipe_or_transformer)
+    if not isinstance(attached, Compressor):
+        raise DiffCRError(
+            f"{attached.config.method} is attached, which has neither routers nor ratios"
+        )
+    return attached
+
+
+def is_attached(transformer: nn.Module) -> bool:
+    """Whether a method is attached to the transformer."""
+    return isinstance(getattr(transformer, "diffcr", None), Attached)
+
+
+def is_routed(transformer: nn.Module) -> bool:
+    """Whether the transformer has routers and ratios."""
+    return isinstance(getattr(transformer, "diffcr", None), Compressor)
+
+
+@contextmanager
+def disabled(pipe_or_transformer: Any) -> Iterator[None]:
+    """Within the context the model is the dense one: all tokens, no gate, adapters off. Host
+    weights that were fine-tuned stay as they are; with structured pruning the model is the one
+    before `attach`, whatever was fine-tuned."""
+    transformer = find_transformer(pipe_or_transformer)
+    attached = get_attached(transformer)
+    previous, attached.enabled = attached.enabled, False
+    try:
+        with lora.adapters_off(transformer):
+            yield
+    finally:
+        attached.enabled = previous
+
+
+def parameter_groups(
+    transformer: nn.Module,
+    lr: float,
+    router_lr: float | None = None,
+    ratio_lr: float | None = None,
+    weight_decay: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Groups for an own optimizer: no weight decay on routers and ratios, which it would pull.
+
+    Args:
+        transformer: An attached pipeline or transformer.
+        lr: Learning rate of the trainable host and adapter weights.
+        router_lr: Of the routers, `lr` by default.
+        ratio_lr: Of the ratios, `router_lr` by default.
+        weight_decay: Of the host and adapter weights.
+
+    Raises:
+        DiffCRError: Routers and ratios are frozen: injecting a LoRA through peft itself freezes
+            everything else. Ratios frozen alone stay as they are set.
+    """
+    host = find_transformer(transformer)
+    compressor = get_compressor(host)
+    if not any(parameter.requires_grad for parameter in compressor.parameters()):
+        raise DiffCRError(
+            "routers and ratios are frozen (peft freezes what is not its own): "
+            "call compressor.requires_grad_(True) first"
+        )
+    router_lr = lr if router_lr is None else router_lr
+    ratio_lr = router_lr if ratio_lr is None else ratio_lr
+    weights = [
+        p for n, p in host.named_parameters() if p.requires_grad and not n.startswith("diffcr.")
+    ]
+    routers = [p for p in compressor.routers.values() if p.requires_grad]
+    ratios = [compressor.ratios] if compressor.ratios.requires_grad else []
+    groups = [
+        {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": routers, "lr": router_lr, "weight_decay": 0.0},
+        {"params": ratios, "lr": ratio_lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def summary(pipe_or_transformer: Any) -> str:
+    """What is attached, as text: configuration, ratios per layer and region, parameters."""
+    transformer = find_transformer(pipe_or_transformer)
+    attached = get_attached(transformer)
+    total = sum(p.numel() for p in transformer.parameters())
+    added = sum(p.numel() for p in attached.parameters())
+    lines = [
+        f"{type(transformer).__name__} with {attached.config}",
+        f"parameters: {added:,} of {total:,} were added",
+        *attached.summary_lines(),
+    ]
+    return "\n".join(lines)

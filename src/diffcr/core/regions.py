@@ -1,0 +1,26 @@
+"""Timestep regions: equal parts of the noise range (Sec. 3.4)."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+
+TIMESTEPS = 1000
+
+
+def region_of(noise_level: float, regions: int) -> int:
+    """Timestep region of a noise level in [0, 1]: 0 is the cleanest (Sec. 3.4).
+
+    The product is taken in float32, as hosts do with their timesteps.
+    """
+    level = torch.tensor(noise_level, dtype=torch.float32)
+    return min(int(level * regions), regions - 1)
+
+
+def region_timesteps(region: int, regions: int) -> range:
+    """The timesteps 0 to 999 of a region."""
+    first, beyond = (ceil(edge * TIMESTEPS / regions) for edge in (region, region + 1))
+    assert region_of(first / TIMESTEPS, regions) == region
+    assert region_of((beyond - 1) / TIMESTEPS, regions) == region
+    return range(first, beyond)

@@ -1,0 +1,77 @@
+"""Compression and floating-point operations of a pipeline, as the sections of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from diffcr.binding.model import get_attached, is_attached
+from diffcr.core.regions import TIMESTEPS, region_of
+from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
+from diffcr.evaluation.generate import text_tokens
+from diffcr.hosts import find_transformer
+from diffcr.methods.diffcr.compressor import Compressor
+
+
+def compression_section(compressor: Compressor) -> dict[str, Any]:
+    """Learned and realised ratios, tables [layers][regions] and means."""
+    return {
+        "learned": compressor.learned_compression_ratios.tolist(),
+        "realised": [[b / 10 for b in row] for row in compressor.inference_bins()],
+        "learned_mean": compressor.mean_compression_ratio,
+        "realised_mean": compressor.realised_mean_compression_ratio,
+        "target": compressor.config.target_compression_ratio,
+    }
+
+
+def trajectory_section(history: Sequence[Mapping[str, Any]], target: float) -> dict[str, Any]:
+    """The course of the ratios in training, from the lines of its history.jsonl."""
+    tables = [line["table"] for line in history]
+    regions = range(len(tables[0][0]))
+    return {
+        "step": [line["step"] for line in history],
+        "mean": [line["ratio"] for line in history],
+        "per_region": [
+            [sum(layer[region] for layer in table) / len(table) for table in tables]
+            for region in regions
+        ],
+        "loss": [line["loss"] for line in history],
+        "target": target,
+    }
+
+
+def flops_section(
+    pipe: Any,
+    num_inference_steps: int = 20,
+    height: int | None = None,
+    width: int | None = None,
+) -> dict[str, Any]:
+    """Operations of one forward of one image without guidance, the paper's unit.
+
+    `compressed` is the mean over the steps of the pipeline's own sampler, `per_region` one step in
+    each region. Without DiffCR there is only `dense`.
+    """
+    transformer: Any = find_transformer(pipe)
+    config: Mapping[str, Any] = transformer.config
+    scale = pipe.vae_scale_factor
+    rows, columns = (size // scale if size else None for size in (height, width))
+    shape = pixart_shape(config, text_tokens(pipe), rows, columns)
+    section: dict[str, Any] = {
+        "image_tokens": shape.image_tokens,
+        "text_tokens": shape.text_tokens,
+        "dense": asdict(dense_flops(shape)),
+    }
+    if is_attached(transformer):
+        regions = flops_per_region(shape, get_attached(transformer).layer_costs(shape))
+        visited = sampler_regions(pipe, num_inference_steps, len(regions))
+        section["per_region"] = [asdict(count) for count in regions]
+        section["compressed"] = asdict(mean_flops([regions[region] for region in visited]))
+    return section
+
+
+def sampler_regions(pipe: Any, num_inference_steps: int, regions: int) -> Sequence[int]:
+    """Region of every step of the pipeline's sampler."""
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    scheduler.set_timesteps(num_inference_steps)
+    return [region_of(float(t) / TIMESTEPS, regions) for t in scheduler.timesteps]

@@ -1,0 +1,157 @@
+"""Seconds of the denoiser and of the whole pipeline, dense and compressed in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from diffcr.binding.model import get_attached
+from diffcr.core.regions import TIMESTEPS
+from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.modes import evaluating, without_adapters
+from diffcr.evaluation.timing.latency import LatencyRatio, Timing, compare_latency
+from diffcr.hosts import family_of, find_transformer
+
+INPUTS_SEED = 0
+
+
+def denoiser_latency(
+    pipe: Any,
+    batch_size: int = 16,
+    height: int | None = None,
+    width: int | None = None,
+    repeats: int = 15,
+    warmup: int = 2,
+) -> LatencyRatio:
+    """Seconds of one forward of an attached transformer, mean over its timestep regions.
+
+    A LoRA is left out of both sides: merged into its layers it costs nothing.
+
+    Args:
+        pipe: An attached text-to-image pipeline.
+        batch_size: Samples of a forward; with guidance, twice the images.
+        height: Of the pictures in pixels, the pipeline's own by default.
+        width: Of the pictures in pixels, the pipeline's own by default.
+        repeats: Pairs of samples.
+        warmup: Pairs before the first sample.
+    """
+    transformer = find_transformer(pipe)
+    regions = get_attached(pipe).config.timestep_regions
+    sweep = sweep_regions(pipe, batch_size, regions, height, width)
+    with evaluating(transformer), without_adapters(transformer):
+        timed = compare_latency(
+            _dense(pipe, sweep), sweep, repeats, warmup, next(transformer.parameters()).device
+        )
+    return LatencyRatio(_divide(timed.baseline, regions), _divide(timed.candidate, regions))
+
+
+def sweep_regions(
+    pipe: Any,
+    batch_size: int,
+    regions: int,
+    height: int | None = None,
+    width: int | None = None,
+) -> Callable[[], None]:
+    """A call that runs one forward of `batch_size` random samples in the middle of every region."""
+    transformer: Any = find_transformer(pipe)
+    own = transformer.config.sample_size * pipe.vae_scale_factor
+    rows, columns = ((size or own) // pipe.vae_scale_factor for size in (height, width))
+    timesteps = [int((region + 0.5) * TIMESTEPS / regions) for region in range(regions)]
+    inputs = forward_inputs(transformer, batch_size, rows, columns, text_tokens(pipe), timesteps)
+
+    @torch.no_grad()
+    def sweep() -> None:
+        for arguments in inputs.values():
+            transformer(**arguments)
+
+    return sweep
+
+
+def forward_inputs(
+    transformer: Any,
+    batch_size: int,
+    rows: int,
+    columns: int,
+    text_tokens: int,
+    timesteps: Sequence[int],
+) -> dict[int, dict[str, Any]]:
+    """Arguments of a transformer's forward by timestep: the same random samples at each.
+
+    Args:
+        transformer: Bare or attached; the inputs get its device and dtype.
+        batch_size: Samples.
+        rows: Of the latents.
+        columns: Of the latents.
+        text_tokens: Tokens of a prompt.
+        timesteps: 0 to 999.
+    """
+    config, weights = transformer.config, next(transformer.parameters())
+    generator = torch.Generator().manual_seed(INPUTS_SEED)
+    latents = torch.randn(batch_size, config.in_channels, rows, columns, generator=generator)
+    text = (batch_size, text_tokens, config.caption_channels or config.cross_attention_dim)
+    embeds = torch.randn(text, generator=generator).to(weights)
+    latents = latents.to(weights)
+    call_inputs = family_of(transformer).call_inputs
+    return {
+        timestep: call_inputs(
+            transformer,
+            latents,
+            torch.full((batch_size,), timestep, device=weights.device),
+            embeds,
+            None,
+        )
+        for timestep in timesteps
+    }
+
+
+def _dense(pipe: Any, call: Callable[[], Any]) -> Callable[[], Any]:
+    # `diffcr.disabled` also walks over all modules for adapters, which would be timed.
+    attached = get_attached(pipe)
+
+    def dense() -> Any:
+        attached.enabled = False
+        try:
+            return call()
+        finally:
+            attached.enabled = True
+
+    return dense
+
+
+def _divide(timing: Timing, parts: int) -> Timing:
+    return Timing(tuple(sample / parts for sample in timing.samples))
+
+
+def pipeline_latency(
+    pipe: Any,
+    prompts: Sequence[str],
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.5,
+    height: int | None = None,
+    width: int | None = None,
+    repeats: int = 5,
+    warmup: int = 1,
+) -> LatencyRatio:
+    """Seconds of one call of the whole pipeline: prompts to pictures, all in one batch.
+
+    A LoRA is left out of both sides: merged into its layers it costs nothing.
+    """
+    transformer = find_transformer(pipe)
+
+    def generate() -> None:
+        generate_images(
+            pipe,
+            prompts,
+            0,
+            num_inference_steps,
+            guidance_scale,
+            height,
+            width,
+            batch_size=len(prompts),
+        )
+
+    with without_adapters(transformer):
+        device = next(transformer.parameters()).device
+        return compare_latency(_dense(pipe, generate), generate, repeats, warmup, device)

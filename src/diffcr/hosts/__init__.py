@@ -1,0 +1,86 @@
+"""One adapter per model family, found by the transformer's exact class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from diffcr.errors import DiffCRError
+from diffcr.hosts.family import Family
+from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
+from diffcr.hosts.pixart import PIXART
+
+FAMILIES: tuple[Family, ...] = (PIXART, LAZY_DECODER, LAZY_ENCODER)
+
+
+def class_path(model: object) -> str:
+    """Module and name of an object's class."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def find_transformer(pipe_or_transformer: Any) -> nn.Module:
+    """The transformer of a diffusers pipeline, or the transformer itself, out of whatever wraps it
+    (DDP, torch.compile, a `PeftModel`).
+
+    Raises:
+        DiffCRError: There is none.
+    """
+    found = pipe_or_transformer
+    if not isinstance(found, nn.Module):
+        found = getattr(found, "transformer", None)
+    if not isinstance(found, nn.Module):
+        raise DiffCRError(
+            f"{class_path(pipe_or_transformer)} has no transformer: "
+            f"pass a pipeline or one of {', '.join(supported_models())}"
+        )
+    *_, innermost = unwrapped(found)
+    return innermost
+
+
+def unwrapped(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, then what it wraps, down to the model itself."""
+    yield module
+    base_model: Any = getattr(module, "get_base_model", None)
+    if base_model is not None:
+        yield from unwrapped(base_model())
+        return
+    for attribute in ("_orig_mod", "module"):
+        if isinstance(getattr(module, attribute, None), nn.Module):
+            yield from unwrapped(getattr(module, attribute))
+            return
+
+
+def family_of(transformer: nn.Module) -> Family:
+    """The adapter of a transformer.
+
+    Raises:
+        DiffCRError: Its class is not supported.
+    """
+    path = class_path(transformer)
+    for family in FAMILIES:
+        if family.transformer_class == path:
+            return family
+    raise DiffCRError(
+        f"{type(transformer).__name__} is not a supported model class: "
+        f"supported are {', '.join(supported_models())}"
+    )
+
+
+def host_blocks_within(model: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of every supported model that a module is or holds."""
+    for part in models_within(model):
+        for group in family_of(part).block_groups:
+            yield from getattr(part, group)
+
+
+def models_within(model: nn.Module) -> list[nn.Module]:
+    """The supported models that a module is or holds."""
+    known = {family.transformer_class for family in FAMILIES}
+    return [part for part in model.modules() if class_path(part) in known]
+
+
+def supported_models() -> list[str]:
+    """Names of the transformer classes that `attach` accepts."""
+    return [family.transformer_class.rsplit(".", 1)[1] for family in FAMILIES]

@@ -1,0 +1,65 @@
+"""Opening a pipeline that the caller names."""
+
+from __future__ import annotations
+
+import os
+from math import lcm
+from pathlib import Path
+from typing import Any
+
+from diffcr.errors import DiffCRError
+from diffcr.files import read_json
+from diffcr.hosts import family_of, find_transformer
+
+_INPAINTING = "LazyInpaintPipeline"
+
+
+def load_pipeline(model: str | Path, device: str | None = None) -> Any:
+    """A diffusers pipeline from a directory or a Hub id.
+
+    Args:
+        model: What `DiffusionPipeline.from_pretrained` takes.
+        device: Where to; a GPU where there is one by default.
+
+    Raises:
+        DiffCRError: There is no such pipeline, it cannot be read, or its class is not supported.
+    """
+    from diffusers import DiffusionPipeline
+    from safetensors import SafetensorError
+
+    name = str(model)
+    is_id = isinstance(model, str) and name.count("/") == 1 and name[0] not in "./~"
+    if not is_id and not Path(model).is_dir():
+        raise DiffCRError(f"{name} is not a directory: give a pipeline directory or a Hub id")
+    index = Path(model) / "model_index.json"
+    if index.is_file() and read_json(index).get("_class_name") == _INPAINTING:
+        raise DiffCRError(
+            f"{name} is an inpainting pipeline: use `diffcr inpaint`, or a recipe with the section "
+            "'inpainting'"
+        )
+    try:
+        # Without it diffusers falls back to unpickling where there is no safetensors file.
+        pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True)
+    # A class that diffusers does not have is an AttributeError.
+    except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DiffCRError(f"no pipeline can be loaded from {name}: {reason}") from error
+    family_of(find_transformer(pipe))
+    return pipe.to(device or own_device())
+
+
+def size_multiple(pipe: Any) -> int:
+    """What height and width in pixels have to be multiples of: tokens are whole patches of latents,
+    and pipelines ask for multiples of 8 besides."""
+    patch = int(getattr(pipe.transformer.config, "patch_size", 1))
+    return lcm(8, int(getattr(pipe, "vae_scale_factor", 8)) * patch)
+
+
+def own_device() -> str:
+    """This process's GPU where there is one: under torchrun each has its own."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    rank = os.environ.get("LOCAL_RANK")
+    return "cuda" if rank is None else f"cuda:{int(rank) % torch.cuda.device_count()}"

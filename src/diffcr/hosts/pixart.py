@@ -1,0 +1,108 @@
+"""PixArt-alpha and PixArt-Sigma.
+
+A token carries its additive position embedding, so a subset of tokens needs nothing else. Blocks
+are `BasicTransformerBlock` with `ada_norm_single`; their argument `timestep` is the projected
+modulation [B, 6 D], not a timestep (diffusers/models/transformers/pixart_transformer_2d.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcr.cost.flops import pixart_shape
+from diffcr.hosts.family import Family
+from diffcr.hosts.layout import AttentionWithMap, BlockLayout, PrunableUnits
+
+# Of the autoencoder of every published model that takes the picture's size as a condition.
+PIXELS_PER_LATENT = 8
+
+
+def pixart_inputs(
+    transformer: Any,
+    latents: Tensor,
+    timesteps: Tensor,
+    prompt_embeds: Tensor,
+    prompt_mask: Tensor | None,
+) -> dict[str, Any]:
+    """As in diffusers' pipeline_pixart_alpha.py: the 1024 model is told the picture's size."""
+    conditions: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+    if transformer.use_additional_conditions:
+        height, width = (PIXELS_PER_LATENT * side for side in latents.shape[-2:])
+        size = torch.tensor([[height, width]]).to(latents)
+        conditions["resolution"] = size.expand(len(latents), 2)
+        conditions["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(len(latents), 1)
+    return {
+        "hidden_states": latents,
+        "encoder_hidden_states": prompt_embeds,
+        "encoder_attention_mask": prompt_mask,
+        "timestep": timesteps,
+        "added_cond_kwargs": conditions,
+        "return_dict": False,
+    }
+
+
+def _attend_with_map(attention: Any, arguments: Mapping[str, Any]) -> AttentionWithMap:
+    """diffusers' plain processor asks the module for its map, which the fused one never builds."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    maps: list[Tensor] = []
+    scores = attention.get_attention_scores
+
+    def remember(*args: Any, **kwargs: Any) -> Tensor:
+        maps.append(scores(*args, **kwargs))
+        return maps[-1]
+
+    vars(attention)["get_attention_scores"] = remember
+    try:
+        output: Tensor = AttnProcessor()(attention, **arguments)
+    finally:
+        del vars(attention)["get_attention_scores"]
+    return AttentionWithMap(output, maps[0].unflatten(0, (len(output), -1)))
+
+
+def _heads(name: str, attention: str) -> PrunableUnits:
+    return PrunableUnits(
+        name,
+        rows=tuple(f"{attention}.{layer}" for layer in ("to_q", "to_k", "to_v")),
+        columns=(f"{attention}.to_out.0",),
+        heads=f"{attention}.heads",
+        fused=f"{attention}.fused_projections",
+    )
+
+
+PIXART_BLOCK = BlockLayout(
+    hidden_states="hidden_states",
+    batched=(
+        "hidden_states",
+        "attention_mask",
+        "encoder_hidden_states",
+        "encoder_attention_mask",
+        "timestep",
+        "class_labels",
+    ),
+    attend_with_map=_attend_with_map,
+    token_dims={"attention_mask": -1},
+    self_attention="attn1",
+    mlp="ff",
+    prunable=(
+        _heads("self_attention", "attn1"),
+        _heads("cross_attention", "attn2"),
+        PrunableUnits("mlp", rows=("ff.net.0.proj",), columns=("ff.net.2",)),
+    ),
+)
+PIXART = Family(
+    name="pixart",
+    transformer_class=(
+        "diffusers.models.transformers.pixart_transformer_2d.PixArtTransformer2DModel"
+    ),
+    block_groups={"transformer_blocks": PIXART_BLOCK},
+    timestep="timestep",
+    latents="hidden_states",
+    lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
+    call_inputs=pixart_inputs,
+    shape=pixart_shape,
+)

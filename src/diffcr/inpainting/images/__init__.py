@@ -1,0 +1,1 @@
+"""Pictures and masks, before and after the model."""

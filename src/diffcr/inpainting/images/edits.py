@@ -1,0 +1,158 @@
+"""A picture and what of it is to be repainted, at its own size and at the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffcr.errors import DiffCRError
+from diffcr.inpainting.images.masks import dilate, read_masks, resize_mask
+from diffcr.inpainting.images.pictures import Picture, read_pictures
+
+# What the context encoder sees in place of masked pixels.
+GREY = 128
+# Of the longer side: 16 pixels at 1024.
+_RING = 64
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One picture with its mask.
+
+    Attributes:
+        picture: At its own size.
+        mask: [H, W] bool, what the caller masked.
+        ring: Pixels around the mask that are repainted and blended, too.
+        region: [H, W] bool, the mask with its ring: outside of it nothing changes.
+        working_pixels: [h, w, 3] uint8, the picture at the model's size.
+        working_region: [h, w] bool, the region at the model's size.
+    """
+
+    picture: Picture
+    mask: NDArray[np.bool_]
+    ring: int
+    region: NDArray[np.bool_]
+    working_pixels: NDArray[np.uint8]
+    working_region: NDArray[np.bool_]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is masked."""
+        return not self.mask.any()
+
+
+@dataclass(frozen=True)
+class WorkingSize:
+    """The size that a model works at.
+
+    Attributes:
+        longest: Of its pictures, in pixels.
+        multiple: What height and width are multiples of: whole tokens.
+        height: Asked for by the caller; None follows the picture's proportions.
+        width: Likewise.
+    """
+
+    longest: int
+    multiple: int
+    height: int | None = None
+    width: int | None = None
+
+    def of(self, picture: Picture) -> tuple[int, int]:
+        """Height and width for a picture. The longer side is the model's, whether the picture is
+        smaller or larger, unless the caller asks for another size; a side that is left open keeps
+        the proportions as well as whole tokens can."""
+        scale = self.longest / max(picture.height, picture.width)
+        if self.height is not None:
+            scale = self.height / picture.height
+        elif self.width is not None:
+            scale = self.width / picture.width
+        rounded = [
+            max(round(length * scale / self.multiple), 1) * self.multiple
+            for length in (picture.height, picture.width)
+        ]
+        return self.height or rounded[0], self.width or rounded[1]
+
+
+def prepare_edits(
+    images: Any, masks: Any, size: WorkingSize, ring: int | None = None
+) -> list[Edit]:
+    """Pictures and masks in any form, one edit each; a single one goes with all of the others.
+
+    Args:
+        images: As `read_pictures` takes them.
+        masks: As `read_masks` takes them.
+        size: What the model works at.
+        ring: Pixels around the mask; by default 1/64 of the picture's longer side.
+
+    Raises:
+        DiffCRError: A picture and its mask differ in size, their numbers do not fit, the pictures
+            of a batch need different working sizes, or a size is not whole tokens.
+    """
+    for name, length in (("height", size.height), ("width", size.width)):
+        if length is not None and (length < 1 or length % size.multiple):
+            raise DiffCRError(f"{name} is {length}: give a multiple of {size.multiple}")
+    if ring is not None and ring < 0:
+        raise DiffCRError(f"dilation is {ring}: give 0 or more pixels")
+    pictures, wanted = read_pictures(images), read_masks(masks)
+    count = common_length(image=pictures, mask_image=wanted)
+    pairs = zip(repeated(pictures, count), repeated(wanted, count), strict=True)
+    edits = [_prepare(picture, mask, size, ring) for picture, mask in pairs]
+    shapes = sorted({edit.working_region.shape for edit in edits})
+    if len(shapes) > 1:
+        raise DiffCRError(
+            f"the pictures of a batch need working sizes {shapes[0]} and {shapes[1]}: "
+            "give height and width for all of them, or one picture per call"
+        )
+    return edits
+
+
+def _prepare(
+    picture: Picture, mask: NDArray[np.bool_], size: WorkingSize, ring: int | None
+) -> Edit:
+    check_sizes(picture, mask)
+    around = max(mask.shape) // _RING if ring is None else ring
+    region = dilate(mask, around)
+    height, width = size.of(picture)
+    pixels = resize_pixels(picture.pixels, height, width)
+    return Edit(picture, mask, around, region, pixels, resize_mask(region, height, width))
+
+
+def check_sizes(picture: Picture, mask: NDArray[np.bool_]) -> None:
+    """Raises DiffCRError where a mask [H, W] is not as large as its picture."""
+    if mask.shape != (picture.height, picture.width):
+        raise DiffCRError(
+            f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels, the image {picture.width} x "
+            f"{picture.height}: give a mask of the image's size"
+        )
+
+
+def resize_pixels(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """[H, W, 3] at another size, by Lanczos' filter; the same values at the same size."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized)
+
+
+def common_length(**lists: Sequence[Any]) -> int:
+    """The length of lists that are equally long or hold a single entry.
+
+    Raises:
+        DiffCRError: They do not fit, or one is empty.
+    """
+    lengths = {name: len(entries) for name, entries in lists.items()}
+    longest = max(lengths.values())
+    if not all(length in (1, longest) for length in lengths.values()):
+        counts = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise DiffCRError(f"there are {counts}: give one, or equally many")
+    return longest
+
+
+def repeated(entries: Sequence[Any], count: int) -> list[Any]:
+    """A single entry `count` times; several as they are."""
+    return list(entries) * (count if len(entries) == 1 else 1)

@@ -1,0 +1,1 @@
+"""Attention-driven token pruning (arXiv 2405.05252)."""

@@ -1,0 +1,200 @@
+"""AT-EDM: what a self-attention map calls unimportant is pruned until its group of layers ends.
+
+Wang et al., CVPR 2024, arXiv 2405.05252, written for U-Nets; the grouping of a transformer's layers
+and the place where pruned tokens come back are ours (docs/baselines.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffcr.core.regions import region_of
+from diffcr.core.select import gather_tokens, rank_tokens
+from diffcr.cost.flops import Flops, LayerCost, LayerTokens, TransformerShape
+from diffcr.errors import DiffCRError
+from diffcr.hosts.layout import AttentionWithMap
+from diffcr.hosts.weights import HostWeights
+from diffcr.methods.at_edm.page_rank import page_rank, stand_ins
+from diffcr.methods.base import Attached, TransformerCall
+from diffcr.methods.bound import BoundBlock, bound_block, bound_part
+from diffcr.methods.configurations import ATEDMConfig
+
+_LARGEST_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class PrunedGroup:
+    """What gives a group's pruned tokens back.
+
+    Attributes:
+        stand_ins: [B, N] int64, places among the kept tokens.
+        apart: [B, N, D], a token less its stand-in when it was pruned; 0 for kept ones.
+    """
+
+    stand_ins: Tensor
+    apart: Tensor
+
+
+@dataclass
+class PruningContext:
+    """One call of the transformer.
+
+    Attributes:
+        kept: Tokens that the pruned layers compute.
+        groups: By their first layer, those that were pruned so far.
+    """
+
+    kept: int
+    groups: dict[int, PrunedGroup] = field(default_factory=dict)
+
+
+@dataclass
+class _WantedMap:
+    """What a block asks of its self-attention while it runs."""
+
+    attention: Tensor | None = None
+
+
+class TokenPruner(Attached[ATEDMConfig, PruningContext]):
+    """Attention-driven pruning on a transformer; it holds no weights."""
+
+    def __init__(self, config: ATEDMConfig, layers: int, base: HostWeights) -> None:
+        super().__init__(config, base)
+        self.layers = layers
+        for region in range(config.timestep_regions):
+            pruned_share(config, layers, region)
+
+    @property
+    def reads_timesteps(self) -> bool:
+        """Whether noisy timesteps prune otherwise than clean ones."""
+        return self.config.early_regions > 0 and self.config.early_share < 1
+
+    def build_context(self, call: TransformerCall) -> PruningContext:
+        """How many tokens are kept at the call's noise level."""
+        levels = call.noise_levels or [0.0]
+        regions = {region_of(level, self.config.timestep_regions) for level in levels}
+        kept = {kept_tokens(self.config, self.layers, call.tokens, region) for region in regions}
+        if len(kept) > 1:
+            raise DiffCRError(
+                f"AT-EDM keeps {' and '.join(map(str, sorted(kept)))} tokens at the timesteps of "
+                "this batch: call the model with one timestep for all samples, or set "
+                "early_share to 1"
+            )
+        return PruningContext(kept.pop())
+
+    def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
+        """What every layer computes at inference, [layers][regions]."""
+        return pruning_costs(self.config, shape)
+
+    def summary_lines(self) -> list[str]:
+        """Share of pruned tokens at either end of the noise range."""
+        clean, noisy = (
+            pruned_share(self.config, self.layers, region)
+            for region in (0, self.config.timestep_regions - 1)
+        )
+        return [f"pruned layers skip {clean:.1%} of the tokens, {noisy:.1%} at the noisiest levels"]
+
+    def opens_group(self, layer: int) -> bool:
+        """Whether tokens are pruned after this layer, for others to follow."""
+        return layer % self.config.layers_per_group == 0 and layer + 1 < self.layers
+
+    def closing_group(self, layer: int) -> int | None:
+        """The first layer of the group that ends with this one; None inside of a group."""
+        size = self.config.layers_per_group
+        ends = (layer + 1) % size == 0 or layer + 1 == self.layers
+        first = layer - layer % size
+        return first if ends and layer > first else None
+
+
+def pruned_share(config: ATEDMConfig, layers: int, region: int) -> float:
+    """Share of tokens that pruned layers skip, so that all layers skip the configured mean.
+
+    Raises:
+        DiffCRError: It would be nearly all of them.
+    """
+    groups = -(-layers // config.layers_per_group)
+    share = config.region_ratio(region) * layers / max(layers - groups, 1)
+    if share > _LARGEST_SHARE:
+        raise DiffCRError(
+            f"compression_ratio {config.compression_ratio} would prune {share:.0%} of the tokens "
+            f"in the {layers - groups} of {layers} layers that AT-EDM prunes: lower it, or raise "
+            "layers_per_group"
+        )
+    return share
+
+
+def kept_tokens(config: ATEDMConfig, layers: int, tokens: int, region: int) -> int:
+    """Tokens that the pruned layers compute."""
+    return tokens - int(tokens * pruned_share(config, layers, region) + 1e-9)
+
+
+def pruning_costs(config: ATEDMConfig, shape: TransformerShape) -> list[list[LayerCost]]:
+    """What every layer computes, [layers][regions]; the page rank is outside linear layers."""
+    tokens, heads = shape.image_tokens, shape.block.heads
+    ranking = Flops(0, 2 * config.page_rank_iterations * heads * tokens**2)
+    costs = []
+    for layer in range(shape.layers):
+        opens = layer % config.layers_per_group == 0
+        row = []
+        for region in range(config.timestep_regions):
+            kept = kept_tokens(config, shape.layers, tokens, region)
+            ranks = opens and kept < tokens and layer + 1 < shape.layers
+            computed = LayerTokens.alike(tokens if opens else kept)
+            row.append(LayerCost(computed, ranking if ranks else Flops(0, 0)))
+        costs.append(row)
+    return costs
+
+
+def pruning_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Takes the place of a block's forward.
+
+    The output holds fewer tokens than the input after the first layer of a group, and more after
+    the last; hosts hand it on from block to block as it is.
+    """
+    bound: BoundBlock[TokenPruner] = bound_block(block)
+    arguments = bound.name_arguments(args, kwargs)
+    pruner = bound.attached
+    if not pruner.enabled:
+        return bound.host_forward(block, **arguments)
+    context = pruner.context
+    hidden_states: Tensor = arguments[bound.layout.hidden_states]
+    if pruner.opens_group(bound.layer) and context.kept < hidden_states.shape[1]:
+        bound.layout.refuse_token_inputs(arguments, "AT-EDM")
+        return _prune_after(block, bound, arguments)
+    output = bound.host_forward(block, **arguments)
+    first = pruner.closing_group(bound.layer)
+    if first is None or first not in context.groups:
+        return output
+    group = context.groups[first]
+    return gather_tokens(output, group.stand_ins) + group.apart
+
+
+def _prune_after(
+    block: nn.Module, bound: BoundBlock[TokenPruner], arguments: dict[str, Any]
+) -> Tensor:
+    wanted = _WantedMap()
+    output = bound.run_with(wanted, block, arguments)
+    assert wanted.attention is not None
+    pruner = bound.attached
+    importance = page_rank(wanted.attention, pruner.config.page_rank_iterations)
+    kept = rank_tokens(importance)[:, : pruner.context.kept]
+    remaining = gather_tokens(output, kept)
+    places = stand_ins(wanted.attention, kept)
+    apart = output - gather_tokens(remaining, places)
+    pruner.context.groups[bound.layer] = PrunedGroup(places, apart)
+    return remaining
+
+
+def mapped_attention_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Takes the place of a self-attention's forward, and hands out its map where it is wanted."""
+    bound = bound_part(attention)
+    wanted: _WantedMap | None = bound.owner.running
+    if wanted is None:
+        return bound.host_forward(attention, *args, **kwargs)
+    arguments = {**dict(zip(bound.argument_names, args, strict=False)), **kwargs}
+    result: AttentionWithMap = bound.owner.layout.attend_with_map(attention, arguments)
+    wanted.attention = result.attention
+    return result.output

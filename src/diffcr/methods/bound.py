@@ -1,0 +1,93 @@
+"""What hangs on a host's block, and on parts of it, so that they can run on fewer tokens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from diffcr.hosts.layout import BlockLayout
+from diffcr.methods.base import Attached
+
+BOUND_BLOCK = "diffcr_bound"
+
+
+BOUND_PART = "diffcr_bound_part"
+
+
+AttachedT = TypeVar("AttachedT", bound=Attached[Any, Any])
+
+
+@dataclass
+class BoundBlock(Generic[AttachedT]):
+    """Stored in `block.__dict__`: a deep copy of the model copies it with what is attached, and a
+    plain object adds no state-dict key, unlike a module attribute.
+
+    Attributes:
+        attached: The method, as it is registered on the transformer.
+        layer: Index over all routed blocks of the model.
+        group: Attribute of the transformer that lists the block.
+        row: Index of the block in its group.
+        host_forward: The class's forward, unbound. Looking it up through `type(block)` inside
+            traced code raises `Unsupported` in torch.compile.
+        argument_names: Parameters of `host_forward` in order, without self.
+        layout: How the block takes its inputs.
+        running: What the block and its parts tell each other while the block runs; None else.
+    """
+
+    attached: AttachedT
+    layer: int
+    group: str
+    row: int
+    host_forward: Callable[..., Tensor]
+    argument_names: tuple[str, ...]
+    layout: BlockLayout
+    running: Any = None
+
+    def name_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by name: hosts pass them by name, gradient checkpointing by position."""
+        return {**dict(zip(self.argument_names, args, strict=False)), **kwargs}
+
+    def run_with(self, running: Any, block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
+        """The host's forward, with `running` for the block's parts while it runs."""
+        self.running = running
+        try:
+            return self.host_forward(block, **arguments)
+        finally:
+            # Recomputation under gradient checkpointing leaves the block by an exception.
+            self.running = None
+
+
+@dataclass
+class BoundPart:
+    """Stored in the `__dict__` of a module of a block that a method changes.
+
+    Attributes:
+        owner: What is stored on its block.
+        host_forward: The module's class's forward, unbound.
+        argument_names: Parameters of `host_forward` in order, without self.
+    """
+
+    owner: BoundBlock[Any]
+    host_forward: Callable[..., Tensor]
+    argument_names: tuple[str, ...]
+
+
+def argument_names(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of an unbound method's parameters, without self."""
+    return tuple(inspect.signature(forward).parameters)[1:]
+
+
+def bound_block(block: nn.Module) -> BoundBlock[Any]:
+    """What `attach` stored on the block."""
+    stored: BoundBlock[Any] = block.__dict__[BOUND_BLOCK]
+    return stored
+
+
+def bound_part(module: nn.Module) -> BoundPart:
+    """What `attach` stored on a module of a block."""
+    stored: BoundPart = module.__dict__[BOUND_PART]
+    return stored

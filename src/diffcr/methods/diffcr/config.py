@@ -1,0 +1,119 @@
+"""DiffCR, and uniform ratios on the same routers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from diffcr.errors import DiffCRError
+from diffcr.validation import require_choice, require_integer, require_number
+
+Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
+Branching = Literal["sampled", "both"]
+
+
+@dataclass(frozen=True)
+class DiffCRConfig:
+    """Learned token compression (DiffCR, Sec. 3.2 to 3.4).
+
+    Attributes:
+        target_compression_ratio: Mean share of tokens that bypass a layer, over all layers and
+            timestep regions, which training aims at; in [0, `max_compression_ratio`].
+        timestep_regions: Equal parts of the noise range that own a ratio each, at least 1.
+            1 is DiffCR-L (one ratio per layer), more is DiffCR-LT.
+        max_compression_ratio: Upper bound of every ratio, a multiple of 0.1 in [0.1, 1].
+            1 lets training skip a layer for every token.
+        gate: How the router's score scales the update of the kept tokens. "identity" is
+            2 * sigmoid, 1 for a zero-initialised router, so that attaching changes no output;
+            "sigmoid" is the paper's text, "sigmoid-mlp" its pseudo-code (the MLP branch alone).
+        branching: How training interpolates between the two bins around a ratio: "both" runs both
+            (Sec. 3.3), "sampled" runs both with `mixing_probability` and else one of them, drawn by
+            proximity, at about the cost of a dense step.
+        mixing_probability: Probability in (0, 1] that "sampled" runs both bins.
+
+    Raises:
+        DiffCRError: A value is outside its range.
+    """
+
+    method: ClassVar[str] = "diffcr"
+    initial_compression_ratio: ClassVar[float] = 0.0
+
+    target_compression_ratio: float = 0.2
+    timestep_regions: int = 4
+    max_compression_ratio: float = 0.9
+    gate: Gate = "identity"
+    branching: Branching = "sampled"
+    mixing_probability: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        for name in ("target_compression_ratio", "max_compression_ratio", "mixing_probability"):
+            require_number(name, getattr(self, name))
+        require_integer("timestep_regions", self.timestep_regions, 1)
+        bound = self.max_compression_ratio
+        if not 0.1 <= bound <= 1 or abs(bound * 10 - round(bound * 10)) > 1e-6:
+            raise DiffCRError(
+                f"max_compression_ratio is {bound}: give a multiple of 0.1 from 0.1 to 1.0"
+            )
+        if not 0 <= self.target_compression_ratio <= bound:
+            raise DiffCRError(
+                f"target_compression_ratio is {self.target_compression_ratio}: "
+                f"give a value from 0 to max_compression_ratio ({bound})"
+            )
+        if not 0 < self.mixing_probability <= 1:
+            raise DiffCRError(
+                f"mixing_probability is {self.mixing_probability}: give a value in (0, 1]"
+            )
+        require_choice("gate", self.gate, get_args(Gate))
+        require_choice("branching", self.branching, get_args(Branching))
+
+    @property
+    def max_bin(self) -> int:
+        """`max_compression_ratio` in tenths, 1 to 10."""
+        return round(self.max_compression_ratio * 10)
+
+
+@dataclass(frozen=True)
+class MoDConfig:
+    """One fixed compression ratio for every layer and timestep; only the routers are learned.
+
+    Mixture-of-Depths (Raposo et al. 2024, arXiv 2404.02258) as DiffCR compares with it (Table 1):
+    every layer is routed, at the same ratio, in training as at inference.
+
+    Attributes:
+        compression_ratio: Share of tokens that bypass a layer, a multiple of 0.1 in [0, 0.9].
+        gate: As `DiffCRConfig.gate`.
+
+    Raises:
+        DiffCRError: A value is outside its range.
+    """
+
+    method: ClassVar[str] = "mod"
+    timestep_regions: ClassVar[int] = 1
+    max_compression_ratio: ClassVar[float] = 0.9
+    max_bin: ClassVar[int] = 9
+
+    compression_ratio: float = 0.2
+    gate: Gate = "identity"
+
+    def __post_init__(self) -> None:
+        ratio = self.compression_ratio
+        require_number("compression_ratio", ratio)
+        on_a_bin = abs(ratio * 10 - round(ratio * 10)) <= 1e-6
+        if not (0 <= ratio <= self.max_compression_ratio and on_a_bin):
+            raise DiffCRError(
+                f"compression_ratio is {ratio}: give a multiple of 0.1 from 0.0 to 0.9"
+            )
+        require_choice("gate", self.gate, get_args(Gate))
+
+    @property
+    def initial_compression_ratio(self) -> float:
+        """What every layer starts with."""
+        return self.compression_ratio
+
+    @property
+    def target_compression_ratio(self) -> float:
+        """What every layer ends with."""
+        return self.compression_ratio
+
+
+RoutedConfig = DiffCRConfig | MoDConfig

@@ -1,0 +1,32 @@
+"""Structured pruning: a narrower model, whatever the token and the timestep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffcr.validation import require_between
+
+
+@dataclass(frozen=True)
+class StructuredPruningConfig:
+    """Structured pruning by magnitude: every block loses heads and feed-forward channels.
+
+    Magnitude is the plain criterion that Diff-Pruning (Fang et al. 2023, arXiv 2305.10924) compares
+    with. One share for all blocks; meant to be fine-tuned.
+
+    Attributes:
+        compression_ratio: Share of a block's operations in linear layers that goes, in [0, 0.9].
+            Heads go whole, so it is met as nearly as channels can make up for them.
+
+    Raises:
+        DiffCRError: The value is outside its range.
+    """
+
+    method: ClassVar[str] = "pruning"
+    timestep_regions: ClassVar[int] = 1
+
+    compression_ratio: float = 0.2
+
+    def __post_init__(self) -> None:
+        require_between("compression_ratio", self.compression_ratio, 0, 0.9)

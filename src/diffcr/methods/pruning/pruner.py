@@ -1,0 +1,239 @@
+"""Structured pruning: the host's blocks run as they are, on narrower weights.
+
+The modules of the host stay, what changes places are their parameters and the sizes that go with
+them. So state-dict keys, adapters and compiled forwards find what they look for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from diffcr.cost.flops import BlockShape, Flops, LayerCost, LayerTokens, TransformerShape
+from diffcr.errors import DiffCRError
+from diffcr.hosts.layout import BlockLayout, PrunableUnits
+from diffcr.hosts.weights import HostWeights
+from diffcr.methods.base import Attached, TransformerCall
+from diffcr.methods.configurations import StructuredPruningConfig
+from diffcr.methods.pruning.units import kept_units, pruned_shape, unit_features, unit_magnitudes
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What of a parameter stays.
+
+    Attributes:
+        kept: Name of the buffer with the kept units, [blocks, K].
+        row: Of the buffer.
+        dim: Dimension of the parameter that holds the units.
+        units: Their number before.
+    """
+
+    kept: str
+    row: int
+    dim: int
+    units: int
+
+
+@dataclass
+class _Weight:
+    """A parameter of the host in two versions.
+
+    Attributes:
+        path: Its name in the transformer.
+        owner: The module that holds it.
+        name: Its name there.
+        dense: As it was.
+        pruned: What stays of it, or a copy where nothing goes: fine-tuning leaves `dense` alone.
+        cut: None where nothing goes.
+    """
+
+    path: str
+    owner: nn.Module
+    name: str
+    dense: nn.Parameter
+    pruned: nn.Parameter
+    cut: _Cut | None
+
+
+@dataclass(frozen=True)
+class _Size:
+    """An integer attribute of a module of the host in two versions."""
+
+    owner: nn.Module
+    name: str
+    dense: int
+    pruned: int
+
+
+class StructuredPruner(Attached[StructuredPruningConfig, None]):
+    """The pruned weights of a transformer, and the dense ones while those are in their place.
+
+    `enabled` says which of the two the transformer holds. Which units stay is in buffers, one for
+    each kind of them, [blocks, kept] int64: a half-precision load of the same base model may order
+    them differently.
+    """
+
+    replaces_weights: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: StructuredPruningConfig,
+        transformer: nn.Module,
+        block_groups: Mapping[str, BlockLayout],
+        shape: BlockShape,
+        base: HostWeights,
+    ) -> None:
+        self._weights: list[_Weight] = []
+        self._sizes: list[_Size] = []
+        super().__init__(config, base)
+        self._enabled = False
+        self.shape, self.pruned = shape, pruned_shape(shape, config.compression_ratio)
+        cuts: dict[Tensor, _Cut] = {}
+        for group, layout in block_groups.items():
+            for units in layout.prunable:
+                self._choose(units, f"{group}_{units.name}", getattr(transformer, group), cuts)
+        self._weights = [
+            self._weight(path, owner, name, parameter, cuts.get(parameter))
+            for path, owner in transformer.named_modules()
+            for name, parameter in owner.named_parameters(recurse=False)
+        ]
+        self._remember_samples()
+
+    def _choose(
+        self,
+        units: PrunableUnits,
+        buffer: str,
+        blocks: Iterable[nn.Module],
+        cuts: dict[Tensor, _Cut],
+    ) -> None:
+        before, after = (_count(shape, units) for shape in (self.shape, self.pruned))
+        kept = []
+        for row, block in enumerate(blocks):
+            rows, columns = (
+                [_linear(block, path, units) for path in paths]
+                for paths in (units.rows, units.columns)
+            )
+            magnitudes = unit_magnitudes(
+                [layer.weight for layer in rows], [layer.weight for layer in columns], before
+            )
+            kept.append(kept_units(magnitudes, after))
+            for layer in rows:
+                self._sizes.append(_scaled(layer, "out_features", before, after))
+                cuts |= {p: _Cut(buffer, row, 0, before) for p in layer.parameters()}
+            for layer in columns:
+                self._sizes.append(_scaled(layer, "in_features", before, after))
+                cuts[layer.weight] = _Cut(buffer, row, 1, before)
+            if units.heads:
+                path, _, name = units.heads.rpartition(".")
+                self._sizes.append(_Size(block.get_submodule(path), name, before, after))
+        self.register_buffer(buffer, torch.stack(kept))
+
+    def _weight(
+        self, path: str, owner: nn.Module, name: str, dense: nn.Parameter, cut: _Cut | None
+    ) -> _Weight:
+        pruned = nn.Parameter(self._selected(dense, cut), dense.requires_grad)
+        return _Weight(f"{path}.{name}".lstrip("."), owner, name, dense, pruned, cut)
+
+    def _selected(self, dense: Tensor, cut: _Cut | None) -> Tensor:
+        if cut is None:
+            return dense.detach().clone()
+        kept = self.get_buffer(cut.kept)[cut.row]
+        features = unit_features(kept, dense.shape[cut.dim] // cut.units)
+        return dense.detach().index_select(cut.dim, features)
+
+    def _remember_samples(self) -> None:
+        self.base = self.base.replaced_by((weight.path, weight.pruned) for weight in self._weights)
+
+    @property
+    def enabled(self) -> bool:  # type: ignore[override]
+        """Whether the transformer holds the pruned weights; setting it exchanges them."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._enabled = value
+        for weight in self._weights:
+            # Assigning attributes of a module takes ten times as long.
+            weight.owner._parameters[weight.name] = weight.pruned if value else weight.dense
+        for size in self._sizes:
+            vars(size.owner)[size.name] = size.pruned if value else size.dense
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StructuredPruner:
+        # The transformer moves the weights that it holds.
+        for weight in self._weights:
+            aside = weight.dense if self.enabled else weight.pruned
+            aside.data = fn(aside.data)
+        applied: StructuredPruner = super()._apply(fn, recurse)
+        return applied
+
+    @torch.no_grad()
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As `nn.Module.load_state_dict`; the pruned weights become the base model's again.
+
+        Not in a hook, which would also run where the transformer's own state dict is loaded, whose
+        weights are to stay.
+        """
+        loaded = super().load_state_dict(*args, **kwargs)
+        for weight in self._weights:
+            weight.pruned.copy_(self._selected(weight.dense, weight.cut))
+        self._remember_samples()
+        return loaded
+
+    def build_context(self, call: TransformerCall) -> None:
+        """Nothing: all calls are alike."""
+
+    def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
+        """What every layer computes at inference, [layers][1]."""
+        return pruned_costs(self.config, shape)
+
+    def summary_lines(self) -> list[str]:
+        """What stays of a block."""
+        return [
+            f"of each attention {self.pruned.heads} of {self.shape.heads} heads are kept, of the "
+            f"feed-forward {self.pruned.mlp_width} of {self.shape.mlp_width} channels"
+        ]
+
+
+def pruned_costs(config: StructuredPruningConfig, shape: TransformerShape) -> list[list[LayerCost]]:
+    """What every layer computes, [layers][1]: all tokens, on narrower weights."""
+    block = pruned_shape(shape.block, config.compression_ratio)
+    tokens = LayerTokens.alike(shape.image_tokens)
+    return [[LayerCost(tokens, Flops(0, 0), block)]] * shape.layers
+
+
+def _count(shape: BlockShape, units: PrunableUnits) -> int:
+    return shape.heads if units.heads else shape.mlp_width
+
+
+def _scaled(layer: nn.Linear, name: str, before: int, after: int) -> _Size:
+    features: int = getattr(layer, name)
+    return _Size(layer, name, features, features // before * after)
+
+
+def _linear(block: nn.Module, path: str, units: PrunableUnits) -> nn.Linear:
+    """A layer of a block.
+
+    Raises:
+        DiffCRError: It cannot be pruned.
+    """
+    layer = block.get_submodule(path)
+    if type(layer) is not nn.Linear:
+        raise DiffCRError(
+            f"{path} is a {type(layer).__name__}, pruning needs a plain Linear: attach before you "
+            "add adapters or quantise"
+        )
+    if layer.weight.is_meta:
+        raise DiffCRError(
+            f"{path} holds no weights (meta device or offloaded layer by layer), and pruning "
+            "chooses by them: attach before you offload"
+        )
+    if units.fused:
+        owner, _, name = units.fused.rpartition(".")
+        if getattr(block.get_submodule(owner), name):
+            raise DiffCRError(f"{path} is fused with others: unfuse the projections, then attach")
+    return layer

@@ -1,0 +1,1 @@
+"""Token merging (arXiv 2303.17604)."""

@@ -1,0 +1,1 @@
+"""The JSON that everything measured ends in."""

@@ -1,0 +1,107 @@
+"""Recipe files, YAML or JSON: every key and type is checked."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from diffcr.errors import DiffCRError
+from diffcr.methods.configurations import TrainedConfig, config_from_json_dict
+from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.validation import require
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe file, or the shipped recipe of that name.
+
+    Raises:
+        DiffCRError: It is neither a path nor a name of a shipped recipe.
+    """
+    path = Path(name)
+    if path.is_file() or path.suffix:
+        return path
+    package = Path(__file__).parents[1]
+    # A wheel holds them inside the package, a clone beside src/.
+    folders = (package / "recipes", package.parents[1] / "recipes")
+    shipped = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    if name not in shipped:
+        raise DiffCRError(
+            f"no recipe is called {name!r}: give a file, or one of {', '.join(shipped)}"
+        )
+    return shipped[name]
+
+
+def load_recipe(path: str | Path) -> TrainingRecipe:
+    """Read a recipe.
+
+    Raises:
+        DiffCRError: The file is missing or no YAML or JSON object, or a key or value is wrong.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise DiffCRError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DiffCRError(f"recipe {path} is not valid YAML or JSON: {reason}") from error
+    return recipe_from_dict(values, str(path))
+
+
+def recipe_from_dict(values: Any, source: str) -> TrainingRecipe:
+    """A recipe from the contents of a file, `source` names it in errors."""
+    try:
+        recipe = _build(TrainingRecipe, values, "")
+    except DiffCRError as error:
+        raise DiffCRError(f"recipe {source}: {error}") from error
+    assert isinstance(recipe, TrainingRecipe)
+    return recipe
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise DiffCRError(f"{where.rstrip('.') or 'it'} holds {values!r}: give keys and values")
+    hints = get_type_hints(kind)
+    names = [item.name for item in fields(kind)]
+    for key in values:
+        if key not in names:
+            nearest = get_close_matches(str(key), names, n=1, cutoff=0)[0]
+            raise DiffCRError(
+                f"unknown key {where + str(key)!r}; did you mean {where + nearest!r}?"
+            )
+    if "name" in names and "name" not in values:
+        raise DiffCRError("the key 'name' is missing")
+    return kind(**{k: _convert(hints[k], v, where + k) for k, v in values.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if kind == TrainedConfig:
+        if not isinstance(value, dict):
+            raise DiffCRError(f"{where} is {value!r}: give a mapping with the key 'method'")
+        return config_from_json_dict(value)
+    sections = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
+    if sections and not (value is None and type(None) in get_args(kind)):
+        return _build(sections[0], value, where + ".")
+    if get_origin(kind) is Literal:
+        # YAML 1.1 reads a bare `no` as false.
+        value = "no" if value is False and "no" in get_args(kind) else value
+        require(value in get_args(kind), where, value, " or ".join(map(repr, get_args(kind))))
+        return value
+    allowed = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if float in allowed and isinstance(value, int | str) and not isinstance(value, bool):
+        # YAML 1.1 reads 1e-4, without a point, as text.
+        with suppress(ValueError):
+            value = float(value)
+    good = isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))
+    good = good and not (isinstance(value, float) and not isfinite(value))
+    require(good, where, value, " or ".join(kind.__name__ for kind in allowed))
+    return value

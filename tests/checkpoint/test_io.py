@@ -1,0 +1,268 @@
+"""Saving and loading: whole, checked, on the right model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import diffcr
+from diffcr.binding.lora import add_lora, has_lora
+from diffcr.binding.model import get_compressor, is_attached
+from diffcr.errors import DiffCRError
+from diffcr.hosts.weights import take_fingerprint
+from diffcr.methods.configurations import DiffCRConfig
+from tests.hosts import denoise, inputs, pixart, trained_pixart
+
+
+def _with_lora() -> nn.Module:
+    transformer = trained_pixart()
+    add_lora(transformer, rank=2)
+    torch.manual_seed(5)
+    for name, parameter in transformer.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    return transformer
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return diffcr.save(_with_lora(), tmp_path / "checkpoint")
+
+
+def test_a_loaded_model_computes_what_the_saved_one_did(saved: Path) -> None:
+    transformer = pixart()
+    compressor = diffcr.load(transformer, saved)
+    assert torch.equal(denoise(transformer, inputs()), denoise(_with_lora(), inputs()))
+    assert compressor.config == DiffCRConfig()
+    assert (saved / "README.md").read_text().startswith("---\n")
+    files = {path.name for path in saved.rglob("*") if path.is_file()}
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)
+    assert "transformer.safetensors" not in files
+
+
+def test_loading_twice_is_loading_once(saved: Path) -> None:
+    transformer = pixart()
+    diffcr.load(transformer, saved)
+    expected = denoise(transformer, inputs())
+    diffcr.load(transformer, saved)
+    assert torch.equal(denoise(transformer, inputs()), expected)
+
+
+def test_loading_replaces_all_of_the_checkpoint_before(saved: Path, tmp_path: Path) -> None:
+    plain = trained_pixart(seed=0)
+    plain.diffcr.set_compression_ratios(0.5)
+    without_lora = diffcr.save(plain, tmp_path / "plain")
+    transformer = pixart()
+    diffcr.load(transformer, saved)
+    diffcr.load(transformer, without_lora)
+    assert not has_lora(transformer)
+    assert torch.equal(denoise(transformer, inputs()), denoise(plain, inputs()))
+    full = trained_pixart()
+    with torch.no_grad():
+        for parameter in full.transformer_blocks.parameters():
+            parameter.mul_(1.001)
+    diffcr.load(transformer, diffcr.save(full, tmp_path / "full"))
+    with pytest.raises(DiffCRError, match="load the base model anew"):
+        diffcr.load(transformer, without_lora)
+    assert torch.equal(denoise(transformer, inputs()), denoise(full, inputs()))
+
+
+@pytest.mark.parametrize("misfit", ["configuration", "adapter", "state"])
+def test_a_refused_load_takes_nothing_away(saved: Path, tmp_path: Path, misfit: str) -> None:
+    transformer = _with_lora()
+    before = denoise(transformer, inputs())
+    if misfit == "configuration":
+        other = diffcr.save(trained_pixart(DiffCRConfig(timestep_regions=2)), tmp_path / "other")
+    else:
+        name = {"adapter": "adapter/adapter_model", "state": "diffcr"}[misfit]
+        file, other = saved / f"{name}.safetensors", saved
+        tensors = load_file(file)
+        largest = max(tensors, key=lambda key: tensors[key].numel() * ("base" not in key))
+        tensors[largest] = tensors[largest][:1].clone()
+        save_file(tensors, file)
+    for model in (transformer, pixart()) if misfit != "configuration" else (transformer,):
+        present = denoise(model, inputs())
+        with pytest.raises(DiffCRError):
+            diffcr.load(model, other)
+        assert torch.equal(denoise(model, inputs()), present)
+    assert not is_attached(model) or model is transformer
+    assert torch.equal(denoise(transformer, inputs()), before)
+
+
+def test_a_change_of_one_small_weight_is_saved_and_a_cast_is_none(tmp_path: Path) -> None:
+    for cast in (torch.float16, torch.bfloat16):
+        transformer = trained_pixart()
+        for name, model in (("cast", transformer.to(cast)), ("back", transformer.float())):
+            saved = diffcr.save(model, tmp_path / name)
+            assert not (saved / "transformer.safetensors").exists()
+            diffcr.load(transformer, saved)
+    changed = trained_pixart()
+    with torch.no_grad():
+        changed.scale_shift_table.add_(0.1)
+    other = pixart()
+    diffcr.load(other, diffcr.save(changed, tmp_path / "changed"))
+    assert torch.equal(denoise(other, inputs()), denoise(changed, inputs()))
+
+
+@pytest.mark.parametrize("config", [{"method": "dense"}, "abc", {"method": [1]}, {}])
+def test_a_checkpoint_that_describes_nothing_is_refused(saved: Path, config: object) -> None:
+    description = json.loads((saved / "diffcr_config.json").read_text())
+    (saved / "diffcr_config.json").write_text(json.dumps({**description, "config": config}))
+    with pytest.raises(DiffCRError):
+        diffcr.load(pixart(), saved)
+
+
+@pytest.mark.parametrize("change", [{"r": 0}, {"target_modules": ["nowhere"]}, {"peft_type": "?"}])
+def test_an_adapter_configuration_that_does_not_fit_is_refused(
+    saved: Path, change: dict[str, object]
+) -> None:
+    path = saved / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    transformer = pixart()
+    with pytest.raises(DiffCRError):
+        diffcr.load(transformer, saved)
+    assert not is_attached(transformer) and not has_lora(transformer)
+
+
+def test_changed_host_weights_are_saved_and_loaded(tmp_path: Path) -> None:
+    transformer = trained_pixart()
+    with torch.no_grad():
+        for parameter in transformer.transformer_blocks.parameters():
+            parameter.add_(0.01)
+    diffcr.save(transformer, tmp_path / "full")
+    other = pixart()
+    diffcr.load(other, tmp_path / "full")
+    assert torch.equal(denoise(other, inputs()), denoise(transformer, inputs()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_fingerprint_passes_half_precision_loads(saved: Path, dtype: torch.dtype) -> None:
+    transformer = pixart().to(dtype)
+    diffcr.load(transformer, saved)
+    assert is_attached(transformer)
+
+
+def test_another_base_model_is_refused_and_both_are_named(saved: Path) -> None:
+    other = pixart(seed=7)
+    ours, theirs = take_fingerprint(pixart()), take_fingerprint(other)
+    assert ours is not None and theirs is not None
+    with pytest.raises(DiffCRError) as caught:
+        diffcr.load(other, saved)
+    assert ours.describe() in str(caught.value)
+    assert theirs.describe() in str(caught.value)
+    assert not is_attached(other)
+    with pytest.raises(DiffCRError, match="was trained on"):
+        diffcr.load(pixart(layers=4), saved)
+
+
+@pytest.mark.parametrize(
+    "file", ["diffcr_config.json", "diffcr.safetensors", "adapter/adapter_model.safetensors"]
+)
+@pytest.mark.parametrize("damage", ["missing", "truncated", "garbage"])
+def test_a_damaged_checkpoint_is_one_clear_line_and_changes_nothing(
+    saved: Path, file: str, damage: str
+) -> None:
+    path = saved / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"\x00" * 64)
+    transformer = pixart()
+    before = denoise(transformer, inputs())
+    with pytest.raises(DiffCRError) as caught:
+        diffcr.load(transformer, saved)
+    assert path.name in str(caught.value) and "\n" not in str(caught.value)
+    assert not is_attached(transformer) and not has_lora(transformer)
+    assert torch.equal(denoise(transformer, inputs()), before)
+
+
+def test_a_checkpoint_of_another_format_is_refused(saved: Path) -> None:
+    description = json.loads((saved / "diffcr_config.json").read_text())
+    (saved / "diffcr_config.json").write_text(json.dumps({**description, "format": 99}))
+    with pytest.raises(DiffCRError, match="format 99"):
+        diffcr.load(pixart(), saved)
+
+
+def test_a_directory_that_does_not_exist_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(DiffCRError, match="is not a directory"):
+        diffcr.load(pixart(), tmp_path / "nothing")
+
+
+def test_a_hub_id_is_found_in_the_hubs_cache(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--somebody--compressed"
+    (repository / "refs").mkdir(parents=True)
+    for revision, ratio in (("main", 0.2), ("v1", 0.5)):
+        (repository / "refs" / revision).write_text(revision * 10)
+        transformer = pixart()
+        diffcr.load(transformer, saved).set_compression_ratios(ratio)
+        diffcr.save(transformer, repository / "snapshots" / (revision * 10))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert diffcr.load(pixart(), "somebody/compressed").compression_ratios.eq(0.2).all()
+    other = diffcr.load(pixart(), "somebody/compressed", revision="v1")
+    assert other.compression_ratios.eq(0.5).all()
+    with pytest.raises(DiffCRError, match="could not be had from the Hub"):
+        diffcr.load(pixart(), "somebody/else")
+
+
+def test_a_foreign_directory_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"x")
+    with pytest.raises(DiffCRError, match="holds other files"):
+        diffcr.save(trained_pixart(), tmp_path)
+    assert (tmp_path / "photo.png").read_bytes() == b"x"
+
+
+def test_an_interrupted_save_leaves_the_previous_checkpoint(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
+
+    def fail(description: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffcr.checkpoint.io.model_card", fail)
+    with pytest.raises(KeyboardInterrupt):
+        diffcr.save(trained_pixart(seed=3), saved)
+    assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_ratios_out_of_range_are_refused() -> None:
+    compressor = get_compressor(trained_pixart())
+    for value, reason in (
+        (0.95, "outside"),
+        (-0.1, "outside"),
+        (0.25, "multiple"),
+        (1.5, "outside"),
+    ):
+        with pytest.raises(DiffCRError, match=reason):
+            compressor.set_compression_ratios(value)
+    with pytest.raises(DiffCRError, match="shape"):
+        compressor.set_compression_ratios(torch.zeros(2, 4))
+    compressor.set_compression_ratios(0.2)
+    assert compressor.compression_ratios.eq(0.2).all()
+    assert compressor.realised_mean_compression_ratio == pytest.approx(0.2)
+
+
+def test_a_base_models_name_tells_nothing_of_a_disk() -> None:
+    transformer = pixart()
+    for path, name in (
+        ("/home/me/models/mine/transformer", "mine/transformer"),
+        (
+            "/c/hub/models--PixArt-alpha--Sigma-512/snapshots/ab/transformer",
+            "PixArt-alpha/Sigma-512",
+        ),
+        ("PixArt-alpha/Sigma-512", "PixArt-alpha/Sigma-512"),
+    ):
+        transformer.register_to_config(_name_or_path=path)
+        fingerprint = take_fingerprint(transformer)
+        assert fingerprint is not None
+        assert fingerprint.model_id == name

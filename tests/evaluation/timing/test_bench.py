@@ -1,0 +1,367 @@
+"""Methods on shared weights, in turns; no test asserts a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import diffcr
+from diffcr.binding.attachment import attach
+from diffcr.binding.lora import add_lora
+from diffcr.binding.model import get_attached
+from diffcr.cli import main
+from diffcr.cost.flops import LayerCost, LayerTokens
+from diffcr.errors import DiffCRError
+from diffcr.evaluation import memory as memory_module
+from diffcr.evaluation import timed_batch
+from diffcr.evaluation.timing.bench import BenchOptions, bench, bench_tables
+from diffcr.evaluation.timing.contenders import build, checkpoint_contender, parse_contender
+from diffcr.evaluation.timing.latency import LatencyRatio, Timing
+from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
+from diffcr.evaluation.timing.speed import forward_inputs
+from diffcr.evaluation.timing.subject import Subject, open_subject
+from diffcr.evaluation.timing.timed_batch import Measured, Share, Visit, visits_of
+from diffcr.hosts import find_transformer, published
+from diffcr.methods.configurations import ATEDMConfig, DiffCRConfig, MoDConfig, ToMeConfig
+from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
+from diffcr.records.record import read_record, write_record
+from tests.hosts import denoise, inputs, pixart, trained_pixart
+
+_METHODS = ("mod:0.2", "diffcr:0.3", "tome:0.3:block", "at-edm:0.3", "pruning:0.3")
+_SUITE = Path(__file__).parents[3] / "benchmarks" / "gpu_suite.sh"
+
+
+def _subject(**options: Any) -> Subject:
+    return Subject("tiny", pixart(**options).requires_grad_(False), 5, 8, True)
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["bench", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code, captured.out, captured.err
+
+
+def test_methods_are_named_with_ratio_and_placement() -> None:
+    assert parse_contender("mod:0.20").name == "mod:0.2"
+    assert parse_contender("mod:0.2").config == MoDConfig(0.2)
+    assert parse_contender("tome:0.3:block").config == ToMeConfig(0.3, "block")
+    assert parse_contender("tome:0.3").config == ToMeConfig(0.3)
+    assert parse_contender("at-edm:0.3").config == ATEDMConfig(0.3)
+    routed = parse_contender("diffcr:0.3").config
+    assert routed == DiffCRConfig(target_compression_ratio=0.3, timestep_regions=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("guess:0.2", "with one of dense, diffcr, mod, tome, at-edm, pruning"),
+        ("checkpoint", "NAME[:COMPRESSION_RATIO[:PLACEMENT]]"),
+        ("", "such as tome:0.3:block"),
+        ("tome:0.3:block:2", "NAME[:COMPRESSION_RATIO[:PLACEMENT]]"),
+        ("mod", "give a compression ratio, such as mod:0.3"),
+        ("dense:0.2", "dense has no compression ratio"),
+        ("mod:0.2:block", "a placement belongs to tome alone"),
+        ("mod:much", "'much' is no compression ratio"),
+        ("mod:nan", "'nan' is no compression ratio"),
+        ("mod:0.25", "multiple of 0.1"),
+        ("diffcr:1.0", "multiple of 0.1 from 0.0 to 0.9"),
+        ("tome:0.8", "from 0 to 0.75"),
+        ("tome:0.3:middle", "placement is 'middle'"),
+    ],
+)
+def test_what_is_no_method_is_said(
+    capsys: pytest.CaptureFixture[str], method: str, message: str
+) -> None:
+    code, printed, error = _run(capsys, "--method", method)
+    assert (code, printed) == (2, "")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_other_mistakes_are_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    record.write_text("{}")
+    sigma = ("--model", "pixart-sigma-xl")
+    for arguments, message in (
+        (("--output", record), "--force"),
+        (("--output", tmp_path), "is a directory"),
+        (("--output", record / "x"), "is a file"),
+        (("--model", "nowhere", "--method", "mod:0.2"), "neither a published model"),
+        ((*sigma, "--resolution", 512), "nothing to compare"),
+        ((*sigma, "--method", "mod:0.2"), "several resolutions"),
+        ((*sigma, "--checkpoint", default_checkpoint_path()), "random weights"),
+        (("--dtype", "float16"), "dtype is 'float16'"),
+        (("--batch-size", 0), "--batch-size"),
+        (("--pairs", 0), "--pairs"),
+    ):
+        code, _, error = _run(capsys, *arguments)
+        assert code == 2
+        assert message in error, error
+        assert len([line for line in error.splitlines() if "error:" in line]) == 1
+    assert record.read_text() == "{}"
+
+
+@pytest.mark.parametrize("method", ["dense", *_METHODS])
+def test_a_method_computes_what_attach_alone_computes_on_the_same_weights(method: str) -> None:
+    bare = pixart()
+    contender = parse_contender(method)
+    model = build(contender, bare)
+    own = {name: p for name, p in model.named_parameters() if not name.startswith("diffcr.")}
+    assert own.keys() == dict(bare.named_parameters()).keys()
+    shares = [own[name] is parameter for name, parameter in bare.named_parameters()]
+    assert all(shares) if method != "pruning:0.3" else not any(shares)
+    alone = pixart()
+    if method != "dense":
+        attached = attach(alone, contender.config)
+        attached.load_state_dict(get_attached(model).state_dict())
+    alone.requires_grad_(False)
+    for seed in (1, 2):
+        given = inputs(seed=seed)
+        assert torch.equal(denoise(model, given), denoise(alone, given))
+        assert torch.equal(denoise(bare, given), denoise(pixart(), given))
+
+
+def test_routers_are_random_and_ratios_uniform() -> None:
+    for method in ("mod:0.2", "diffcr:0.2"):
+        compressor = diffcr.get_compressor(build(parse_contender(method), pixart()))
+        assert compressor.kept_tokens(16) == [[13]] * 3
+        assert compressor.routers["transformer_blocks"].std() > 0.5
+
+
+def test_a_checkpoint_keeps_its_weights_to_itself_and_loses_its_lora(tmp_path: Path) -> None:
+    bare = pixart()
+    trained = trained_pixart(DiffCRConfig(timestep_regions=2))
+    diffcr.save(trained, tmp_path / "light")
+    add_lora(trained, rank=2)
+    with torch.no_grad():
+        trained.proj_out.weight.add_(1)
+    diffcr.save(trained, tmp_path / "heavy")
+    light = build(checkpoint_contender(tmp_path / "light"), bare)
+    heavy = build(checkpoint_contender(tmp_path / "heavy"), bare)
+    assert light.proj_out.weight is bare.proj_out.weight
+    assert torch.equal(heavy.proj_out.weight, bare.proj_out.weight + 1)
+    assert not any("lora" in name for name, _ in heavy.named_parameters())
+    assert torch.equal(denoise(bare, inputs()), denoise(pixart(), inputs()))
+
+
+def test_efficiency_is_the_measured_by_the_predicted_speed_up() -> None:
+    latency = LatencyRatio(Timing((2.0, 4.0, 10.0)), Timing((1.0, 3.2, 8.0)))
+    measured = Measured(latency, "dense", Share(0.4, 0.6), None, (Visit(500, 1.0),))
+    assert latency.ratio == pytest.approx(0.8)
+    # A speed-up of 1.25, where 2.5 and 1.67 were predicted.
+    assert measured.efficiency.linear == pytest.approx(1.25 / 2.5)
+    assert measured.efficiency.total == pytest.approx(1.25 * 0.6)
+    values = measured.to_json_dict()
+    assert values["ratio_to_dense"] == latency.ratio
+    assert "peak_memory" not in values
+
+
+def test_regions_that_compute_the_same_are_visited_once() -> None:
+    few, many = (LayerCost(LayerTokens.alike(tokens)) for tokens in (5, 9))
+    assert visits_of([[few]]) == (Visit(500, 1.0),)
+    assert visits_of([[few, few, many, few]] * 2) == (Visit(375, 0.75), Visit(625, 0.25))
+    model = build(parse_contender("at-edm:0.3"), pixart())
+    subject = _subject()
+    late, early = visits_of(get_attached(model).layer_costs(subject.shape))
+    assert (late.weight, early.weight) == (0.75, 0.25)
+    assert late.timestep < 750 <= early.timestep
+
+
+def test_a_record_holds_every_forwards_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contenders = [parse_contender(method) for method in ("dense", *_METHODS, "mod:0.2")]
+    record = bench(_subject(), contenders, BenchOptions(batch_sizes=(1, 3), pairs=2, warmup=0))
+    assert read_record(write_record(record, tmp_path / "r.json")) == record
+    assert set(record.samples) == {
+        f"batch {batch}/{name}"
+        for batch in (1, 3)
+        for name in (
+            "dense/t 500",
+            "mod:0.2/t 500",
+            "diffcr:0.3/t 500",
+            "tome:0.3:block/t 500",
+            "at-edm:0.3/t 375",
+            "at-edm:0.3/t 875",
+            "pruning:0.3/t 500",
+        )
+    }
+    assert all(len(seconds) == 2 for seconds in record.samples.values())
+    measured = record.results["batches"]["3"]
+    assert list(measured) == ["dense", *_METHODS]
+    dense = measured["dense"]
+    assert dense["ratio_to_dense"] == dense["efficiency"]["total"] == 1
+    early, late = (record.samples[f"batch 3/at-edm:0.3/t {t}"] for t in (875, 375))
+    mean = sum(0.25 * a + 0.75 * b for a, b in zip(early, late, strict=True)) / 2
+    assert measured["at-edm:0.3"]["median_seconds"] == pytest.approx(mean)
+    assert "batch 3" in capsys.readouterr().err
+    times, efficiencies, *_ = bench_tables(record)
+    assert [row[0] for row in times.rows] == [row[0] for row in efficiencies.rows]
+
+
+def test_what_does_not_fit_is_left_out_and_dense_has_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward = timed_batch._forward
+
+    def too_large(fails: Callable[[nn.Module], bool]) -> Callable[..., Any]:
+        def run(model: nn.Module, arguments: dict[str, Any]) -> Any:
+            if fails(model):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(model, arguments)
+
+        return run
+
+    contenders = [parse_contender("mod:0.2"), parse_contender("at-edm:0.3")]
+    options = BenchOptions(pairs=1)
+    pruned = too_large(lambda model: hasattr(model, "diffcr") and not model.diffcr.state_dict())
+    monkeypatch.setattr(timed_batch, "_forward", pruned)
+    record = bench(_subject(), contenders, options)
+    assert list(record.results["batches"]["1"]) == ["dense", "mod:0.2"]
+    assert record.results["left_out"] == {"1": {"at-edm:0.3": "out of memory"}}
+    assert "at-edm:0.3 was left out: out of memory." in bench_tables(record)[0].note
+    monkeypatch.setattr(timed_batch, "_forward", too_large(lambda model: True))
+    with pytest.raises(DiffCRError, match="dense cannot run at batch size 1: out of memory"):
+        bench(_subject(), contenders, options)
+    with pytest.raises(DiffCRError, match="batch sizes"):
+        bench(_subject(), contenders, BenchOptions(batch_sizes=()))
+
+
+def test_memory_that_cannot_be_measured_is_absent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory_module, "_PROCESS", tmp_path / "no-proc")
+    assert peak_memory(lambda: None, torch.device("cpu")) is None
+    assert peak_memory(lambda: None, torch.device("meta")) is None
+    record = bench(_subject(), [parse_contender("at-edm:0.3")], BenchOptions(pairs=1))
+    assert all("peak_memory" not in values for values in record.results["batches"]["1"].values())
+    assert all(row[-2:] == ("-", "-") for row in bench_tables(record)[0].rows)
+    # A peak that the kernel does not reset is that of something else.
+    (tmp_path / "no-proc").mkdir()
+    (tmp_path / "no-proc" / "clear_refs").touch()
+    (tmp_path / "no-proc" / "status").write_text("VmHWM:  900000 kB\nVmRSS:  100000 kB\n")
+    assert peak_memory(lambda: None, torch.device("cpu")) is None
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux")
+def test_the_peak_of_a_call_is_seen_and_what_was_freed_before_is_not() -> None:
+    torch.zeros(2**26).add_(1)
+    found = peak_memory(lambda: torch.zeros(2**24).add_(1), torch.device("cpu"))
+    if found is None:
+        pytest.skip("the kernel does not reset the peak")
+    assert found.source == "resident set"
+    assert 0.9 * 2**26 < found.rise < 2 * 2**26
+    assert PeakMemory(5, 3, "cuda allocator").to_json_dict()["rise"] == 2
+
+
+def test_published_sizes_have_random_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 2}
+    small |= {"cross_attention_dim": 48, "caption_channels": 32}
+    monkeypatch.setattr(published, "_PIXART_XL", {**published._PIXART_XL, **small})
+    told = {"pixart-alpha-xl": 64, "pixart-sigma-xl": None}
+    monkeypatch.setattr(published, "_TOLD_SIZE_AT", told)
+    first, second = (open_subject("pixart-alpha-xl", 64).transformer for _ in range(2))
+    assert first.use_additional_conditions
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+    for model in told:
+        sized = ("--model", model, "--resolution", 64, "--method", "diffcr:0.3")
+        code, printed, _ = _run(capsys, *sized, "--pairs", 1, "--json")
+        assert code == 0
+        configuration = json.loads(printed)["configuration"]
+        assert (configuration["model"], configuration["random_weights"]) == (model, True)
+        assert (configuration["image_tokens"], configuration["text_tokens"]) == (16, 120)
+
+
+def test_the_dtype_holds_under_every_method() -> None:
+    subject = open_subject("", None, "bfloat16")
+    assert (subject.name, subject.random_weights) == ("scenes", False)
+    assert subject.shape.image_tokens == 144
+    assert next(subject.transformer.parameters()).dtype == torch.bfloat16
+    given = forward_inputs(subject.transformer, 2, 24, 24, subject.text_tokens, [500])[500]
+    for method in ("dense", *_METHODS):
+        output = build(parse_contender(method), subject.transformer)(**given)[0]
+        assert output.dtype == torch.bfloat16
+        assert output.isfinite().all()
+
+
+def test_the_command_measures_the_embedded_default_with_its_checkpoint(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "deep" / "record.json"
+    arguments = ("--pairs", 1, "--method", "mod:0.3", "--output", output)
+    code, printed, _ = _run(capsys, *arguments, "--json")
+    assert code == 0
+    record = read_record(output)
+    assert json.loads(printed) == asdict(record)
+    measured = record.results["batches"]["1"]
+    assert list(measured) == ["dense", "mod:0.3", "checkpoint"]
+    checkpoint = diffcr.load(load_default_pipeline(), default_checkpoint_path())
+    assert sum(measured["checkpoint"]["timestep_weights"].values()) == pytest.approx(1)
+    assert record.configuration["methods"]["checkpoint"]["timestep_regions"] == (
+        checkpoint.config.timestep_regions
+    )
+    code, printed, _ = _run(capsys, *arguments, "--force")
+    assert code == 0
+    assert "FLOPs of dense, and efficiency" in printed
+    assert "…" not in printed
+
+
+@pytest.mark.slow
+def test_compiled_variants_compute_what_eager_ones_do() -> None:
+    bare = pixart()
+    with torch.no_grad():
+        for method in ("dense", "mod:0.2", "tome:0.3:block"):
+            contender = parse_contender(method)
+            eager, compiled = build(contender, bare), build(contender, bare, compiled=True)
+            difference = denoise(eager, inputs()) - denoise(compiled, inputs())
+            assert difference.abs().max() < 1e-5
+    options = BenchOptions(pairs=1, compiled=True)
+    measured = bench(_subject(), [parse_contender("mod:0.2")], options).results["batches"]["1"]
+    assert measured["mod:0.2, compiled"]["baseline"] == "dense, compiled"
+    assert "forward" not in vars(find_transformer(bare).transformer_blocks[0])
+
+
+@pytest.mark.skipif(not _SUITE.exists(), reason="not in a clone")
+def test_the_suite_says_what_it_needs() -> None:
+    for arguments, environment, message in (
+        ((), {}, "OUT is not set"),
+        (("--all",), {"OUT": "runs/never"}, "--all is not known"),
+    ):
+        finished = subprocess.run(
+            ["bash", str(_SUITE), *arguments],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.environ["PATH"], "PYTHON": sys.executable, **environment},
+        )
+        assert finished.returncode == 2
+        assert message in finished.stderr
+        assert len(finished.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _SUITE.exists(), reason="not in a clone")
+def test_the_suite_writes_its_records(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)}
+    finished = subprocess.run(
+        ["bash", str(_SUITE), "--smoke"], cwd=_SUITE.parents[1], env=environment
+    )
+    assert finished.returncode == 0
+    names = ("eager-96", "compiled-routed-96", "compiled-tome-96", "compiled-at-edm-96")
+    for name in names:
+        assert read_record(tmp_path / f"{name}.json").kind == "bench"
+    assert read_record(tmp_path / "quality" / "report.json").kind == "evaluation"
