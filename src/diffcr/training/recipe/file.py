@@ -26,7 +26,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file() or path.suffix:
         return path
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     # A wheel holds them inside the package, a clone beside src/.
     folders = (package / "recipes", package.parents[1] / "recipes")
     shipped = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
