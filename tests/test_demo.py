@@ -61,7 +61,7 @@ def test_a_pipeline_is_trained_measured_and_reported(tmp_path: Path) -> None:
         assert words in printed
 
     other = tiny_pixart_pipeline()
-    loaded = diffcr.io.load(other, result.checkpoint)
+    loaded = diffcr.load(other, result.checkpoint)
     assert loaded.inference_bins() == find_transformer(pipe).diffcr.inference_bins()
 
 

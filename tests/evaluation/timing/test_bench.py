@@ -23,7 +23,7 @@ from diffcr.cli import main
 from diffcr.cost.flops import LayerCost, LayerTokens
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing import memory as memory_module
-from diffcr.evaluation import timed_batch
+from diffcr.evaluation.timing import timed_batch
 from diffcr.evaluation.timing.bench import BenchOptions, bench, bench_tables
 from diffcr.evaluation.timing.contenders import build, checkpoint_contender, parse_contender
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing
