@@ -37,7 +37,7 @@ from diffcr.binding.model import get_compressor
 from diffcr.cost.sections import compression_section, trajectory_section
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import load_default_pipeline
 from diffcr.records.record import read_record
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset

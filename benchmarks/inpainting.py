@@ -43,7 +43,7 @@ from diffcr.files import read_json, replacing_file
 from diffcr.hosts.lazy import decoder_shape
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
 from diffcr.inpainting.images.masks import masked_tokens
-from diffcr.methods.configurations import config_from_json_dict
+from diffcr.methods.registry import config_from_json_dict
 from diffcr.pretrained import (
     GUIDANCE_SCALE,
     judge_path,

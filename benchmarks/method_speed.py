@@ -24,8 +24,9 @@ from diffcr.binding.attachment import attach
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.timing.contenders import ROUTERS_SEED, draw_routers
 from diffcr.evaluation.timing.speed import sweep_regions
-from diffcr.methods.configurations import DenseConfig, DiffCRConfig
+from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import load_default_pipeline
 from diffcr.records.record import make_record, read_record, write_record
 from diffcr.scenes import ScenesDataset

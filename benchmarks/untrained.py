@@ -20,7 +20,8 @@ from side_by_side import run_side_by_side, say_what_failed
 from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json
-from diffcr.methods.configurations import DenseConfig, config_from_json_dict, config_to_json_dict
+from diffcr.methods.config import DenseConfig
+from diffcr.methods.registry import config_from_json_dict
 from diffcr.pretrained import load_default_pipeline
 from diffcr.records.record import read_record
 
@@ -34,7 +35,7 @@ def row_configuration(name: str) -> dict[str, Any]:
         return {**SETTINGS, **row}
     row = {"method": {"method": DenseConfig.method}, **row}
     method = config_from_json_dict(row["method"])
-    return {**SETTINGS, **row, "method": config_to_json_dict(method)}
+    return {**SETTINGS, **row, "method": method.to_json_dict()}
 
 
 def is_current(name: str) -> bool:

@@ -10,8 +10,8 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from diffcr.binding.attachment import attach
-from diffcr.methods.configurations import DiffCRConfig
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.config import DiffCRConfig
 
 
 def pixart(seed: int = 0, layers: int = 3, sample_size: int = 8) -> PixArtTransformer2DModel:

@@ -11,7 +11,7 @@ from experiments import EXPERIMENTS, experiment_recipe, in_waves, is_current
 from measuring import RECORDS, SETTINGS
 from untrained import ROWS, row_configuration
 
-from diffcr.methods.configurations import config_from_json_dict
+from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import diffcr.checkpoint.io
+import diffcr
 from diffcr.demo import DemoPlan, check_demo, demo_recipe, demonstrate, run_demo
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.run import EvaluationOptions

@@ -19,7 +19,7 @@ from PIL import Image
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.files import read_json
-from diffcr.methods.configurations import config_from_json_dict
+from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data.encoding import ImageFolder

@@ -61,7 +61,7 @@ def test_public_names() -> None:
 
 
 def test_public_names_are_callable_whatever_was_imported_first() -> None:
-    code = "import diffcr.checkpoint.io, diffcr.binding.attachment, diffcr\n"
+    code = "import diffcr.checkpoint.saving, diffcr.binding.attachment, diffcr\n"
     code += "names = set(diffcr.__all__) - {'__version__'}\n"
     code += "print(all(callable(getattr(diffcr, name)) for name in names))"
     assert _run(code) == "True"

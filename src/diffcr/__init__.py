@@ -14,17 +14,15 @@ if TYPE_CHECKING:
     from diffcr.binding.compilation import compile
     from diffcr.binding.lora import add_lora
     from diffcr.binding.model import disabled, get_compressor, parameter_groups, summary
-    from diffcr.checkpoint.io import load, save
+    from diffcr.checkpoint.loading import load
+    from diffcr.checkpoint.saving import save
     from diffcr.errors import DiffCRError
     from diffcr.hosts import supported_models
-    from diffcr.methods.configurations import (
-        ATEDMConfig,
-        DenseConfig,
-        DiffCRConfig,
-        MoDConfig,
-        StructuredPruningConfig,
-        ToMeConfig,
-    )
+    from diffcr.methods.at_edm.config import ATEDMConfig
+    from diffcr.methods.config import DenseConfig
+    from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+    from diffcr.methods.pruning.config import StructuredPruningConfig
+    from diffcr.methods.tome.config import ToMeConfig
 
 _HOMES = {
     "attach": "binding.attachment",
@@ -35,15 +33,15 @@ _HOMES = {
     "summary": "binding.model",
     "supported_models": "hosts",
     "compile": "binding.compilation",
-    "ATEDMConfig": "methods.configurations",
-    "DenseConfig": "methods.configurations",
-    "DiffCRConfig": "methods.configurations",
-    "MoDConfig": "methods.configurations",
-    "StructuredPruningConfig": "methods.configurations",
-    "ToMeConfig": "methods.configurations",
+    "ATEDMConfig": "methods.at_edm.config",
+    "DenseConfig": "methods.config",
+    "DiffCRConfig": "methods.diffcr.config",
+    "MoDConfig": "methods.diffcr.config",
+    "StructuredPruningConfig": "methods.pruning.config",
+    "ToMeConfig": "methods.tome.config",
     "DiffCRError": "errors",
-    "load": "checkpoint.io",
-    "save": "checkpoint.io",
+    "load": "checkpoint.loading",
+    "save": "checkpoint.saving",
     "add_lora": "binding.lora",
 }
 

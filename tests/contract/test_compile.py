@@ -18,8 +18,7 @@ from diffcr.binding.attachment import detach
 from diffcr.binding.compilation import compile as compile_model
 from diffcr.core.select import rank_tokens
 from diffcr.methods.bound import bound_block
-from diffcr.methods.configurations import DiffCRConfig
-from diffcr.methods.diffcr.ratios import kept_tokens
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, gradients, inputs, pixart, rankings, trained_pixart
 
 
@@ -73,7 +72,7 @@ def _kept_tokens(transformer: nn.Module) -> Iterator[list[Tensor]]:
         hidden_states = bound.name_arguments(args, kwargs)["hidden_states"]
         logits = bound.attached.router_logits(bound.layer, hidden_states)
         plan = bound.attached.context.regions[0].layers[bound.layer]
-        indices = rank_tokens(logits)[:, : kept_tokens(logits.shape[1], plan.lower)]
+        indices = rank_tokens(logits)[:, : plan.kept_tokens]
         collected.append(torch.zeros_like(logits, dtype=torch.bool).scatter(1, indices, True))
 
     hooks = [

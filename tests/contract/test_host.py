@@ -21,7 +21,7 @@ from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts import find_transformer
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffcr.binding.attachment import attach
-from diffcr.methods.configurations import MoDConfig
+from diffcr.methods.diffcr.config import MoDConfig
 from tests.hosts import denoise, inputs, pixart, scramble_routers
 
 _VIEWS = {

@@ -12,7 +12,7 @@ from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import get_compressor
 from diffcr.core.regions import region_of
 from diffcr.methods.base import TransformerCall
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import scramble
 from tests.pipelines import tiny_pixart_pipeline
 

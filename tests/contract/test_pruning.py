@@ -19,7 +19,7 @@ from diffcr.binding.lora import add_lora
 from diffcr.binding.model import disabled, get_attached, get_compressor
 from diffcr.cost.flops import flops_per_region, pixart_shape
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.methods.configurations import StructuredPruningConfig
+from diffcr.methods.pruning.config import StructuredPruningConfig
 from tests.hosts import denoise, gradients, inputs, pixart
 
 _CONFIG = StructuredPruningConfig(0.3)

@@ -7,7 +7,7 @@ import torch
 
 from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, rankings, scramble, trained_pixart
 
 

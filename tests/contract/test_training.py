@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffcr.binding.attachment import attach
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import disabled, get_compressor
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import (
     denoise,
     gradients,

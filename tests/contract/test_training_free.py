@@ -19,14 +19,16 @@ from diffcr.core.regions import region_of
 from diffcr.cost.flops import TransformerShape, pixart_shape
 from diffcr.errors import DiffCRError
 from diffcr.hosts.published import transformer_config
+from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.at_edm.pruner import pruning_costs
 from diffcr.methods.base import TransformerCall
-from diffcr.methods.configurations import ATEDMConfig, AttachedConfig, ToMeConfig
+from diffcr.methods.config import MethodConfig
+from diffcr.methods.tome.config import ToMeConfig
 from tests.hosts import denoise, gradients, inputs, pixart
 
 _LAYERS = 6
 _ATEDM = ATEDMConfig(compression_ratio=0.3, layers_per_group=3)
-_CONFIGS: dict[str, AttachedConfig] = {
+_CONFIGS: dict[str, MethodConfig] = {
     "tome-attention": ToMeConfig(0.4),
     "tome-mlp": ToMeConfig(0.4, placement="mlp"),
     "tome-attention-mlp": ToMeConfig(0.4, placement="attention-mlp", destinations="top-left"),
@@ -37,7 +39,7 @@ _AT_ZERO = {name: type(config)(compression_ratio=0.0) for name, config in _CONFI
 every = pytest.mark.parametrize("config", _CONFIGS.values(), ids=_CONFIGS.keys())
 
 
-def _attached(config: AttachedConfig) -> nn.Module:
+def _attached(config: MethodConfig) -> nn.Module:
     transformer = pixart(layers=_LAYERS)
     attach(transformer, config)
     return transformer
@@ -45,14 +47,14 @@ def _attached(config: AttachedConfig) -> nn.Module:
 
 @pytest.mark.parametrize("config", _AT_ZERO.values(), ids=_AT_ZERO.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_ratio_of_zero_changes_no_bit(config: AttachedConfig, dtype: torch.dtype) -> None:
+def test_a_ratio_of_zero_changes_no_bit(config: MethodConfig, dtype: torch.dtype) -> None:
     given = inputs().to(dtype)
     bare = denoise(pixart(layers=_LAYERS).to(dtype), given)
     assert torch.equal(denoise(_attached(config).to(dtype), given), bare)
 
 
 @every
-def test_tokens_are_saved_and_detach_and_disabled_restore(config: AttachedConfig) -> None:
+def test_tokens_are_saved_and_detach_and_disabled_restore(config: MethodConfig) -> None:
     bare_model = pixart(layers=_LAYERS)
     keys = list(bare_model.state_dict())
     bare = denoise(bare_model, inputs())
@@ -67,7 +69,7 @@ def test_tokens_are_saved_and_detach_and_disabled_restore(config: AttachedConfig
 
 
 @every
-def test_a_deep_copy_computes_with_its_own_weights(config: AttachedConfig) -> None:
+def test_a_deep_copy_computes_with_its_own_weights(config: MethodConfig) -> None:
     transformer = _attached(config)
     expected = denoise(transformer, inputs())
     other = copy.deepcopy(transformer)
@@ -80,7 +82,7 @@ def test_a_deep_copy_computes_with_its_own_weights(config: AttachedConfig) -> No
 
 
 @every
-def test_neighbours_never_change_a_result(config: AttachedConfig) -> None:
+def test_neighbours_never_change_a_result(config: MethodConfig) -> None:
     transformer = _attached(config)
     mine, others = inputs(4), inputs(4, seed=9)
     mixed = inputs(4)
@@ -94,7 +96,7 @@ def test_neighbours_never_change_a_result(config: AttachedConfig) -> None:
 
 @every
 def test_recomputation_under_checkpointing_gives_the_same_gradients(
-    config: AttachedConfig,
+    config: MethodConfig,
 ) -> None:
     found = []
     for recomputes in (False, True):
@@ -111,7 +113,7 @@ def test_recomputation_under_checkpointing_gives_the_same_gradients(
 
 
 @every
-def test_save_and_load(config: AttachedConfig, tmp_path: Path) -> None:
+def test_save_and_load(config: MethodConfig, tmp_path: Path) -> None:
     transformer = _attached(config)
     diffcr.save(transformer, tmp_path / "saved")
     loaded = pixart(layers=_LAYERS)
@@ -123,14 +125,14 @@ def test_save_and_load(config: AttachedConfig, tmp_path: Path) -> None:
 
 
 @every
-def test_autocast_keeps_the_bare_dtypes(config: AttachedConfig) -> None:
+def test_autocast_keeps_the_bare_dtypes(config: MethodConfig) -> None:
     bare, transformer = pixart(layers=_LAYERS), _attached(config)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert denoise(transformer, inputs()).dtype == denoise(bare, inputs()).dtype
 
 
 @every
-def test_resolution_may_change_between_calls_and_a_lora_goes_in(config: AttachedConfig) -> None:
+def test_resolution_may_change_between_calls_and_a_lora_goes_in(config: MethodConfig) -> None:
     transformer = _attached(config)
     add_lora(transformer, rank=2)
     for size in (8, 16, 10, 8):
@@ -138,7 +140,7 @@ def test_resolution_may_change_between_calls_and_a_lora_goes_in(config: Attached
 
 
 @every
-def test_it_is_told_apart_from_routed_methods(config: AttachedConfig) -> None:
+def test_it_is_told_apart_from_routed_methods(config: MethodConfig) -> None:
     transformer = _attached(config)
     assert attach(transformer, config) is get_attached(transformer)
     assert config.method in diffcr.summary(transformer).replace("ATEDM", "at-edm").replace(
@@ -151,7 +153,7 @@ def test_it_is_told_apart_from_routed_methods(config: AttachedConfig) -> None:
 
 
 @every
-def test_an_error_in_the_host_leaves_nothing_of_the_call(config: AttachedConfig) -> None:
+def test_an_error_in_the_host_leaves_nothing_of_the_call(config: MethodConfig) -> None:
     transformer = _attached(config)
     expected = denoise(transformer, inputs())
     ff = transformer.transformer_blocks[0].ff
@@ -186,7 +188,7 @@ def _tokens_seen(transformer: Any, timestep: int) -> dict[str, list[int]]:
 @every
 @pytest.mark.parametrize("timestep", [100, 900])
 def test_the_count_of_operations_is_of_the_tokens_that_are_computed(
-    config: AttachedConfig, timestep: int
+    config: MethodConfig, timestep: int
 ) -> None:
     transformer = _attached(config)
     costs = get_attached(transformer).layer_costs(pixart_shape(transformer.config, 5))
@@ -270,7 +272,7 @@ def test_a_mask_over_image_tokens_is_refused() -> None:
 
 
 @every
-def test_a_compiled_model_agrees(config: AttachedConfig) -> None:
+def test_a_compiled_model_agrees(config: MethodConfig) -> None:
     transformer = _attached(config)
     with pytest.raises(DiffCRError, match="granularity='model'"):
         diffcr.compile(transformer)

@@ -23,7 +23,7 @@ from diffcr.cost.flops import (
     router_flops,
 )
 from diffcr.hosts.published import transformer_config
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, scramble
 
 XL_2 = transformer_config("pixart-sigma-xl", 512)

@@ -13,7 +13,7 @@ from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.router_auc import RouterAUC, area_under_curve, router_auc
 from diffcr.evaluation.router_maps import scene_router_maps
-from diffcr.methods.configurations import DiffCRConfig, MoDConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.scenes import Scene, ScenesDataset
 from tests.hosts import scramble, scramble_routers
 from tests.pipelines import tiny_pixart_pipeline

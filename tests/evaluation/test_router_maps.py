@@ -15,7 +15,7 @@ from diffcr.evaluation.router_maps import (
     router_maps,
     scene_router_maps,
 )
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.scenes import ScenesDataset
 from tests.hosts import denoise, inputs, scramble
 from tests.pipelines import tiny_pixart_pipeline

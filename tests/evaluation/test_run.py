@@ -16,7 +16,7 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.records.record import read_record, write_record
 from diffcr.report.tables import make_tables
 from diffcr.scenes import Scene, ScenesDataset

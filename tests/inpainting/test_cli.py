@@ -12,7 +12,7 @@ from PIL import Image
 import diffcr
 from diffcr.cli import main
 from diffcr.inpainting.images.masks import dilate
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.inpainting.hosts import box_mask, photograph, tiny_lazy_pipeline
 
 _Run = Callable[..., str]

@@ -13,14 +13,11 @@ import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.errors import DiffCRError
 from diffcr.inpainting import LazyTransformer2DModel
-from diffcr.methods.configurations import (
-    ATEDMConfig,
-    AttachedConfig,
-    DiffCRConfig,
-    MoDConfig,
-    StructuredPruningConfig,
-    ToMeConfig,
-)
+from diffcr.methods.at_edm.config import ATEDMConfig
+from diffcr.methods.config import MethodConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+from diffcr.methods.pruning.config import StructuredPruningConfig
+from diffcr.methods.tome.config import ToMeConfig
 from tests.hosts import denoise, gradients, inputs, pixart, scramble_routers
 from tests.inpainting.hosts import (
     LazyInputs,
@@ -30,13 +27,13 @@ from tests.inpainting.hosts import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")
-_IDENTITIES: dict[str, AttachedConfig] = {
+_IDENTITIES: dict[str, MethodConfig] = {
     "diffcr": DiffCRConfig(timestep_regions=10),
     "mod": MoDConfig(0.0),
     "tome": ToMeConfig(0.0),
     "at-edm": ATEDMConfig(0.0),
 }
-_METHODS: dict[str, AttachedConfig] = {
+_METHODS: dict[str, MethodConfig] = {
     "diffcr": DiffCRConfig(timestep_regions=10),
     "mod": MoDConfig(0.3),
     "tome": ToMeConfig(0.4),
@@ -47,7 +44,7 @@ _METHODS: dict[str, AttachedConfig] = {
 every = pytest.mark.parametrize("config", _METHODS.values(), ids=_METHODS.keys())
 
 
-def _attached(config: AttachedConfig) -> LazyTransformer2DModel:
+def _attached(config: MethodConfig) -> LazyTransformer2DModel:
     decoder = tiny_decoder()
     method = attach(decoder, config)
     if isinstance(config, DiffCRConfig | MoDConfig):
@@ -126,7 +123,7 @@ def test_mistakes_are_named() -> None:
 
 @pytest.mark.parametrize("config", _IDENTITIES.values(), ids=_IDENTITIES.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_freshly_attached_changes_no_bit(config: AttachedConfig, dtype: torch.dtype) -> None:
+def test_freshly_attached_changes_no_bit(config: MethodConfig, dtype: torch.dtype) -> None:
     given = lazy_inputs()
     cast = LazyInputs(given.given.to(dtype), given.indices, given.context.to(dtype))
     decoder = tiny_decoder().to(dtype)
@@ -136,7 +133,7 @@ def test_freshly_attached_changes_no_bit(config: AttachedConfig, dtype: torch.dt
 
 
 @every
-def test_tokens_are_saved_and_detach_and_disabled_restore(config: AttachedConfig) -> None:
+def test_tokens_are_saved_and_detach_and_disabled_restore(config: MethodConfig) -> None:
     given = lazy_inputs()
     bare = denoise_masked(tiny_decoder(), given)
     decoder = _attached(config)
@@ -148,7 +145,7 @@ def test_tokens_are_saved_and_detach_and_disabled_restore(config: AttachedConfig
 
 
 @every
-def test_neighbours_never_change_a_result(config: AttachedConfig) -> None:
+def test_neighbours_never_change_a_result(config: MethodConfig) -> None:
     decoder = _attached(config)
     mine, others = lazy_inputs(3), lazy_inputs(3, seed=9)
     together = denoise_masked(decoder, mine)
@@ -166,7 +163,7 @@ def test_neighbours_never_change_a_result(config: AttachedConfig) -> None:
 
 
 @every
-def test_save_and_load(config: AttachedConfig, tmp_path: Path) -> None:
+def test_save_and_load(config: MethodConfig, tmp_path: Path) -> None:
     decoder = _attached(config)
     diffcr.save(decoder, tmp_path / "saved")
     loaded = tiny_decoder()
@@ -177,7 +174,7 @@ def test_save_and_load(config: AttachedConfig, tmp_path: Path) -> None:
 
 @every
 def test_recomputation_under_checkpointing_gives_the_same_gradients(
-    config: AttachedConfig,
+    config: MethodConfig,
 ) -> None:
     found = []
     for recomputes in (False, True):
@@ -195,7 +192,7 @@ def test_recomputation_under_checkpointing_gives_the_same_gradients(
 
 
 @every
-def test_the_number_of_masked_tokens_may_change_between_calls(config: AttachedConfig) -> None:
+def test_the_number_of_masked_tokens_may_change_between_calls(config: MethodConfig) -> None:
     decoder = _attached(config)
     for masked in (16, 1, 5, 12):
         assert torch.isfinite(denoise_masked(decoder, lazy_inputs(masked=masked))).all()

@@ -13,19 +13,16 @@ from diffcr.binding.attachment import attach, detach
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.inpainting import ContextEncoder
-from diffcr.methods.configurations import (
-    ATEDMConfig,
-    AttachedConfig,
-    DiffCRConfig,
-    MoDConfig,
-    StructuredPruningConfig,
-    ToMeConfig,
-)
+from diffcr.methods.at_edm.config import ATEDMConfig
+from diffcr.methods.config import MethodConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+from diffcr.methods.pruning.config import StructuredPruningConfig
+from diffcr.methods.tome.config import ToMeConfig
 from tests.hosts import scramble, scramble_routers
 from tests.inpainting.hosts import tiny_encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")
-_METHODS: dict[str, AttachedConfig] = {
+_METHODS: dict[str, MethodConfig] = {
     "diffcr": DiffCRConfig(target_compression_ratio=0.5, timestep_regions=1),
     "mod": MoDConfig(0.5),
     "tome": ToMeConfig(0.4),
@@ -43,7 +40,7 @@ def _see(encoder: nn.Module, batch: int = 2, seed: int = 0) -> Tensor:
     return tokens
 
 
-def _attached(config: AttachedConfig) -> ContextEncoder:
+def _attached(config: MethodConfig) -> ContextEncoder:
     encoder = tiny_encoder()
     method = attach(encoder, config)
     if isinstance(config, DiffCRConfig):
@@ -78,7 +75,7 @@ def test_freshly_attached_changes_no_bit_and_detach_restores() -> None:
 
 
 @every
-def test_it_is_routed(config: AttachedConfig, tmp_path: Path) -> None:
+def test_it_is_routed(config: MethodConfig, tmp_path: Path) -> None:
     encoder = _attached(config)
     routed = _see(encoder)
     assert not torch.allclose(routed, _see(tiny_encoder()))
@@ -98,7 +95,7 @@ def test_gradients_reach_routers_and_ratios_under_checkpointing() -> None:
 
 
 @pytest.mark.parametrize("config", [DiffCRConfig(), ATEDMConfig(0.2)])
-def test_what_tells_timesteps_apart_is_refused(config: AttachedConfig) -> None:
+def test_what_tells_timesteps_apart_is_refused(config: MethodConfig) -> None:
     encoder = tiny_encoder()
     with pytest.raises(DiffCRError, match="without a timestep.*timestep_regions=1"):
         attach(encoder, config)

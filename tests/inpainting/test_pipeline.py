@@ -19,7 +19,9 @@ from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateIma
 from diffcr.inpainting.cache import cache_key
 from diffcr.inpainting.images.masks import dilate
 from diffcr.inpainting.opening import load_inpainting_pipeline
-from diffcr.methods.configurations import ATEDMConfig, DiffCRConfig, MoDConfig, ToMeConfig
+from diffcr.methods.at_edm.config import ATEDMConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+from diffcr.methods.tome.config import ToMeConfig
 from tests.hosts import scramble
 from tests.inpainting.hosts import box_mask, photograph, tiny_encoder, tiny_lazy_pipeline
 from tests.pipelines import tiny_pixart_pipeline

@@ -7,16 +7,12 @@ from typing import Any
 import pytest
 
 from diffcr.errors import DiffCRError
-from diffcr.methods.configurations import (
-    ATEDMConfig,
-    DenseConfig,
-    DiffCRConfig,
-    MoDConfig,
-    StructuredPruningConfig,
-    ToMeConfig,
-    config_from_json_dict,
-    config_to_json_dict,
-)
+from diffcr.methods.at_edm.config import ATEDMConfig
+from diffcr.methods.config import DenseConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+from diffcr.methods.pruning.config import StructuredPruningConfig
+from diffcr.methods.registry import config_from_json_dict
+from diffcr.methods.tome.config import ToMeConfig
 
 
 @pytest.mark.parametrize(
@@ -63,7 +59,7 @@ def test_json_round_trip() -> None:
         ATEDMConfig(early_regions=0),
         StructuredPruningConfig(0.35),
     ):
-        assert config_from_json_dict(config_to_json_dict(config)) == config
+        assert config_from_json_dict(config.to_json_dict()) == config
 
 
 def test_an_unknown_key_suggests_the_nearest() -> None:

@@ -21,7 +21,7 @@ from diffcr.core.select import (
     scattered_positions,
 )
 from diffcr.errors import DiffCRWarning
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.gpu import _kernels_on, kernels_for
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 

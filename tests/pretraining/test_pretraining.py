@@ -11,7 +11,8 @@ from diffusers import PixArtSigmaPipeline
 from transformers import T5Tokenizer
 
 from diffcr.binding.attachment import attach
-from diffcr.checkpoint.io import load, save
+from diffcr.checkpoint.loading import load
+from diffcr.checkpoint.saving import save
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 import diffcr
 from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
-from diffcr.methods.configurations import DenseConfig, MoDConfig
+from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.config import MoDConfig
 from diffcr.training.history import read_history
 from diffcr.training.recipe.recipe import TrainingRecipe
 from diffcr.training.recipe.sections import RatioLossRecipe

@@ -18,7 +18,8 @@ import diffcr
 from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.inpainting import LazyInpaintPipeline
-from diffcr.methods.configurations import DenseConfig, DiffCRConfig, MoDConfig
+from diffcr.methods.config import DenseConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.draws import Draws

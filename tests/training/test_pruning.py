@@ -12,7 +12,7 @@ import torch
 import diffcr
 from diffcr.binding.compilation import compile
 from diffcr.binding.model import get_attached
-from diffcr.methods.configurations import StructuredPruningConfig
+from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.training.history import read_history
 from diffcr.training.recipe.recipe import OptimizerRecipe, TrainingRecipe
 from tests.hosts import denoise, inputs, pixart

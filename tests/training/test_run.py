@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor
 from diffcr.training.ratio_schedule import next_ratio_loss_weight, ratio_gradient_scales

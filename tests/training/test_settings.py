@@ -16,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import diffcr
 from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
-from diffcr.methods.configurations import DenseConfig, DiffCRConfig
+from diffcr.methods.config import DenseConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.history import read_history
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.recipe.sections import OptimizerRecipe

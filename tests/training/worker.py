@@ -17,7 +17,8 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffcr.methods.configurations import DiffCRConfig, MethodConfig
+from diffcr.methods.config import MethodConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.loop import TrainingResult, train
 from diffcr.training.recipe.recipe import TrainingRecipe

@@ -10,24 +10,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffcr.binding import lora
-from diffcr.binding.calls import begin_call, end_call, remove_call_hooks
+from diffcr.binding.calls import install_call_hooks, remove_call_hooks
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.hosts import family_of, find_transformer, unwrapped
-from diffcr.hosts.family import Family
-from diffcr.hosts.layout import BlockLayout
-from diffcr.hosts.weights import HostWeights
+from diffcr.hosts import find_transformer, unwrapped
+from diffcr.hosts.host import Host, HostBlock, host_blocks
 from diffcr.methods.base import Attached
-from diffcr.methods.bound import BOUND_BLOCK, BOUND_PART, BoundBlock, BoundPart, argument_names
-from diffcr.methods.configurations import (
-    AttachedConfig,
-    DenseConfig,
-    DiffCRConfig,
-    MethodConfig,
-    RoutedConfig,
-)
+from diffcr.methods.bound import BOUND, BoundBlock, BoundPart, argument_names
+from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.compressor import Compressor
-from diffcr.methods.registry import HostFacts, MethodSeam, make_attached, seam_of
+from diffcr.methods.diffcr.config import DiffCRConfig, RoutedConfig
+from diffcr.methods.registry import method_of
+from diffcr.methods.seam import Seam
 
 
 @overload
@@ -42,6 +36,8 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
     stay as they are, and its parameters, too, but for structured pruning, which puts others in
     their place: make an optimizer after it. What a method adds is under `transformer.diffcr`.
 
+    On top of structured pruning, which binds no block, a second method may be attached.
+
     Args:
         pipe_or_transformer: A diffusers pipeline, or its transformer.
         config: Method and settings; `DiffCRConfig()` by default.
@@ -54,75 +50,59 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
         DiffCRError: The class is not supported, another configuration is attached, a block's
             forward is already patched, or the model is wrapped in DistributedDataParallel.
     """
-    config = config or DiffCRConfig()
-    if isinstance(pipe_or_transformer, nn.Module):
-        _refuse_distributed(pipe_or_transformer)
+    config = DiffCRConfig() if config is None else config
+    _refuse_distributed(pipe_or_transformer)
     transformer = find_transformer(pipe_or_transformer)
-    family = family_of(transformer)
-    if isinstance(config, DenseConfig):
-        raise DiffCRError("DenseConfig is the bare model: there is nothing to attach")
-    if is_attached(transformer):
-        present = get_attached(transformer)
-        if present.config == config:
-            return present
+    method = method_of(config)
+    seam = method.seam(config)
+    beneath = get_attached(transformer) if is_attached(transformer) else None
+    if beneath is not None:
+        if beneath.config == config:
+            return beneath
+        _refuse_second(beneath, seam)
+    host = Host.of(transformer, None if beneath is None else beneath.base)
+    for block in host.blocks if seam.block is not None else ():
+        _refuse_patched(block, seam)
+    attached = method.build(config, host)
+    if attached.reads_timesteps and host.family.timestep is None:
         raise DiffCRError(
-            f"another configuration is attached ({present.config}): call diffcr.detach first"
+            f"{type(transformer).__name__} is called without a timestep, and {config} tells "
+            "timesteps apart: give timestep_regions=1, or early_regions=0 for AT-EDM"
         )
-    blocks = _routed_blocks(transformer, family)
-    seam = seam_of(config)
-    for name, block, layout in blocks:
-        _refuse_patched(name, block)
-        for part in seam.parts:
-            attribute = getattr(layout, part)
-            _refuse_patched(f"{name}.{attribute}", getattr(block, attribute))
-    attached = make_for(transformer, config)
+    attached.train(transformer.training)
+    attached.beneath = beneath
     transformer.add_module("diffcr", attached)
     attached.enabled = True
-    rows: dict[str, int] = {}
-    for layer, (name, block, layout) in enumerate(blocks):
-        group = name.rsplit(".", 1)[0]
-        row = rows[group] = rows.get(group, -1) + 1
-        forward = type(block).forward
-        names = argument_names(forward)
-        bound = BoundBlock(attached, layer, group, row, forward, names, layout)
-        _bind(block, bound, seam)
-    transformer.register_forward_pre_hook(begin_call, with_kwargs=True)
-    transformer.register_forward_hook(end_call, always_call=True)
+    for layer, block in enumerate(host.blocks if seam.block is not None else ()):
+        _bind(block, attached, layer, seam)
+    install_call_hooks(transformer)
     vars(transformer)["save_pretrained"] = types.MethodType(_refuse_save, transformer)
     return attached
 
 
-def _routed_blocks(
-    transformer: nn.Module, family: Family
-) -> list[tuple[str, nn.Module, BlockLayout]]:
-    return [
-        (f"{group}.{row}", block, layout)
-        for group, layout in family.block_groups.items()
-        for row, block in enumerate(getattr(transformer, group))
-    ]
-
-
-def host_blocks(transformer: nn.Module) -> list[nn.Module]:
-    """The blocks of a supported transformer."""
-    return [block for _, block, _ in _routed_blocks(transformer, family_of(transformer))]
-
-
-def forget_compiled(transformer: nn.Module) -> None:
-    """Undo `nn.Module.compile` on the blocks."""
-    for block in host_blocks(transformer):
-        vars(block).pop("_compiled_call_impl", None)
-
-
-def _refuse_patched(name: str, module: nn.Module) -> None:
-    if "forward" in vars(module):
+def _refuse_second(present: Attached[Any, Any], seam: Seam) -> None:
+    if seam.block is None or method_of(present.config).seam(present.config).block is not None:
         raise DiffCRError(
-            f"{name} already has a patched forward (a diffusers or accelerate hook?), which would "
-            "stop firing: attach first, then offload or cache"
+            f"another configuration is attached ({present.config}): call diffcr.detach first"
         )
 
 
-def _refuse_distributed(module: nn.Module) -> None:
-    for layer in unwrapped(module):
+def _refuse_patched(block: HostBlock, seam: Seam) -> None:
+    attributes = [getattr(block.layout, part) for part in seam.parts]
+    modules = {block.name: block.module}
+    modules |= {f"{block.name}.{name}": getattr(block.module, name) for name in attributes}
+    for name, module in modules.items():
+        if "forward" in vars(module):
+            raise DiffCRError(
+                f"{name} already has a patched forward (a diffusers or accelerate hook?), which "
+                "would stop firing: attach first, then offload or cache"
+            )
+
+
+def _refuse_distributed(pipe_or_transformer: Any) -> None:
+    if not isinstance(pipe_or_transformer, nn.Module):
+        return
+    for layer in unwrapped(pipe_or_transformer):
         if isinstance(layer, DistributedDataParallel):
             raise DiffCRError(
                 "the model is wrapped in DistributedDataParallel, which would not synchronise "
@@ -130,30 +110,24 @@ def _refuse_distributed(module: nn.Module) -> None:
             )
 
 
-def make_for(transformer: nn.Module, config: AttachedConfig) -> Attached[Any, Any]:
-    """A method's module for a transformer, on its device, not yet attached to it."""
-    family = family_of(transformer)
-    host_config: Any = transformer.config
-    block = family.shape(host_config, 0).block
-    host = HostFacts(transformer, family.block_groups, block, HostWeights.of(transformer))
-    attached = make_attached(config, host)
-    if attached.reads_timesteps and family.timestep is None:
-        raise DiffCRError(
-            f"{type(transformer).__name__} is called without a timestep, and {config} tells "
-            "timesteps apart: give timestep_regions=1, or early_regions=0 for AT-EDM"
-        )
-    return attached.train(transformer.training)
-
-
-def _bind(block: nn.Module, bound: BoundBlock[Any], seam: MethodSeam) -> None:
-    if seam.block is None:
-        return
-    vars(block)[BOUND_BLOCK] = bound
-    vars(block)["forward"] = types.MethodType(seam.block, block)
+def _bind(block: HostBlock, attached: Attached[Any, Any], layer: int, seam: Seam) -> None:
+    assert seam.block is not None
+    host_forward = type(block.module).forward
+    bound = BoundBlock(
+        attached,
+        layer,
+        block.group,
+        block.row,
+        host_forward,
+        argument_names(host_forward),
+        block.layout,
+    )
+    vars(block.module)[BOUND] = bound
+    vars(block.module)["forward"] = types.MethodType(seam.block, block.module)
     for name, forward in seam.parts.items():
-        part = getattr(block, getattr(bound.layout, name))
-        host_forward = type(part).forward
-        vars(part)[BOUND_PART] = BoundPart(bound, host_forward, argument_names(host_forward))
+        part = getattr(block.module, getattr(block.layout, name))
+        part_forward = type(part).forward
+        vars(part)[BOUND] = BoundPart(bound, part_forward, argument_names(part_forward))
         vars(part)["forward"] = types.MethodType(forward, part)
 
 
@@ -165,7 +139,7 @@ def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
 
 
 def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
-    """Take the method off; the model computes all tokens as the bare model does.
+    """Take everything attached off; the model computes all tokens as the bare model does.
 
     Host weights that were fine-tuned stay as they are, and a warning says so. With structured
     pruning the weights are again those from before `attach`, bit for bit: what was trained goes,
@@ -181,62 +155,60 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
+    *_, first = attached.stack()
     weights_changed = attached.base.have_changed(transformer)
-    seam = seam_of(attached.config)
-    blocks = [] if seam.block is None else _routed_blocks(transformer, family_of(transformer))
-    for name, block, _ in blocks:
-        forward = vars(block).get("forward")
-        if getattr(forward, "__func__", None) is not seam.block:
-            raise DiffCRError(
-                f"{name}'s forward was patched after attach (offload, cache, compile?): "
-                "remove that first"
-            )
-    for _, block, layout in blocks:
-        del vars(block)["forward"], vars(block)[BOUND_BLOCK]
-        for part in (getattr(block, getattr(layout, name)) for name in seam.parts):
-            del vars(part)["forward"], vars(part)[BOUND_PART]
+    for method in attached.stack():
+        _unbind(transformer, method_of(method.config).seam(method.config))
     remove_call_hooks(transformer)
     vars(transformer).pop("save_pretrained", None)
     compiled = getattr(vars(transformer).get("forward"), "__func__", None)
     if getattr(compiled, "_torchdynamo_orig_callable", None) is type(transformer).forward:
         del vars(transformer)["forward"]
-    if attached.replaces_weights:
-        _put_weights_back(transformer, attached, weights_changed, restore)
-        return
-    del transformer.diffcr
-    if weights_changed:
-        warn(
-            "the model's own weights were fine-tuned with DiffCR and stay so: "
-            "load the base model anew to have it as it was",
-            DiffCRWarning,
-            stacklevel=2,
-        )
-    if not lora.has_lora(transformer):
-        return
-    if restore:
+    trained_lora = lora.has_lora(transformer)
+    if trained_lora and (restore or first.replaces_weights):
         lora.remove_lora(transformer)
+    if first.replaces_weights:
+        first.enabled = False
+        forget_compiled(transformer)
+        if weights_changed or (trained_lora and not restore):
+            _warn(
+                "the model is the dense one again, and what was trained with "
+                f"{first.config.method} is gone from it, LoRA included: diffcr.save keeps it"
+            )
     else:
-        warn(
-            "the LoRA that was trained with DiffCR stays in the model: "
-            "detach(restore=True) removes it",
-            DiffCRWarning,
-            stacklevel=2,
-        )
-
-
-def _put_weights_back(
-    transformer: nn.Module, attached: Attached[Any, Any], weights_changed: bool, restore: bool
-) -> None:
-    has_lora = lora.has_lora(transformer)
-    if has_lora:
-        lora.remove_lora(transformer)
-    attached.enabled = False
-    forget_compiled(transformer)
+        if weights_changed:
+            _warn(
+                "the model's own weights were fine-tuned with DiffCR and stay so: "
+                "load the base model anew to have it as it was"
+            )
+        if trained_lora and not restore:
+            _warn(
+                "the LoRA that was trained with DiffCR stays in the model: "
+                "detach(restore=True) removes it"
+            )
     del transformer.diffcr
-    if weights_changed or (has_lora and not restore):
-        warn(
-            f"the model is the dense one again, and what was trained with "
-            f"{attached.config.method} is gone from it, LoRA included: diffcr.save keeps it",
-            DiffCRWarning,
-            stacklevel=3,
-        )
+
+
+def _unbind(transformer: nn.Module, seam: Seam) -> None:
+    blocks = [] if seam.block is None else host_blocks(transformer)
+    for block in blocks:
+        forward = vars(block.module).get("forward")
+        if getattr(forward, "__func__", None) is not seam.block:
+            raise DiffCRError(
+                f"{block.name}'s forward was patched after attach (offload, cache, compile?): "
+                "remove that first"
+            )
+    for block in blocks:
+        parts = [getattr(block.module, getattr(block.layout, name)) for name in seam.parts]
+        for module in (block.module, *parts):
+            del vars(module)["forward"], vars(module)[BOUND]
+
+
+def forget_compiled(transformer: nn.Module) -> None:
+    """Undo `nn.Module.compile` on the blocks."""
+    for block in host_blocks(transformer):
+        vars(block.module).pop("_compiled_call_impl", None)
+
+
+def _warn(message: str) -> None:
+    warn(message, DiffCRWarning, stacklevel=3)

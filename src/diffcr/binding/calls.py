@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
+from diffcr.hosts.family import Family
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.diffcr.compressor import Compressor
 
@@ -22,27 +23,33 @@ class CheckpointInContext:
     """A gradient-checkpointing function whose recomputation runs in the context of its own call.
 
     Backward may run when another call's context, or none, is current: with two forwards before one
-    backward a block would else be recomputed for the wrong region.
+    backward a block would else be recomputed for the wrong region. It holds nothing of a call, so
+    that threads may share it.
     """
 
-    def __init__(
-        self, checkpoint: Callable[..., Any], attached: Attached[Any, Any], context: Any
-    ) -> None:
+    def __init__(self, checkpoint: Callable[..., Any], attached: Attached[Any, Any]) -> None:
         self.checkpoint = checkpoint
         self.attached = attached
-        self.context = context
 
-    def __call__(self, block: Callable[..., Any], *args: Any) -> Any:
+    def __call__(self, block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Checkpoint a block, as the host's own function does."""
+        context = self.attached.current.context
 
-        def run(*inputs: Any) -> Any:
-            with self.attached.entering(self.context):
-                return block(*inputs)
+        def run(*inputs: Any, **named: Any) -> Any:
+            with self.attached.entering(context):
+                return block(*inputs, **named)
 
-        return self.checkpoint(run, *args)
+        return self.checkpoint(run, *args, **kwargs)
 
 
-def begin_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def install_call_hooks(transformer: Any) -> None:
+    """Open a context before every forward of the transformer and close it after."""
+    remove_call_hooks(transformer)
+    transformer.register_forward_pre_hook(_open_call, with_kwargs=True)
+    transformer.register_forward_hook(_close_call, always_call=True)
+
+
+def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: read the timestep, plan the layers, let recomputation find the plan."""
     attached = transformer.diffcr
     assert isinstance(attached, Attached)
@@ -53,57 +60,65 @@ def begin_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
             "them in no call: use enable_model_cpu_offload"
         )
-    family = family_of(transformer)
-    levels = None
-    if attached.reads_timesteps:
-        assert family.timestep is not None
-        timestep = _argument(transformer, family.timestep, args, kwargs)
-        if isinstance(attached, Compressor):
-            timestep = _read_with_ratios(timestep, attached)
-        levels = family.noise_levels(timestep)
+    attached.current.context = attached.build_context(_read_call(transformer, args, kwargs))
+    if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
+        checkpoint = getattr(transformer, _CHECKPOINT)
+        if not isinstance(checkpoint, CheckpointInContext):
+            setattr(transformer, _CHECKPOINT, CheckpointInContext(checkpoint, attached))
+
+
+def _read_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TransformerCall:
+    attached, family = transformer.diffcr, family_of(transformer)
     latents = _argument(transformer, family.latents, args, kwargs)
     rows, columns = (side // transformer.config.patch_size for side in latents.shape[-2:])
     positions = None
     if family.token_positions is not None:
         positions = _argument(transformer, family.token_positions, args, kwargs)
-    call = TransformerCall(levels, rows, columns, latents.device, positions)
-    context = attached.build_context(call)
-    attached.begin_call(context)
-    if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
-        checkpoint = CheckpointInContext(getattr(transformer, _CHECKPOINT), attached, context)
-        setattr(transformer, _CHECKPOINT, checkpoint)
+    levels = None
+    if attached.reads_timesteps:
+        levels = _read_noise_levels(transformer, family, args, kwargs)
+    return TransformerCall(levels, rows, columns, latents.device, positions)
 
 
-def _read_with_ratios(timestep: Any, compressor: Compressor) -> Any:
-    """The timestep as numbers; an accelerator is waited for once, for it and the ratios."""
-    if not isinstance(timestep, Tensor) or timestep.device != compressor.ratios.device:
-        return timestep
-    steps, ratios = timestep.detach().flatten(), compressor.ratios.detach().flatten()
-    values = torch.cat([steps.to(ratios.dtype), ratios]).tolist()
-    compressor.read_ratios(values[len(steps) :])
-    return torch.tensor(values[: len(steps)])
+def _read_noise_levels(
+    transformer: Any, family: Family, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[float]:
+    """Noise levels of the samples; an accelerator is waited for once, for them and the ratios."""
+    assert family.timestep is not None
+    timestep, compressor = _argument(transformer, family.timestep, args, kwargs), transformer.diffcr
+    if (
+        isinstance(compressor, Compressor)
+        and isinstance(timestep, Tensor)
+        and timestep.device == compressor.ratios.device
+    ):
+        steps, ratios = timestep.detach().flatten(), compressor.ratios.detach().flatten()
+        values = torch.cat([steps.to(ratios.dtype), ratios]).tolist()
+        compressor.read_ratios(values[len(steps) :])
+        timestep = torch.tensor(values[: len(steps)])
+    return family.noise_levels(timestep)
 
 
-def end_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+def _close_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """Forward hook, also after an error: nothing about the call stays."""
     attached = transformer.diffcr
     assert isinstance(attached, Attached)
-    attached.end_call()
-    checkpoint = getattr(transformer, _CHECKPOINT, None)
-    if isinstance(checkpoint, CheckpointInContext):
-        setattr(transformer, _CHECKPOINT, checkpoint.checkpoint)
+    attached.current.context = None
 
 
 def remove_call_hooks(transformer: nn.Module) -> None:
-    """Take both hooks off, from a deep copy too: its handles would point at the original."""
+    """Take everything off that calls need, from a deep copy too: its handles would point at the
+    original."""
     for key, hook in list(transformer._forward_pre_hooks.items()):
-        if hook is begin_call:
+        if hook is _open_call:
             del transformer._forward_pre_hooks[key]
             transformer._forward_pre_hooks_with_kwargs.pop(key, None)
     for key, hook in list(transformer._forward_hooks.items()):
-        if hook is end_call:
+        if hook is _close_call:
             del transformer._forward_hooks[key]
             transformer._forward_hooks_always_called.pop(key, None)
+    checkpoint = getattr(transformer, _CHECKPOINT, None)
+    if isinstance(checkpoint, CheckpointInContext):
+        setattr(transformer, _CHECKPOINT, checkpoint.checkpoint)
 
 
 def _argument(

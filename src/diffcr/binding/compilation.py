@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from diffcr.binding.attachment import forget_compiled, host_blocks
+from diffcr.binding.attachment import forget_compiled
 from diffcr.binding.model import get_attached
 from diffcr.errors import DiffCRError
 from diffcr.hosts import find_transformer
+from diffcr.hosts.host import host_blocks
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.forward import run_block, run_branch
 
@@ -46,7 +47,7 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
             attached.run_block = torch.compile(run_block, **options)
         elif attached.replaces_weights:
             for block in host_blocks(transformer):
-                block.compile(**options)
+                block.module.compile(**options)
         else:
             raise DiffCRError(
                 f"{attached.config.method} tells blocks apart: compile with granularity='model'"

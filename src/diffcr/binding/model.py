@@ -41,6 +41,13 @@ def get_compressor(pipe_or_transformer: Any) -> Compressor:
     return attached
 
 
+def changes_dense(transformer: nn.Module) -> bool:
+    """Whether `disabled` gives another model than the one that was attached to."""
+    attached = get_attached(transformer)
+    replaced = any(method.replaces_weights for method in attached.stack())
+    return not replaced and attached.base.have_changed(transformer)
+
+
 def is_attached(transformer: nn.Module) -> bool:
     """Whether a method is attached to the transformer."""
     return isinstance(getattr(transformer, "diffcr", None), Attached)
@@ -58,12 +65,15 @@ def disabled(pipe_or_transformer: Any) -> Iterator[None]:
     before `attach`, whatever was fine-tuned."""
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
-    previous, attached.enabled = attached.enabled, False
+    enabled = [method for method in attached.stack() if method.enabled]
+    for method in enabled:
+        method.enabled = False
     try:
         with lora.adapters_off(transformer):
             yield
     finally:
-        attached.enabled = previous
+        for method in enabled:
+            method.enabled = True
 
 
 def parameter_groups(
@@ -117,6 +127,6 @@ def summary(pipe_or_transformer: Any) -> str:
     lines = [
         f"{type(transformer).__name__} with {attached.config}",
         f"parameters: {added:,} of {total:,} were added",
-        *attached.summary_lines(),
+        *(line for method in attached.stack() for line in method.summary_lines()),
     ]
     return "\n".join(lines)

@@ -124,7 +124,7 @@ def _check_target(out: Path, force: bool) -> None:
 
 
 def _open(model: str, checkpoint: str, encoder_checkpoint: str) -> Any:
-    from diffcr.checkpoint.io import load
+    from diffcr.checkpoint.loading import load
     from diffcr.inpainting.opening import load_inpainting_pipeline
     from diffcr.pretrained import load_default_inpainting
 

@@ -10,7 +10,7 @@ from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
     from diffcr.evaluation.timing.contenders import Contender
-    from diffcr.methods.configurations import TrainingFreeConfig
+    from diffcr.methods.config import MethodConfig
 
 
 def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
@@ -155,7 +155,8 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
     if model and not named:
         raise DiffCRError("--model needs --checkpoint or --method with it, or --dense")
     from diffcr.binding.attachment import attach
-    from diffcr.checkpoint.io import load, read_checkpoint, resolve_checkpoint
+    from diffcr.checkpoint.loading import load
+    from diffcr.checkpoint.stored import read_checkpoint, resolve_checkpoint
     from diffcr.hosts.loading import load_pipeline
     from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 
@@ -172,12 +173,11 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
     return pipe
 
 
-def _training_free(method: str) -> TrainingFreeConfig:
+def _training_free(method: str) -> MethodConfig:
     from diffcr.evaluation.timing.contenders import parse_contender
-    from diffcr.methods.configurations import ATEDMConfig, ToMeConfig
 
     config = parse_contender(method).config
-    if not isinstance(config, ToMeConfig | ATEDMConfig):
+    if config.trainable:
         raise DiffCRError(
             f"--method {method} makes no pictures without training: give --checkpoint of a run, "
             "or tome or at-edm with a ratio"
@@ -188,10 +188,10 @@ def _training_free(method: str) -> TrainingFreeConfig:
 def open_bare_beside(pipe: Any, model: str) -> Any | None:
     """The pipeline without its checkpoint, where that changed host weights; None where
     `diffcr.disabled` gives the same."""
-    from diffcr.binding.model import get_attached, is_attached
+    from diffcr.binding.model import changes_dense, is_attached
     from diffcr.hosts import find_transformer
 
     transformer = find_transformer(pipe)
-    if not is_attached(transformer) or not get_attached(pipe).changes_dense(transformer):
+    if not is_attached(transformer) or not changes_dense(transformer):
         return None
     return open_pipeline(model, "", dense=True)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffcr.checkpoint.io import read_checkpoint
+from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import LayerCost, TransformerShape, routed_costs
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing.contenders import Contender
+from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.at_edm.pruner import pruning_costs
-from diffcr.methods.configurations import (
-    ATEDMConfig,
-    DenseConfig,
-    RoutedConfig,
-    StructuredPruningConfig,
-    ToMeConfig,
-)
+from diffcr.methods.config import DenseConfig
+from diffcr.methods.diffcr.config import RoutedConfig
 from diffcr.methods.diffcr.ratios import BINS, bounded, kept_tokens, snap_bins
+from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.pruner import pruned_costs
+from diffcr.methods.tome.config import ToMeConfig
 from diffcr.methods.tome.merger import merging_costs
 
 
@@ -43,6 +41,7 @@ def method_costs(
         return pruning_costs(config, shape)
     if isinstance(config, StructuredPruningConfig):
         return pruned_costs(config, shape)
+    assert isinstance(config, RoutedConfig)
     if contender.checkpoint is not None:
         bins = _learned_bins(contender.checkpoint, config, shape.layers)
     else:

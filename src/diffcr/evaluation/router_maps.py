@@ -20,7 +20,6 @@ from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import family_of, find_transformer
 from diffcr.methods.diffcr.plans import LayerPlan, StepContext
-from diffcr.methods.diffcr.ratios import kept_tokens
 from diffcr.scenes import Scene
 from diffcr.training.data.encoding import encode_images
 
@@ -118,7 +117,7 @@ def recording_routers(pipe_or_transformer: Any) -> Iterator[list[RoutedCall]]:
             plan = _plan_of_last(compressor.context, layer, hidden_states.shape[0])
             ranking = rank_tokens(logits)[0]
             kept = torch.zeros_like(ranking, dtype=torch.bool)
-            kept[ranking[: kept_tokens(len(ranking), plan.lower)]] = True
+            kept[ranking[: plan.kept_tokens]] = True
             calls[-1].scores.append(logits[0].float().cpu())
             calls[-1].kept.append(kept.cpu())
 

@@ -10,7 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from diffcr.binding.model import disabled, get_attached, get_compressor, is_attached, is_routed
+from diffcr.binding.model import (
+    changes_dense,
+    disabled,
+    get_attached,
+    get_compressor,
+    is_attached,
+    is_routed,
+)
 from diffcr.cost.sections import compression_section, flops_section
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import generate_images, save_images
@@ -20,7 +27,6 @@ from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import RouterMaps, router_maps, scene_router_maps
 from diffcr.evaluation.timing.speed import denoiser_latency, pipeline_latency
 from diffcr.hosts import find_transformer
-from diffcr.methods.configurations import config_to_json_dict
 from diffcr.records.record import Record, make_record
 from diffcr.scenes import Scene
 from diffcr.scenes.judge import SceneJudge
@@ -141,7 +147,7 @@ def evaluate(
             results["router_auc"] = router_auc(pipe, chosen, seed=options.seed).to_json_dict()
     if is_attached(transformer):
         _measure_latency(pipe, subjects.prompts, options, results, samples)
-        if bare is None and get_attached(pipe).changes_dense(transformer):
+        if bare is None and changes_dense(transformer):
             results["notes"] = [_CHANGED_WEIGHTS]
     configuration = {"options": asdict(options), **_describe(pipe)}
     return make_record(
@@ -173,7 +179,7 @@ def _describe(pipe: Any) -> dict[str, Any]:
         "method": {"method": "dense"},
     }
     if is_attached(transformer):
-        described["method"] = config_to_json_dict(get_attached(transformer).config)
+        described["method"] = get_attached(transformer).config.to_json_dict()
     return described
 
 

@@ -1,7 +1,8 @@
-"""What every method registers on a transformer, as `transformer.diffcr`."""
+"""What every method registers on a transformer, as `transformer.diffcr`, and its current call."""
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from diffcr.errors import DiffCRError
+from diffcr.hosts.host import Host
+from diffcr.methods.config import MethodConfig
+
 if TYPE_CHECKING:
     from diffcr.cost.flops import LayerCost, TransformerShape
-    from diffcr.hosts.weights import HostWeights
-    from diffcr.methods.configurations import AttachedConfig
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+ContextT = TypeVar("ContextT")
 
 
 @dataclass(frozen=True)
@@ -42,37 +48,67 @@ class TransformerCall:
         return self.rows * self.columns if self.positions is None else self.positions.shape[1]
 
 
-ConfigT = TypeVar("ConfigT", bound="AttachedConfig")
-ContextT = TypeVar("ContextT")
+class CurrentCall(threading.local):
+    """What a thread's call of the transformer needs while it runs; every thread has its own.
+
+    Not a `ContextVar`, which torch.compile cannot trace (torch 2.13). A copy of the model starts
+    with no call.
+
+    Attributes:
+        context: What the method built for the call; None outside of one.
+        region: Timestep region that the caller gave, so that no timestep is read; None to read it.
+        running: What a block tells its parts while it runs.
+    """
+
+    def __init__(self) -> None:
+        self.context: Any = None
+        self.region: int | None = None
+        self.running: Any = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CurrentCall:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[CurrentCall], tuple[()]]:
+        return type(self), ()
 
 
 class Attached(nn.Module, Generic[ConfigT, ContextT]):
-    """A method on a transformer, with the context of the transformer's current call.
+    """A method on a transformer.
 
     Attributes:
         config: The method's configuration.
         base: The host's weights as the model was attached with them.
-        enabled: False lets every block compute all tokens as the bare model does.
+        enabled: False lets every block compute all tokens as the bare model does, in all threads.
+        current: The calling thread's call.
+        beneath: The method that was attached before this one; None for the first.
         replaces_weights: Whether the host holds parameters of the method's while it is enabled.
     """
 
     replaces_weights: ClassVar[bool] = False
 
-    def __init__(self, config: ConfigT, base: HostWeights) -> None:
+    def __init__(self, config: ConfigT, host: Host) -> None:
         super().__init__()
         self.config = config
-        self.base = base
+        self.base = host.weights
         self.enabled = True
-        self._context: ContextT | None = None
+        self.current = CurrentCall()
+        self.beneath: Attached[Any, Any] | None = None
+
+    @property
+    def timestep_regions(self) -> int:
+        """Equal parts of the noise range that the method tells apart."""
+        return 1
 
     @property
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
-        return self.config.timestep_regions > 1
+        return self.timestep_regions > 1
 
-    def changes_dense(self, transformer: nn.Module) -> bool:
-        """Whether `diffcr.disabled` gives another model than the one that was attached to."""
-        return not self.replaces_weights and self.base.have_changed(transformer)
+    def stack(self) -> Iterator[Attached[Any, Any]]:
+        """This method, then those beneath it."""
+        yield self
+        if self.beneath is not None:
+            yield from self.beneath.stack()
 
     @abstractmethod
     def build_context(self, call: TransformerCall) -> ContextT:
@@ -92,25 +128,34 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
 
     @property
     def context(self) -> ContextT:
-        """The current call's context."""
-        assert self._context is not None, (
-            "a routed block was called outside of its transformer's forward"
-        )
-        return self._context
+        """The context of the calling thread's call."""
+        context: ContextT | None = self.current.context
+        assert context is not None, "a routed block was called outside of its transformer's forward"
+        return context
 
     @contextmanager
-    def entering(self, context: ContextT) -> Iterator[None]:
-        """Within the context, `context` is the current call's."""
-        previous, self._context = self._context, context
+    def entering(self, context: ContextT | None) -> Iterator[None]:
+        """Within the context manager, `context` is that of the calling thread's call."""
+        previous, self.current.context = self.current.context, context
         try:
             yield
         finally:
-            self._context = previous
+            self.current.context = previous
 
-    def begin_call(self, context: ContextT) -> None:
-        """Make `context` current until `end_call`."""
-        self._context = context
+    @contextmanager
+    def in_region(self, region: int) -> Iterator[None]:
+        """Within the context the calling thread's samples all lie in timestep region `region`, and
+        no timestep is read.
 
-    def end_call(self) -> None:
-        """Forget the current call."""
-        self._context = None
+        Raises:
+            DiffCRError: There is no such region.
+        """
+        if not 0 <= region < self.timestep_regions:
+            raise DiffCRError(
+                f"timestep region {region} does not exist: give 0 to {self.timestep_regions - 1}"
+            )
+        previous, self.current.region = self.current.region, region
+        try:
+            yield
+        finally:
+            self.current.region = previous

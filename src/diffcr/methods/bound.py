@@ -12,16 +12,12 @@ from torch import Tensor, nn
 from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.base import Attached
 
-BOUND_BLOCK = "diffcr_bound"
-
-
-BOUND_PART = "diffcr_bound_part"
-
+BOUND = "diffcr_bound"
 
 AttachedT = TypeVar("AttachedT", bound=Attached[Any, Any])
 
 
-@dataclass
+@dataclass(frozen=True)
 class BoundBlock(Generic[AttachedT]):
     """Stored in `block.__dict__`: a deep copy of the model copies it with what is attached, and a
     plain object adds no state-dict key, unlike a module attribute.
@@ -35,7 +31,6 @@ class BoundBlock(Generic[AttachedT]):
             traced code raises `Unsupported` in torch.compile.
         argument_names: Parameters of `host_forward` in order, without self.
         layout: How the block takes its inputs.
-        running: What the block and its parts tell each other while the block runs; None else.
     """
 
     attached: AttachedT
@@ -45,7 +40,6 @@ class BoundBlock(Generic[AttachedT]):
     host_forward: Callable[..., Tensor]
     argument_names: tuple[str, ...]
     layout: BlockLayout
-    running: Any = None
 
     def name_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments by name: hosts pass them by name, gradient checkpointing by position."""
@@ -53,15 +47,16 @@ class BoundBlock(Generic[AttachedT]):
 
     def run_with(self, running: Any, block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
         """The host's forward, with `running` for the block's parts while it runs."""
-        self.running = running
+        current = self.attached.current
+        current.running = running
         try:
             return self.host_forward(block, **arguments)
         finally:
             # Recomputation under gradient checkpointing leaves the block by an exception.
-            self.running = None
+            current.running = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class BoundPart:
     """Stored in the `__dict__` of a module of a block that a method changes.
 
@@ -75,6 +70,11 @@ class BoundPart:
     host_forward: Callable[..., Tensor]
     argument_names: tuple[str, ...]
 
+    @property
+    def running(self) -> Any:
+        """What the block tells its parts in the calling thread; None outside of `run_with`."""
+        return self.owner.attached.current.running
+
 
 def argument_names(forward: Callable[..., Any]) -> tuple[str, ...]:
     """Names of an unbound method's parameters, without self."""
@@ -83,11 +83,11 @@ def argument_names(forward: Callable[..., Any]) -> tuple[str, ...]:
 
 def bound_block(block: nn.Module) -> BoundBlock[Any]:
     """What `attach` stored on the block."""
-    stored: BoundBlock[Any] = block.__dict__[BOUND_BLOCK]
+    stored: BoundBlock[Any] = block.__dict__[BOUND]
     return stored
 
 
 def bound_part(module: nn.Module) -> BoundPart:
     """What `attach` stored on a module of a block."""
-    stored: BoundPart = module.__dict__[BOUND_PART]
+    stored: BoundPart = module.__dict__[BOUND]
     return stored

@@ -1,91 +1,135 @@
-"""Where each method takes hold of a block."""
+"""Every method in one table: what it is configured with, how it is made, what it binds.
+
+A method is a folder beside this file and an entry here; from outside of the package,
+`register_method` adds one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
-from torch import Tensor, nn
-
-from diffcr.cost.flops import BlockShape
-from diffcr.hosts.layout import BlockLayout
-from diffcr.hosts.weights import HostWeights
-from diffcr.methods.at_edm.pruner import TokenPruner, mapped_attention_forward, pruning_forward
+from diffcr.errors import DiffCRError
+from diffcr.hosts.host import Host
+from diffcr.methods.at_edm.config import ATEDMConfig
+from diffcr.methods.at_edm.pruner import TokenPruner, at_edm_seam
 from diffcr.methods.base import Attached
-from diffcr.methods.configurations import (
-    ATEDMConfig,
-    AttachedConfig,
-    StructuredPruningConfig,
-    ToMeConfig,
-)
+from diffcr.methods.config import DenseConfig, MethodConfig
 from diffcr.methods.diffcr.compressor import Compressor
-from diffcr.methods.diffcr.forward import routed_forward, scaled_mlp_forward
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+from diffcr.methods.diffcr.forward import routed_seam
+from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.pruner import StructuredPruner
-from diffcr.methods.tome.merger import TokenMerger, merged_part_forward, merging_forward
+from diffcr.methods.seam import Seam, no_seam
+from diffcr.methods.tome.config import ToMeConfig
+from diffcr.methods.tome.merger import TokenMerger, tome_seam
 
 
 @dataclass(frozen=True)
-class HostFacts:
-    """What a method's module is made for.
+class Method:
+    """A way to make a transformer cheaper.
 
     Attributes:
-        transformer: The host.
-        block_groups: Its attributes that list the blocks, with their layout.
-        block: Sizes of a block.
-        base: The host's weights as they are.
+        config: Class of its configuration, whose `method` is the method's name.
+        build: The module that it registers on a host.
+        seam: The forwards that it binds.
+        at_ratio: Its configuration with one compression ratio, and a placement where it takes one.
+        takes_placement: Whether `at_ratio` has a second argument.
+        subject: What it makes of a model, for a model card; `{}` is the model's class.
     """
 
-    transformer: nn.Module
-    block_groups: Mapping[str, BlockLayout]
-    block: BlockShape
-    base: HostWeights
-
-    @property
-    def layers_per_group(self) -> dict[str, int]:
-        """Blocks in each group."""
-        return {group: len(getattr(self.transformer, group)) for group in self.block_groups}
-
-    @property
-    def layers(self) -> int:
-        """Of all groups."""
-        return sum(self.layers_per_group.values())
+    config: type[MethodConfig]
+    build: Callable[[Any, Host], Attached[Any, Any]]
+    seam: Callable[[Any], Seam]
+    at_ratio: Callable[..., MethodConfig]
+    takes_placement: bool = False
+    subject: str = "Token compression for `{}`: layers compute only some of the tokens."
 
 
-@dataclass(frozen=True)
-class MethodSeam:
-    """What takes the place of which forward.
+def _uniform_diffcr(compression_ratio: float) -> DiffCRConfig:
+    target = MoDConfig(compression_ratio).compression_ratio
+    return DiffCRConfig(target_compression_ratio=target, timestep_regions=1)
 
-    Attributes:
-        block: Of every block; None leaves the blocks alone.
-        parts: By the attribute of `BlockLayout` that names a part of a block.
+
+_METHODS: dict[str, Method] = {
+    method.config.method: method
+    for method in (
+        Method(DiffCRConfig, Compressor, routed_seam, _uniform_diffcr),
+        Method(MoDConfig, Compressor, routed_seam, MoDConfig),
+        Method(ToMeConfig, TokenMerger, tome_seam, ToMeConfig, takes_placement=True),
+        Method(ATEDMConfig, TokenPruner, at_edm_seam, ATEDMConfig),
+        Method(
+            StructuredPruningConfig,
+            StructuredPruner,
+            no_seam,
+            StructuredPruningConfig,
+            subject="Structured pruning of `{}`: blocks without some of their heads and channels.",
+        ),
+    )
+}
+
+
+def register_method(method: Method) -> None:
+    """Make a method known to `attach`, checkpoints and the command line.
+
+    Raises:
+        DiffCRError: Another method has its name.
     """
-
-    block: Callable[..., Tensor] | None
-    parts: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
-
-
-def make_attached(config: AttachedConfig, host: HostFacts) -> Attached[Any, Any]:
-    """The module that a method registers on a transformer."""
-    if isinstance(config, ToMeConfig):
-        return TokenMerger(config, host.layers, host.base)
-    if isinstance(config, ATEDMConfig):
-        return TokenPruner(config, host.layers, host.base)
-    if isinstance(config, StructuredPruningConfig):
-        return StructuredPruner(config, host.transformer, host.block_groups, host.block, host.base)
-    device = next(host.transformer.parameters()).device
-    return Compressor(config, host.layers_per_group, host.block.width, device, host.base)
+    name = method.config.method
+    if name == DenseConfig.method or _METHODS.setdefault(name, method) != method:
+        raise DiffCRError(f"there is a method {name!r} already: give yours another name")
 
 
-def seam_of(config: AttachedConfig) -> MethodSeam:
-    """The forwards that a method binds."""
-    if isinstance(config, ToMeConfig):
-        names = {"attention": "self_attention", "mlp": "mlp"}
-        parts = [names[part] for part in config.placement.split("-") if part in names]
-        return MethodSeam(merging_forward, dict.fromkeys(parts, merged_part_forward))
-    if isinstance(config, ATEDMConfig):
-        return MethodSeam(pruning_forward, {"self_attention": mapped_attention_forward})
-    if isinstance(config, StructuredPruningConfig):
-        return MethodSeam(None)
-    parts = ["mlp"] if config.gate == "sigmoid-mlp" else []
-    return MethodSeam(routed_forward, dict.fromkeys(parts, scaled_mlp_forward))
+def method_names() -> list[str]:
+    """Names of all methods, `dense` first."""
+    return [DenseConfig.method, *_METHODS]
+
+
+def method_of(config: MethodConfig) -> Method:
+    """The method of a configuration.
+
+    Raises:
+        DiffCRError: It is no method's, or the dense model's.
+    """
+    if isinstance(config, DenseConfig):
+        raise DiffCRError("DenseConfig is the bare model: there is nothing to attach")
+    method = _METHODS.get(getattr(config, "method", ""))
+    if method is None or not isinstance(config, method.config):
+        raise DiffCRError(
+            f"{config!r} configures no method: give diffcr.DiffCRConfig(...) or another of "
+            f"{', '.join(sorted(m.config.__name__ for m in _METHODS.values()))}"
+        )
+    return method
+
+
+def named_method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        DiffCRError: There is none.
+    """
+    if name not in _METHODS:
+        raise DiffCRError(f"method is {name!r}: known are {', '.join(method_names())}")
+    return _METHODS[name]
+
+
+def config_from_json_dict(values: dict[str, Any]) -> MethodConfig:
+    """Inverse of `MethodConfig.to_json_dict`.
+
+    Raises:
+        DiffCRError: The method or a key is not known, or a value is outside its range.
+    """
+    values = dict(values)
+    name = values.pop("method", None)
+    if not isinstance(name, str) or name not in method_names():
+        raise DiffCRError(f"method is {name!r}: known are {', '.join(sorted(method_names()))}")
+    config = DenseConfig if name == DenseConfig.method else _METHODS[name].config
+    known = [field.name for field in fields(config)]
+    for key in values:
+        if key not in known:
+            nearest = get_close_matches(key, known, n=1, cutoff=0)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise DiffCRError(f"unknown key {key!r} for method {name!r}{hint}")
+    return config(**values)

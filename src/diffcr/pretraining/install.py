@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffcr import pretrained
-from diffcr.checkpoint.io import WEIGHTS_FILE, read_checkpoint
+from diffcr.checkpoint.stored import WEIGHTS_FILE, read_checkpoint
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
 from diffcr.hosts.loading import load_pipeline

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from diffcr.core.regions import region_timesteps
-from diffcr.methods.configurations import DiffCRConfig
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.ratios import bounded
 from diffcr.training.average import WeightAverage
 from diffcr.training.objective import NoiseSchedule

@@ -16,12 +16,15 @@ from diffcr.binding.attachment import attach
 from diffcr.binding.compilation import allow_graph_per_shape
 from diffcr.binding.lora import add_lora, has_lora, lora_config, require_lora_gradients, save_lora
 from diffcr.binding.model import disabled, get_compressor, is_attached
-from diffcr.checkpoint.io import load_to_train, resolve_checkpoint, save
+from diffcr.checkpoint.loading import load_to_train
+from diffcr.checkpoint.saving import save
+from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
 from diffcr.hosts import host_blocks_within, models_within
-from diffcr.methods.configurations import DenseConfig, DiffCRConfig
+from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.ratios import BINS
 from diffcr.training.draws import Draws
 from diffcr.training.recipe.recipe import TrainingRecipe

@@ -32,7 +32,9 @@ from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import Subject, open_subject
 from diffcr.evaluation.timing.timed_batch import Measured, Share, Visit, visits_of
 from diffcr.hosts import find_transformer, published
-from diffcr.methods.configurations import ATEDMConfig, DiffCRConfig, MoDConfig, ToMeConfig
+from diffcr.methods.at_edm.config import ATEDMConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+from diffcr.methods.tome.config import ToMeConfig
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.records.record import read_record, write_record
 from tests.hosts import denoise, inputs, pixart, trained_pixart

@@ -12,7 +12,7 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating, without_adapters
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing, compare_latency, time_interleaved
 from diffcr.evaluation.timing.speed import denoiser_latency, pipeline_latency
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, scramble
 from tests.pipelines import tiny_pixart_pipeline
 

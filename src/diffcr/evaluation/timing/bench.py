@@ -14,7 +14,7 @@ from diffcr.evaluation.timing.contenders import DENSE, ROUTERS_SEED, Contender, 
 from diffcr.evaluation.timing.speed import INPUTS_SEED
 from diffcr.evaluation.timing.subject import WEIGHTS_SEED, Subject
 from diffcr.evaluation.timing.timed_batch import MIDDLE, Share, Variant, measure_batch, visits_of
-from diffcr.methods.configurations import DenseConfig, config_to_json_dict
+from diffcr.methods.config import DenseConfig
 from diffcr.records.record import Record, make_record
 from diffcr.report.tables import Table
 
@@ -82,7 +82,7 @@ def bench(
         **_describe(subject),
         **asdict(options),
         "batch_sizes": list(options.batch_sizes),
-        "methods": {c.name: config_to_json_dict(c.config) for c in chosen},
+        "methods": {c.name: c.config.to_json_dict() for c in chosen},
     }
     seeds = {"weights": WEIGHTS_SEED, "routers": ROUTERS_SEED, "inputs": INPUTS_SEED}
     results = {"batches": batches, "left_out": left_out}

@@ -7,7 +7,6 @@ import math
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,21 +14,14 @@ from torch import nn
 from diffcr.binding.attachment import attach
 from diffcr.binding.compilation import compile as compile_attached
 from diffcr.binding.lora import remove_lora
-from diffcr.checkpoint.io import load, read_checkpoint, resolve_checkpoint
+from diffcr.checkpoint.loading import load
+from diffcr.checkpoint.stored import read_checkpoint, resolve_checkpoint
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.methods.configurations import (
-    ATEDMConfig,
-    DenseConfig,
-    DiffCRConfig,
-    MethodConfig,
-    MoDConfig,
-    StructuredPruningConfig,
-    ToMeConfig,
-)
+from diffcr.methods.config import DenseConfig, MethodConfig
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.registry import method_names, named_method
 
-METHODS = ("dense", "diffcr", "mod", "tome", "at-edm", "pruning")
 ROUTERS_SEED = 0
 
 
@@ -64,22 +56,23 @@ def parse_contender(text: str) -> Contender:
         DiffCRError: It is not written so, or a value is outside the method's range.
     """
     name, *settings = text.split(":")
-    if name not in METHODS or len(settings) > 2:
+    if name not in method_names() or len(settings) > 2:
         raise DiffCRError(
             f"method is {text!r}: write NAME[:COMPRESSION_RATIO[:PLACEMENT]] with one of "
-            f"{', '.join(METHODS)}, such as tome:0.3:block"
+            f"{', '.join(method_names())}, such as tome:0.3:block"
         )
-    if len(settings) == 2 and name != "tome":
-        raise DiffCRError(f"method is {text!r}: a placement belongs to tome alone")
-    if name == "dense":
+    if name == DenseConfig.method:
         if settings:
             raise DiffCRError(f"method is {text!r}: dense has no compression ratio")
         return DENSE
     if not settings:
         raise DiffCRError(f"method is {text!r}: give a compression ratio, such as {name}:0.3")
-    ratio = _parse_ratio(text, settings[0])
-    config = _make_config(name, ratio, settings[1:])
-    return Contender(":".join([name, f"{ratio:g}", *settings[1:]]), config)
+    method, (ratio, *placement) = named_method(name), settings
+    if placement and not method.takes_placement:
+        raise DiffCRError(f"method is {text!r}: a placement belongs to tome alone")
+    compression_ratio = _parse_ratio(text, ratio)
+    config = method.at_ratio(compression_ratio, *placement)
+    return Contender(":".join([name, f"{compression_ratio:g}", *placement]), config)
 
 
 def _parse_ratio(text: str, ratio: str) -> float:
@@ -90,19 +83,6 @@ def _parse_ratio(text: str, ratio: str) -> float:
     if not math.isfinite(value):
         raise DiffCRError(f"method is {text!r}: {ratio!r} is no compression ratio, give a number")
     return value
-
-
-def _make_config(name: str, ratio: float, placement: list[Any]) -> MethodConfig:
-    if name == "tome":
-        return ToMeConfig(ratio, *placement)
-    if name == "at-edm":
-        return ATEDMConfig(ratio)
-    if name == "pruning":
-        return StructuredPruningConfig(ratio)
-    uniform = MoDConfig(ratio)
-    if name == "mod":
-        return uniform
-    return DiffCRConfig(target_compression_ratio=uniform.compression_ratio, timestep_regions=1)
 
 
 def checkpoint_contender(directory_or_hub_id: str | Path) -> Contender:

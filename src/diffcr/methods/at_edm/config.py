@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from diffcr.methods.config import MethodConfig
 from diffcr.validation import require_between, require_integer
 
 _QUARTERS = 4
@@ -12,7 +13,7 @@ _LARGEST_PRUNED_SHARE = 0.95
 
 
 @dataclass(frozen=True)
-class ATEDMConfig:
+class ATEDMConfig(MethodConfig):
     """Attention-driven pruning (AT-EDM, Wang et al., CVPR 2024, arXiv 2405.05252).
 
     Layers form groups. After a group's first layer, tokens are ranked by a page rank over its
@@ -34,6 +35,7 @@ class ATEDMConfig:
     """
 
     method: ClassVar[str] = "at-edm"
+    trainable: ClassVar[bool] = False
     timestep_regions: ClassVar[int] = _QUARTERS
 
     compression_ratio: float = 0.2

@@ -15,12 +15,13 @@ from diffcr.core.regions import region_of
 from diffcr.core.select import gather_tokens, rank_tokens
 from diffcr.cost.flops import Flops, LayerCost, LayerTokens, TransformerShape
 from diffcr.errors import DiffCRError
+from diffcr.hosts.host import Host
 from diffcr.hosts.layout import AttentionWithMap
-from diffcr.hosts.weights import HostWeights
+from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.at_edm.page_rank import page_rank, stand_ins
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
-from diffcr.methods.configurations import ATEDMConfig
+from diffcr.methods.seam import Seam
 
 _LARGEST_SHARE = 0.95
 
@@ -61,22 +62,29 @@ class _WantedMap:
 class TokenPruner(Attached[ATEDMConfig, PruningContext]):
     """Attention-driven pruning on a transformer; it holds no weights."""
 
-    def __init__(self, config: ATEDMConfig, layers: int, base: HostWeights) -> None:
-        super().__init__(config, base)
-        self.layers = layers
+    def __init__(self, config: ATEDMConfig, host: Host) -> None:
+        super().__init__(config, host)
+        self.layers = host.layers
         for region in range(config.timestep_regions):
-            pruned_share(config, layers, region)
+            pruned_share(config, host.layers, region)
+
+    @property
+    def timestep_regions(self) -> int:
+        """Equal parts of the noise range that prune a share of their own."""
+        return self.config.timestep_regions
 
     @property
     def reads_timesteps(self) -> bool:
         """Whether noisy timesteps prune otherwise than clean ones."""
-        return self.config.early_regions > 0 and self.config.early_share < 1
+        tells_apart = self.config.early_regions > 0 and self.config.early_share < 1
+        return tells_apart and self.current.region is None
 
     def build_context(self, call: TransformerCall) -> PruningContext:
         """How many tokens are kept at the call's noise level."""
-        levels = call.noise_levels or [0.0]
-        regions = {region_of(level, self.config.timestep_regions) for level in levels}
-        kept = {kept_tokens(self.config, self.layers, call.tokens, region) for region in regions}
+        regions = {self.current.region or 0}
+        if self.current.region is None and call.noise_levels is not None:
+            regions = {region_of(level, self.timestep_regions) for level in call.noise_levels}
+        kept = {unpruned_tokens(self.config, self.layers, call.tokens, r) for r in regions}
         if len(kept) > 1:
             raise DiffCRError(
                 f"AT-EDM keeps {' and '.join(map(str, sorted(kept)))} tokens at the timesteps of "
@@ -126,7 +134,7 @@ def pruned_share(config: ATEDMConfig, layers: int, region: int) -> float:
     return share
 
 
-def kept_tokens(config: ATEDMConfig, layers: int, tokens: int, region: int) -> int:
+def unpruned_tokens(config: ATEDMConfig, layers: int, tokens: int, region: int) -> int:
     """Tokens that the pruned layers compute."""
     return tokens - int(tokens * pruned_share(config, layers, region) + 1e-9)
 
@@ -140,12 +148,17 @@ def pruning_costs(config: ATEDMConfig, shape: TransformerShape) -> list[list[Lay
         opens = layer % config.layers_per_group == 0
         row = []
         for region in range(config.timestep_regions):
-            kept = kept_tokens(config, shape.layers, tokens, region)
+            kept = unpruned_tokens(config, shape.layers, tokens, region)
             ranks = opens and kept < tokens and layer + 1 < shape.layers
             computed = LayerTokens.alike(tokens if opens else kept)
             row.append(LayerCost(computed, ranking if ranks else Flops(0, 0)))
         costs.append(row)
     return costs
+
+
+def at_edm_seam(config: ATEDMConfig) -> Seam:
+    """Every block, and its self-attention, which hands out its map."""
+    return Seam(pruning_forward, {"self_attention": mapped_attention_forward})
 
 
 def pruning_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -191,7 +204,7 @@ def _prune_after(
 def mapped_attention_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Takes the place of a self-attention's forward, and hands out its map where it is wanted."""
     bound = bound_part(attention)
-    wanted: _WantedMap | None = bound.owner.running
+    wanted: _WantedMap | None = bound.running
     if wanted is None:
         return bound.host_forward(attention, *args, **kwargs)
     arguments = {**dict(zip(bound.argument_names, args, strict=False)), **kwargs}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from diffcr.errors import DiffCRError
+from diffcr.methods.config import MethodConfig
 from diffcr.validation import require_choice, require_integer, require_number
 
 Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
@@ -13,7 +14,7 @@ Branching = Literal["sampled", "both"]
 
 
 @dataclass(frozen=True)
-class DiffCRConfig:
+class DiffCRConfig(MethodConfig):
     """Learned token compression (DiffCR, Sec. 3.2 to 3.4).
 
     Attributes:
@@ -73,7 +74,7 @@ class DiffCRConfig:
 
 
 @dataclass(frozen=True)
-class MoDConfig:
+class MoDConfig(MethodConfig):
     """One fixed compression ratio for every layer and timestep; only the routers are learned.
 
     Mixture-of-Depths (Raposo et al. 2024, arXiv 2404.02258) as DiffCR compares with it (Table 1):

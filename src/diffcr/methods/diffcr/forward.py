@@ -17,9 +17,16 @@ from diffcr.core.select import (
 )
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.config import RoutedConfig
 from diffcr.methods.diffcr.gpu import kernels_for
-from diffcr.methods.diffcr.plans import LayerPlan, RegionPlan
-from diffcr.methods.diffcr.ratios import kept_tokens
+from diffcr.methods.diffcr.plans import RegionPlan
+from diffcr.methods.seam import Seam
+
+
+def routed_seam(config: RoutedConfig) -> Seam:
+    """Every block, and its feed-forward where the gate scales that alone."""
+    parts = ["mlp"] if config.gate == "sigmoid-mlp" else []
+    return Seam(routed_forward, dict.fromkeys(parts, scaled_mlp_forward))
 
 
 def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -68,21 +75,21 @@ def _run_region(
         hidden_states = hidden_states.contiguous()
         arguments[bound.layout.hidden_states] = hidden_states
     if kernels is not None and ranking is None and plan.weight is None:
-        return _run_with_kernels(kernels, block, bound, arguments, plan.lower)
+        return _run_with_kernels(kernels, block, bound, arguments, plan.kept_tokens)
     logits = router_logits(hidden_states, bound.attached.routers[bound.group][bound.row])
-    if ranking is None and _drops_tokens(plan, hidden_states.shape[1]):
+    if ranking is None and plan.drops(hidden_states.shape[1]):
         ranking = rank_tokens(logits, bound.attached.context.scattered)
-    if plan.weight is not None and plan.upper is None:
+    if plan.weight is not None and plan.mixed_kept_tokens is None:
         # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
         logits = logits + plan.weight.to(logits.dtype)
     run = bound.attached.run_branch or run_branch
     gate = bound.attached.config.gate
-    output = run(block, arguments, logits, ranking, plan.lower, gate)
-    if plan.upper is None:
+    output = run(block, arguments, logits, ranking, plan.kept_tokens, gate)
+    if plan.mixed_kept_tokens is None:
         return output
     assert plan.weight is not None
-    upper = run(block, arguments, logits, ranking, plan.upper, gate).to(output.dtype)
-    return torch.lerp(output, upper, plan.weight.to(output.dtype))
+    mixed = run(block, arguments, logits, ranking, plan.mixed_kept_tokens, gate)
+    return torch.lerp(output, mixed.to(output.dtype), plan.weight.to(output.dtype))
 
 
 def _run_with_kernels(
@@ -90,24 +97,20 @@ def _run_with_kernels(
     block: nn.Module,
     bound: BoundBlock[Compressor],
     arguments: dict[str, Any],
-    bin_index: int,
+    kept_tokens: int,
 ) -> Tensor:
     """What `run_branch` and the lines before it do, with the kernels around the block."""
     attached, layout, gate = bound.attached, bound.layout, bound.attached.config.gate
     hidden_states: Tensor = arguments[layout.hidden_states]
-    tokens = hidden_states.shape[1]
-    kept = kept_tokens(tokens, bin_index)
-    if kept == 0:
+    if kept_tokens == 0:
         return hidden_states
     logits = kernels.score(hidden_states, attached.routers[bound.group][bound.row])
-    ranking, places = None, None
-    if kept < tokens:
-        ranking, places = kernels.rank(logits, attached.context.scattered)
-    if ranking is None:
+    if kept_tokens == hidden_states.shape[1]:
         run = attached.run_branch or run_branch
-        return run(block, arguments, logits, ranking, bin_index, gate)
-    indices = ranking[:, :kept]
-    before = kernels.gather(hidden_states, ranking, kept)
+        return run(block, arguments, logits, None, kept_tokens, gate)
+    ranking, places = kernels.rank(logits, attached.context.scattered)
+    indices = ranking[:, :kept_tokens]
+    before = kernels.gather(hidden_states, ranking, kept_tokens)
     selected = layout.with_tokens(arguments, before, indices)
     scale = torch.sigmoid(logits.gather(1, indices)) if gate == "sigmoid-mlp" else None
     after = (attached.run_block or run_block)(block, selected, scale)
@@ -115,20 +118,15 @@ def _run_with_kernels(
     return updated
 
 
-def _drops_tokens(plan: LayerPlan, tokens: int) -> bool:
-    most = plan.lower if plan.upper is None else plan.upper
-    return 0 < kept_tokens(tokens, most) < tokens or 0 < kept_tokens(tokens, plan.lower) < tokens
-
-
 def run_branch(
     block: nn.Module,
     arguments: dict[str, Any],
     logits: Tensor,
     ranking: Tensor | None,
-    bin_index: int,
+    kept_tokens: int,
     gate: str,
 ) -> Tensor:
-    """A block on the tokens that it keeps at one bin. This is the unit that is compiled; between
+    """A block on the tokens that it keeps. This is the unit that is compiled; between
     kernels `run_block` is.
 
     Args:
@@ -136,7 +134,7 @@ def run_branch(
         arguments: All arguments of its forward by name.
         logits: [B, N] router scores.
         ranking: [B, N] token indices from the best to the worst; None where none is dropped.
-        bin_index: 0 to 10.
+        kept_tokens: K, 0 to N.
         gate: Name of the gate.
 
     Returns:
@@ -144,15 +142,13 @@ def run_branch(
     """
     layout = bound_block(block).layout
     hidden_states: Tensor = arguments[layout.hidden_states]
-    tokens = hidden_states.shape[1]
-    kept = kept_tokens(tokens, bin_index)
-    if kept == 0:
+    if kept_tokens == 0:
         return hidden_states
-    if kept == tokens:
+    if kept_tokens == hidden_states.shape[1]:
         return _gated(block, arguments, hidden_states, logits, gate)
     assert ranking is not None
-    indices = ranking[:, :kept]
-    rows = token_rows(indices, tokens)
+    indices = ranking[:, :kept_tokens]
+    rows = token_rows(indices, hidden_states.shape[1])
     before = gather_tokens(hidden_states, indices, rows=rows)
     selected = layout.with_tokens(arguments, before, indices)
     after = _gated(block, selected, before, logits.gather(1, indices), gate)
@@ -181,5 +177,5 @@ def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Takes the place of a feed-forward's forward under the gate "sigmoid-mlp"."""
     bound = bound_part(mlp)
     output = bound.host_forward(mlp, *args, **kwargs)
-    scale: Tensor | None = bound.owner.running
+    scale: Tensor | None = bound.running
     return output if scale is None else output * scale.to(output.dtype).unsqueeze(-1)

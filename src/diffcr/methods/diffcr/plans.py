@@ -1,4 +1,4 @@
-"""What one call of the transformer needs to know: regions of its samples, bins of its layers.
+"""What one call of the transformer does: regions of its samples, tokens that its layers keep.
 
 Built once per call, before the first block; nothing about a call outlives it.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from diffcr.methods.diffcr.ratios import BINS, bracket
-
-if TYPE_CHECKING:
-    pass
+from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.methods.diffcr.ratios import BINS, bracket, kept_tokens
 
 
 @dataclass(frozen=True)
@@ -23,15 +20,20 @@ class LayerPlan:
     """What one layer does for the samples of one region.
 
     Attributes:
-        lower: Bin that is run, 0 to 10.
-        upper: Second bin that is run and mixed in, None for one alone.
-        weight: Scalar tensor. With `upper`, its share of the mixture. Without, in training, a
+        kept_tokens: Tokens that are computed, 0 to N.
+        mixed_kept_tokens: Of a second pass that is mixed in, None for one alone.
+        weight: Scalar tensor. With a second pass, its share of the mixture. Without, in training, a
             value that is 0 and keeps the ratio in the graph, which DDP requires of every parameter.
     """
 
-    lower: int
-    upper: int | None = None
+    kept_tokens: int
+    mixed_kept_tokens: int | None = None
     weight: Tensor | None = None
+
+    def drops(self, tokens: int) -> bool:
+        """Whether a pass computes some of N tokens and not all."""
+        passes = (self.kept_tokens, self.mixed_kept_tokens)
+        return any(kept is not None and 0 < kept < tokens for kept in passes)
 
 
 @dataclass(frozen=True)
@@ -85,27 +87,30 @@ def group_by_region(regions: Sequence[int], device: torch.device) -> list[Region
     ]
 
 
-def inference_plans(bins: Sequence[Sequence[int]], region: int) -> tuple[LayerPlan, ...]:
-    """The nearest bin of every layer, none mixed."""
-    return tuple(LayerPlan(layer[region]) for layer in bins)
+def inference_plans(
+    bins: Sequence[Sequence[int]], region: int, tokens: int
+) -> tuple[LayerPlan, ...]:
+    """The nearest bin of every layer, none mixed; `tokens` is N."""
+    return tuple(LayerPlan(kept_tokens(tokens, layer[region])) for layer in bins)
 
 
 def settled_plans(
-    ratios: Tensor, bins: Sequence[Sequence[int]], region: int
+    ratios: Tensor, bins: Sequence[Sequence[int]], region: int, tokens: int
 ) -> tuple[LayerPlan, ...]:
     """The nearest bin of every layer, with the ratios [L, R] in the graph and no gradient."""
     return tuple(
-        LayerPlan(row[region], None, 0 * ratios[layer, region]) for layer, row in enumerate(bins)
+        LayerPlan(kept_tokens(tokens, row[region]), None, 0 * ratios[layer, region])
+        for layer, row in enumerate(bins)
     )
 
 
 def training_plans(
     ratios: Tensor,
     table: Sequence[Sequence[float]],
+    config: DiffCRConfig,
     region: int,
-    max_bin: int,
+    tokens: int,
     mixing_draws: Sequence[Sequence[float]] | None,
-    mixing_probability: float,
     gradient_scale: float = 1.0,
 ) -> tuple[LayerPlan, ...]:
     """The two bins around every layer's ratio, or a draw of them.
@@ -113,25 +118,25 @@ def training_plans(
     Args:
         ratios: [L, R], bounded, with gradient.
         table: The values of `ratios`, read once.
+        config: With the largest bin, and p of sampled branches: the mixture's gradient is scaled by
+            1 / p, so that its expectation is the gradient of the full mixture.
         region: Column of the table.
-        max_bin: Largest bin.
+        tokens: N.
         mixing_draws: [L][2] uniform in [0, 1): whether both bins are run, and if not, which one.
             None runs both everywhere (the paper's branches).
-        mixing_probability: p of sampled branches. The mixture's gradient is scaled by 1 / p, so
-            that its expectation is the gradient of the full mixture.
         gradient_scale: What the gradient of the ratios is multiplied with.
     """
     plans = []
     for layer, row in enumerate(table):
-        around = bracket(row[region], max_bin)
-        weight = ratios[layer, region] * BINS - around.lower
+        around = bracket(row[region], config.max_bin)
+        weight = ratios[layer, region] * BINS - around.bin
         mixes, picks = (0.0, 0.0) if mixing_draws is None else mixing_draws[layer]
-        if mixing_draws is None or mixes < mixing_probability:
-            probability = 1.0 if mixing_draws is None else mixing_probability
+        lower, upper = (kept_tokens(tokens, b) for b in (around.bin, around.bin + 1))
+        if mixing_draws is None or mixes < config.mixing_probability:
+            probability = 1.0 if mixing_draws is None else config.mixing_probability
             held = weight.detach()
             scaled = held + (weight - held) * (gradient_scale / probability)
-            plans.append(LayerPlan(around.lower, around.upper, scaled))
+            plans.append(LayerPlan(lower, upper, scaled))
         else:
-            chosen = around.upper if picks < around.position else around.lower
-            plans.append(LayerPlan(chosen, None, 0 * weight))
+            plans.append(LayerPlan(upper if picks < around.position else lower, None, 0 * weight))
     return tuple(plans)

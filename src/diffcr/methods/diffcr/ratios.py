@@ -20,9 +20,10 @@ _ON_A_BIN = 1e-5
 _LARGEST_DRIFT = 0.002
 
 
-def kept_tokens(tokens: int, bin_index: int) -> int:
-    """Tokens that a layer computes at bin i: N * (1 - i / 10), rounded up, in integers."""
-    return (tokens * (BINS - bin_index) + BINS - 1) // BINS
+def kept_tokens(tokens: int, bin: int) -> int:
+    """Of N tokens those that a layer computes at bin i: N * (1 - i / 10), rounded up, in
+    integers."""
+    return (tokens * (BINS - bin) + BINS - 1) // BINS
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,12 @@ class Bracket:
     """The two bins around a ratio and where it lies between them.
 
     Attributes:
-        lower: Bin below, 0 to 9; the upper one is `lower + 1`.
-        position: (c - lower / 10) / 0.1, in [0, 1].
+        bin: The one below, 0 to 9; the one above is `bin + 1`.
+        position: (c - bin / 10) / 0.1, in [0, 1].
     """
 
-    lower: int
+    bin: int
     position: float
-
-    @property
-    def upper(self) -> int:
-        """Bin above, 1 to 10."""
-        return self.lower + 1
 
 
 def bracket(compression_ratio: float, max_bin: int) -> Bracket:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from diffcr.methods.config import MethodConfig
 from diffcr.validation import require_between
 
 
 @dataclass(frozen=True)
-class StructuredPruningConfig:
+class StructuredPruningConfig(MethodConfig):
     """Structured pruning by magnitude: every block loses heads and feed-forward channels.
 
     Magnitude is the plain criterion that Diff-Pruning (Fang et al. 2023, arXiv 2305.10924) compares
@@ -24,7 +25,6 @@ class StructuredPruningConfig:
     """
 
     method: ClassVar[str] = "pruning"
-    timestep_regions: ClassVar[int] = 1
 
     compression_ratio: float = 0.2
 

@@ -6,7 +6,7 @@ them. So state-dict keys, adapters and compiled forwards find what they look for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from diffcr.cost.flops import BlockShape, Flops, LayerCost, LayerTokens, TransformerShape
 from diffcr.errors import DiffCRError
-from diffcr.hosts.layout import BlockLayout, PrunableUnits
-from diffcr.hosts.weights import HostWeights
+from diffcr.hosts.host import Host
+from diffcr.hosts.layout import PrunableUnits
 from diffcr.methods.base import Attached, TransformerCall
-from diffcr.methods.configurations import StructuredPruningConfig
+from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.units import kept_units, pruned_shape, unit_features, unit_magnitudes
 
 
@@ -80,21 +80,16 @@ class StructuredPruner(Attached[StructuredPruningConfig, None]):
 
     replaces_weights: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        config: StructuredPruningConfig,
-        transformer: nn.Module,
-        block_groups: Mapping[str, BlockLayout],
-        shape: BlockShape,
-        base: HostWeights,
-    ) -> None:
+    def __init__(self, config: StructuredPruningConfig, host: Host) -> None:
         self._weights: list[_Weight] = []
         self._sizes: list[_Size] = []
-        super().__init__(config, base)
+        super().__init__(config, host)
         self._enabled = False
-        self.shape, self.pruned = shape, pruned_shape(shape, config.compression_ratio)
+        transformer: Any = host.transformer
+        self.shape = host.family.shape(transformer.config, 0).block
+        self.pruned = pruned_shape(self.shape, config.compression_ratio)
         cuts: dict[Tensor, _Cut] = {}
-        for group, layout in block_groups.items():
+        for group, layout in host.family.block_groups.items():
             for units in layout.prunable:
                 self._choose(units, f"{group}_{units.name}", getattr(transformer, group), cuts)
         self._weights = [

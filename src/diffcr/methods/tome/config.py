@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from diffcr.methods.config import MethodConfig
 from diffcr.validation import require_between, require_choice, require_integer
 
 Placement = Literal["attention", "mlp", "attention-mlp", "block"]
@@ -12,7 +13,7 @@ Destinations = Literal["random", "top-left"]
 
 
 @dataclass(frozen=True)
-class ToMeConfig:
+class ToMeConfig(MethodConfig):
     """Token merging (Bolya & Hoffman 2023, arXiv 2303.17604): bipartite soft matching.
 
     In every layer, one token of each cell of 2 x 2 is a destination; of the others, those that are
@@ -32,7 +33,7 @@ class ToMeConfig:
     """
 
     method: ClassVar[str] = "tome"
-    timestep_regions: ClassVar[int] = 1
+    trainable: ClassVar[bool] = False
 
     compression_ratio: float = 0.2
     placement: Placement = "attention"

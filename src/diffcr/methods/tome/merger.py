@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from diffcr.cost.flops import Flops, LayerCost, LayerTokens, TransformerShape
-from diffcr.hosts.weights import HostWeights
+from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
-from diffcr.methods.configurations import ToMeConfig
+from diffcr.methods.seam import Seam
+from diffcr.methods.tome.config import ToMeConfig
 from diffcr.methods.tome.matching import (
     TokenMerge,
     draw_destinations,
@@ -53,9 +54,9 @@ class _GridDestinations:
 class TokenMerger(Attached[ToMeConfig, MergingContext]):
     """Token merging on a transformer; it holds no weights."""
 
-    def __init__(self, config: ToMeConfig, layers: int, base: HostWeights) -> None:
-        super().__init__(config, base)
-        self.layers = layers
+    def __init__(self, config: ToMeConfig, host: Host) -> None:
+        super().__init__(config, host)
+        self.layers = host.layers
         self._grid: _GridDestinations | None = None
 
     def build_context(self, call: TransformerCall) -> MergingContext:
@@ -66,10 +67,12 @@ class TokenMerger(Attached[ToMeConfig, MergingContext]):
             places = [draw_destinations_among(positions, call.columns, s) for s in self._seeds()]
             return MergingContext(tuple(places), merged)
         grid = (call.rows, call.columns, call.device)
-        if self._grid is None or self._grid.grid != grid:
+        known = self._grid
+        if known is None or known.grid != grid:
             drawn = [draw_destinations(call.rows, call.columns, seed) for seed in self._seeds()]
-            self._grid = _GridDestinations(grid, tuple(p.to(call.device) for p in drawn))
-        return MergingContext(self._grid.destinations, merged)
+            # Another thread may be drawing for another grid.
+            self._grid = known = _GridDestinations(grid, tuple(p.to(call.device) for p in drawn))
+        return MergingContext(known.destinations, merged)
 
     def _seeds(self) -> list[int | None]:
         if self.config.destinations == "top-left":
@@ -107,6 +110,13 @@ def merging_costs(config: ToMeConfig, shape: TransformerShape) -> list[list[Laye
     return [[LayerCost(computed, Flops(0, matching))]] * shape.layers
 
 
+def tome_seam(config: ToMeConfig) -> Seam:
+    """Every block, and those of its parts that compute merged tokens."""
+    names = {"attention": "self_attention", "mlp": "mlp"}
+    parts = [names[part] for part in config.placement.split("-") if part in names]
+    return Seam(merging_forward, dict.fromkeys(parts, merged_part_forward))
+
+
 def merging_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Takes the place of a block's forward; same arguments, same return value."""
     bound: BoundBlock[TokenMerger] = bound_block(block)
@@ -129,7 +139,7 @@ def merged_part_forward(
 ) -> Tensor:
     """Takes the place of the forward of a self-attention or a feed-forward."""
     bound = bound_part(part)
-    merge: TokenMerge | None = bound.owner.running
+    merge: TokenMerge | None = bound.running
     if merge is None:
         return bound.host_forward(part, hidden_states, *args, **kwargs)
     return merge.unmerge(bound.host_forward(part, merge.merge(hidden_states), *args, **kwargs))

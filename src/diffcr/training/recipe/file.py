@@ -12,7 +12,8 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from diffcr.errors import DiffCRError
-from diffcr.methods.configurations import TrainedConfig, config_from_json_dict
+from diffcr.methods.config import MethodConfig
+from diffcr.methods.registry import config_from_json_dict
 from diffcr.training.recipe.recipe import TrainingRecipe
 from diffcr.validation import require
 
@@ -84,7 +85,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    if kind == TrainedConfig:
+    if kind == MethodConfig:
         if not isinstance(value, dict):
             raise DiffCRError(f"{where} is {value!r}: give a mapping with the key 'method'")
         return config_from_json_dict(value)

@@ -6,13 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from diffcr.errors import DiffCRError
-from diffcr.methods.configurations import (
-    DenseConfig,
-    DiffCRConfig,
-    RoutedConfig,
-    TrainedConfig,
-    config_to_json_dict,
-)
+from diffcr.methods.config import DenseConfig, MethodConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, RoutedConfig
 from diffcr.training.recipe.sections import (
     DataRecipe,
     InpaintingRecipe,
@@ -58,7 +53,7 @@ class TrainingRecipe:
     """
 
     name: str
-    method: TrainedConfig = field(default_factory=DiffCRConfig)
+    method: MethodConfig = field(default_factory=DiffCRConfig)
     model: str = ""
     checkpoint: str = ""
     finetune: Literal["lora", "full", "none"] = "lora"
@@ -115,7 +110,7 @@ class TrainingRecipe:
                 f"optimizer.algorithm is 'muon' with finetune {self.finetune!r}: Muon is for whole "
                 "matrices, give 'full' or choose 'adamw'"
             )
-        if not isinstance(self.method, TrainedConfig):
+        if not self.method.trainable:
             raise DiffCRError(f"method is {self.method.method!r}, which is not trained: attach it")
         if not self.is_routed and self.finetune == "none":
             raise DiffCRError(
@@ -167,7 +162,7 @@ class TrainingRecipe:
 
     def to_json_dict(self) -> dict[str, Any]:
         """What a recipe file of this run holds."""
-        return {**asdict(self), "method": config_to_json_dict(self.method)}
+        return {**asdict(self), "method": self.method.to_json_dict()}
 
     def shortened(self, factor: float) -> TrainingRecipe:
         """A copy with fewer steps and pictures, at least 2 each, for a trial."""

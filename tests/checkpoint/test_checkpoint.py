@@ -15,7 +15,7 @@ from diffcr.binding.lora import add_lora, has_lora
 from diffcr.binding.model import get_compressor, is_attached
 from diffcr.errors import DiffCRError
 from diffcr.hosts.weights import take_fingerprint
-from diffcr.methods.configurations import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 
 
@@ -228,7 +228,7 @@ def test_an_interrupted_save_leaves_the_previous_checkpoint(
     def fail(description: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffcr.checkpoint.io.model_card", fail)
+    monkeypatch.setattr("diffcr.checkpoint.saving.model_card", fail)
     with pytest.raises(KeyboardInterrupt):
         diffcr.save(trained_pixart(seed=3), saved)
     assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before

@@ -1,0 +1,94 @@
+"""save: what was trained, as a directory that appears complete or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+from torch import nn
+
+from diffcr.binding import lora
+from diffcr.binding.model import get_attached
+from diffcr.checkpoint.card import model_card
+from diffcr.checkpoint.stored import (
+    ADAPTER_DIRECTORY,
+    CONFIG_FILE,
+    FORMAT,
+    STATE_FILE,
+    WEIGHTS_FILE,
+)
+from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.files import replacing_directory
+from diffcr.hardware import library_versions
+from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.weights import host_parameters
+from diffcr.methods.base import Attached
+
+
+def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None = None) -> Path:
+    """Write what was trained: routers, ratios, the LoRA and, where they changed, host weights.
+
+    The directory appears complete or not at all; an existing checkpoint there is replaced.
+
+    Args:
+        pipe_or_transformer: An attached pipeline or transformer.
+        directory: Where to.
+        weights: Whether to store the host's own weights; by default, when they differ from those
+            that the model was attached with.
+
+    Raises:
+        DiffCRError: DiffCR is not attached, the directory holds something else, or the weights to
+            write are not in their place.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    attached = get_attached(transformer)
+    if any(method.replaces_weights and not method.enabled for method in attached.stack()):
+        raise DiffCRError(
+            "within diffcr.disabled the model holds its dense weights: save outside of it"
+        )
+    target = Path(directory)
+    if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
+        raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
+    with replacing_directory(target) as written:
+        _write(written, transformer, attached, weights)
+    return target
+
+
+def _write(
+    directory: Path, transformer: nn.Module, attached: Attached[Any, Any], weights: bool | None
+) -> None:
+    from safetensors.torch import save_file
+
+    base = attached.base.fingerprint
+    if base is None:
+        raise DiffCRError("the model was attached without weights (meta device): nothing to save")
+    state = {k: v.detach().cpu().contiguous() for k, v in attached.state_dict().items()}
+    save_file({**state, "base_weights": base.weights}, directory / STATE_FILE)
+    if lora.has_lora(transformer):
+        lora.save_lora(transformer, directory / ADAPTER_DIRECTORY)
+    if foreign := lora.foreign_adapters(transformer):
+        warn(
+            f"the adapter {foreign[0]!r} is not DiffCR's and is not saved: save it with peft",
+            DiffCRWarning,
+            stacklevel=4,
+        )
+    if weights is None:
+        weights = attached.base.have_changed(transformer)
+    if weights:
+        host = {k: v.detach().cpu().contiguous() for k, v in host_parameters(transformer)}
+        save_file(host, directory / WEIGHTS_FILE)
+    beneath = [method.config.to_json_dict() for method in attached.stack()][:0:-1]
+    description = {
+        "format": FORMAT,
+        "config": attached.config.to_json_dict(),
+        **({"beneath": beneath} if beneath else {}),
+        "family": family_of(transformer).name,
+        "transformer_class": type(transformer).__name__,
+        "base_model": {"id": base.model_id, "config_hash": base.config_hash},
+        **attached.describe(),
+        "versions": library_versions(),
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+    (directory / "README.md").write_text(model_card(description))
