@@ -65,15 +65,15 @@ def test_every_denoising_step_uses_its_timesteps_region() -> None:
         context = build(call)
         (only,) = context.regions
         assert call.noise_levels is not None
-        seen.append((call.noise_levels[0], tuple(plan.lower for plan in only.layers)))
+        seen.append((call.noise_levels[0], tuple(plan.kept_tokens for plan in only.layers)))
         return context
 
     compressor.build_context = spy  # type: ignore[method-assign, assignment]
     _generate(pipe, num_inference_steps=8)
-    bins = compressor.inference_bins()
+    kept = compressor.kept_tokens(16)
     assert len(seen) == 8
     for level, used in seen:
-        assert used == tuple(row[region_of(level, 4)] for row in bins)
+        assert used == tuple(row[region_of(level, 4)] for row in kept)
     assert len({region_of(level, 4) for level, _ in seen}) == 4
 
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.lora import add_lora
-from diffcr.binding.model import disabled, get_attached, get_compressor
+from diffcr.binding.model import changes_dense, disabled, get_attached, get_compressor
 from diffcr.cost.flops import flops_per_region, pixart_shape
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.methods.pruning.config import StructuredPruningConfig
@@ -126,7 +126,7 @@ def test_fine_tuning_leaves_the_dense_model_alone_and_detach_says_what_is_lost()
     before = denoise(transformer, inputs())
     _train(transformer)
     assert not torch.equal(denoise(transformer, inputs()), before)
-    assert not get_attached(transformer).changes_dense(transformer)
+    assert not changes_dense(transformer)
     with disabled(transformer):
         assert torch.equal(denoise(transformer, inputs()), denoise(bare, inputs()))
     with pytest.warns(DiffCRWarning, match="dense one again, and what was trained"):
@@ -275,7 +275,7 @@ def test_it_is_told_apart_from_routed_methods() -> None:
     with pytest.raises(DiffCRError, match="neither routers nor ratios"):
         get_compressor(transformer)
     with pytest.raises(DiffCRError, match="another configuration"):
-        attach(transformer)
+        attach(transformer, StructuredPruningConfig(0.2))
     with pytest.raises(DiffCRError, match="compression_ratio is 0.95"):
         StructuredPruningConfig(0.95)
 

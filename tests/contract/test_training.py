@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffcr.binding.attachment import attach
+from diffcr.binding.attachment import attach, detach
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import disabled, get_compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
@@ -158,11 +158,14 @@ def test_two_checkpointed_forwards_in_flight(branching: str) -> None:
     assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)
 
 
-def test_the_checkpointing_function_is_the_hosts_again_after_a_call() -> None:
+def test_the_checkpointing_function_is_the_hosts_again_after_detach() -> None:
     transformer = trained_pixart().train()
     transformer.enable_gradient_checkpointing()
     before = transformer._gradient_checkpointing_func
-    _loss(transformer).backward()
+    for _ in range(2):
+        _loss(transformer).backward()
+    assert transformer._gradient_checkpointing_func.checkpoint is before
+    detach(transformer)
     assert transformer._gradient_checkpointing_func is before
 
 

@@ -192,7 +192,7 @@ def test_the_count_of_operations_is_of_the_tokens_that_are_computed(
 ) -> None:
     transformer = _attached(config)
     costs = get_attached(transformer).layer_costs(pixart_shape(transformer.config, 5))
-    region = region_of(timestep / 1000, config.timestep_regions)
+    region = region_of(timestep / 1000, get_attached(transformer).timestep_regions)
     tokens = [row[region].tokens for row in costs]
     seen = _tokens_seen(transformer, timestep)
     assert seen["attn1"] == [t.self_attention for t in tokens]

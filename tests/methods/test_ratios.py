@@ -34,20 +34,20 @@ def test_kept_tokens_of_a_ratio_that_floating_point_gets_wrong() -> None:
 def test_a_bracket_holds_its_ratio(ratio: float, max_bin: int) -> None:
     ratio = min(ratio, max_bin / 10)
     around = bracket(ratio, max_bin)
-    assert 0 <= around.lower < around.upper <= max_bin
+    assert 0 <= around.bin < max_bin
     assert 0 <= around.position <= 1
-    assert (around.lower + around.position) / 10 == pytest.approx(ratio, abs=1e-5)
+    assert (around.bin + around.position) / 10 == pytest.approx(ratio, abs=1e-5)
 
 
 @pytest.mark.parametrize("bin_index", range(9))
 def test_on_a_bin_the_interval_to_its_right_is_taken(bin_index: int) -> None:
     for ratio in (bin_index / 10, float(torch.tensor(bin_index / 10))):
-        assert bracket(ratio, 9).lower == bin_index
+        assert bracket(ratio, 9).bin == bin_index
         assert bracket(ratio, 9).position == pytest.approx(0, abs=1e-5)
 
 
 def test_at_the_maximum_the_interval_to_its_left_is_taken() -> None:
-    assert bracket(0.9, 9).lower == 8
+    assert bracket(0.9, 9).bin == 8
     assert bracket(0.9, 9).position == pytest.approx(1)
 
 

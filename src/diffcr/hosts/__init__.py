@@ -12,7 +12,21 @@ from diffcr.hosts.family import Family
 from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
 from diffcr.hosts.pixart import PIXART
 
-FAMILIES: tuple[Family, ...] = (PIXART, LAZY_DECODER, LAZY_ENCODER)
+_FAMILIES: dict[str, Family] = {
+    family.transformer_class: family for family in (PIXART, LAZY_DECODER, LAZY_ENCODER)
+}
+
+
+def register_model(family: Family) -> None:
+    """Make the transformers of one more class known to `attach`.
+
+    Raises:
+        DiffCRError: Another family is of that class.
+    """
+    if _FAMILIES.setdefault(family.transformer_class, family) != family:
+        raise DiffCRError(
+            f"there is a family for {family.transformer_class} already: attach to it as it is"
+        )
 
 
 def class_path(model: object) -> str:
@@ -58,14 +72,13 @@ def family_of(transformer: nn.Module) -> Family:
     Raises:
         DiffCRError: Its class is not supported.
     """
-    path = class_path(transformer)
-    for family in FAMILIES:
-        if family.transformer_class == path:
-            return family
-    raise DiffCRError(
-        f"{type(transformer).__name__} is not a supported model class: "
-        f"supported are {', '.join(supported_models())}"
-    )
+    family = _FAMILIES.get(class_path(transformer))
+    if family is None:
+        raise DiffCRError(
+            f"{type(transformer).__name__} is not a supported model class: "
+            f"supported are {', '.join(supported_models())}"
+        )
+    return family
 
 
 def host_blocks_within(model: nn.Module) -> Iterator[nn.Module]:
@@ -77,10 +90,9 @@ def host_blocks_within(model: nn.Module) -> Iterator[nn.Module]:
 
 def models_within(model: nn.Module) -> list[nn.Module]:
     """The supported models that a module is or holds."""
-    known = {family.transformer_class for family in FAMILIES}
-    return [part for part in model.modules() if class_path(part) in known]
+    return [part for part in model.modules() if class_path(part) in _FAMILIES]
 
 
 def supported_models() -> list[str]:
     """Names of the transformer classes that `attach` accepts."""
-    return [family.transformer_class.rsplit(".", 1)[1] for family in FAMILIES]
+    return [path.rsplit(".", 1)[1] for path in _FAMILIES]

@@ -8,6 +8,7 @@ modulation [B, 6 D], not a timestep (diffusers/models/transformers/pixart_transf
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -50,17 +51,15 @@ def _attend_with_map(attention: Any, arguments: Mapping[str, Any]) -> AttentionW
     from diffusers.models.attention_processor import AttnProcessor
 
     maps: list[Tensor] = []
-    scores = attention.get_attention_scores
 
     def remember(*args: Any, **kwargs: Any) -> Tensor:
-        maps.append(scores(*args, **kwargs))
+        maps.append(attention.get_attention_scores(*args, **kwargs))
         return maps[-1]
 
-    vars(attention)["get_attention_scores"] = remember
-    try:
-        output: Tensor = AttnProcessor()(attention, **arguments)
-    finally:
-        del vars(attention)["get_attention_scores"]
+    # The module itself may be at work in another thread; the copy shares its weights.
+    watched = copy(attention)
+    vars(watched)["get_attention_scores"] = remember
+    output: Tensor = AttnProcessor()(watched, **arguments)
     return AttentionWithMap(output, maps[0].unflatten(0, (len(output), -1)))
 
 

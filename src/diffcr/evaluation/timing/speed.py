@@ -38,7 +38,7 @@ def denoiser_latency(
         warmup: Pairs before the first sample.
     """
     transformer = find_transformer(pipe)
-    regions = get_attached(pipe).config.timestep_regions
+    regions = get_attached(pipe).timestep_regions
     sweep = sweep_regions(pipe, batch_size, regions, height, width)
     with evaluating(transformer), without_adapters(transformer):
         timed = compare_latency(
