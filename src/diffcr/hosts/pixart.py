@@ -8,7 +8,6 @@ modulation [B, 6 D], not a timestep (diffusers/models/transformers/pixart_transf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from typing import Any
 
 import torch
@@ -46,21 +45,29 @@ def pixart_inputs(
     }
 
 
+class _WatchedAttention:
+    """An attention that remembers its maps; the module itself may be at work in other threads."""
+
+    def __init__(self, attention: Any) -> None:
+        self.attention = attention
+        self.maps: list[Tensor] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.attention, name)
+
+    def get_attention_scores(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As diffusers' `Attention.get_attention_scores`."""
+        self.maps.append(self.attention.get_attention_scores(*args, **kwargs))
+        return self.maps[-1]
+
+
 def _attend_with_map(attention: Any, arguments: Mapping[str, Any]) -> AttentionWithMap:
     """diffusers' plain processor asks the module for its map, which the fused one never builds."""
     from diffusers.models.attention_processor import AttnProcessor
 
-    maps: list[Tensor] = []
-
-    def remember(*args: Any, **kwargs: Any) -> Tensor:
-        maps.append(attention.get_attention_scores(*args, **kwargs))
-        return maps[-1]
-
-    # The module itself may be at work in another thread; the copy shares its weights.
-    watched = copy(attention)
-    vars(watched)["get_attention_scores"] = remember
+    watched = _WatchedAttention(attention)
     output: Tensor = AttnProcessor()(watched, **arguments)
-    return AttentionWithMap(output, maps[0].unflatten(0, (len(output), -1)))
+    return AttentionWithMap(output, watched.maps[0].unflatten(0, (len(output), -1)))
 
 
 def _heads(name: str, attention: str) -> PrunableUnits:
