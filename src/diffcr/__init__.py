@@ -31,12 +31,14 @@ _HOMES = {
     "get_compressor": "binding.model",
     "parameter_groups": "binding.model",
     "summary": "binding.model",
+    "trajectory": "binding.model",
     "supported_models": "hosts",
     "compile": "binding.compilation",
     "ATEDMConfig": "methods.at_edm.config",
     "DenseConfig": "methods.config",
     "DiffCRConfig": "methods.diffcr.config",
     "MoDConfig": "methods.diffcr.config",
+    "ReuseConfig": "methods.reuse.config",
     "StructuredPruningConfig": "methods.pruning.config",
     "ToMeConfig": "methods.tome.config",
     "DiffCRError": "errors",
@@ -51,6 +53,7 @@ __all__ = [
     "DiffCRConfig",
     "DiffCRError",
     "MoDConfig",
+    "ReuseConfig",
     "StructuredPruningConfig",
     "ToMeConfig",
     "__version__",
@@ -65,6 +68,7 @@ __all__ = [
     "save",
     "summary",
     "supported_models",
+    "trajectory",
 ]
 
 try:

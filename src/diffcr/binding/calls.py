@@ -77,7 +77,10 @@ def _read_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     levels = None
     if attached.reads_timesteps:
         levels = _read_noise_levels(transformer, family, args, kwargs)
-    return TransformerCall(levels, rows, columns, latents.device, positions)
+    conditioning = None
+    if family.conditioning is not None:
+        conditioning = _argument(transformer, family.conditioning, args, kwargs)
+    return TransformerCall(levels, rows, columns, latents.device, positions, conditioning)
 
 
 def _read_noise_levels(

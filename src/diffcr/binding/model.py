@@ -13,6 +13,7 @@ from diffcr.errors import DiffCRError
 from diffcr.hosts import find_transformer
 from diffcr.methods.base import Attached
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.reuse.reuser import TokenReuser
 
 
 def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
@@ -74,6 +75,26 @@ def disabled(pipe_or_transformer: Any) -> Iterator[None]:
     finally:
         for method in enabled:
             method.enabled = True
+
+
+@contextmanager
+def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
+    """Within the context the calling thread's sampling begins anew; nothing of it stays after.
+
+    A pipeline needs none: its next call makes other embeddings of its prompt, and those tell
+    sampling runs apart. A sampling loop of one's own does that passes the same embeddings again.
+
+    Raises:
+        DiffCRError: What is attached keeps nothing from step to step.
+    """
+    attached = get_attached(pipe_or_transformer)
+    if not isinstance(attached, TokenReuser):
+        raise DiffCRError(f"{attached.config.method} keeps nothing from step to step")
+    attached.current.forget()
+    try:
+        yield
+    finally:
+        attached.current.forget()
 
 
 def parameter_groups(

@@ -42,6 +42,8 @@ class Family:
         timestep: Argument of the transformer's forward with the timestep; None where there is none:
             such a model has one timestep region.
         latents: Argument of the transformer's forward with the noisy latents, [B, C, h, w].
+        conditioning: Argument of the transformer's forward with the prompt's embeddings, one tensor
+            for all steps of a sampling run; None where there is none.
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
         shape: From a transformer's configuration and a number of text tokens to its sizes.
@@ -59,6 +61,7 @@ class Family:
     call_inputs: CallInputs
     shape: Callable[[Mapping[str, Any], int], TransformerShape]
     token_positions: str | None = None
+    conditioning: str | None = None
 
     def noise_levels(self, timestep: Any) -> list[float]:
         """Noise level in [0, 1] of each sample, or of all, from a DDPM timestep in [0, 1000].

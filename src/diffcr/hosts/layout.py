@@ -57,6 +57,8 @@ class BlockLayout:
         self_attention: Attribute of the block's self-attention, whose first argument is [B, N, D].
         mlp: Attribute of the block's feed-forward module, [B, N, D] -> [B, N, D].
         prunable: What structured pruning takes units out of.
+        keys_and_values: Attributes of the self-attention, layers from its input [B, N, D] to the
+            tokens' keys and values as its processor calls them; empty where they cannot be kept.
         attend_with_map: From a self-attention and its arguments by name to its output and its map.
     """
 
@@ -67,6 +69,7 @@ class BlockLayout:
     self_attention: str = "attn1"
     mlp: str = "ff"
     prunable: tuple[PrunableUnits, ...] = ()
+    keys_and_values: tuple[str, ...] = ()
 
     def select_samples(self, arguments: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
         """The arguments of some samples of the batch, `samples` [B'] int64."""

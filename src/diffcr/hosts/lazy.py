@@ -78,6 +78,7 @@ LAZY_DECODER = Family(
     block_groups={"transformer_blocks": PIXART_BLOCK},
     timestep="timestep",
     latents="hidden_states",
+    conditioning="encoder_hidden_states",
     lora_targets=PIXART.lora_targets,
     # What is masked, `token_indices` and `context`, the caller adds.
     call_inputs=pixart_inputs,

@@ -93,6 +93,7 @@ PIXART_BLOCK = BlockLayout(
     attend_with_map=_attend_with_map,
     token_dims={"attention_mask": -1},
     self_attention="attn1",
+    keys_and_values=("to_k", "to_v"),
     mlp="ff",
     prunable=(
         _heads("self_attention", "attn1"),
@@ -108,6 +109,7 @@ PIXART = Family(
     block_groups={"transformer_blocks": PIXART_BLOCK},
     timestep="timestep",
     latents="hidden_states",
+    conditioning="encoder_hidden_states",
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     call_inputs=pixart_inputs,
     shape=pixart_shape,

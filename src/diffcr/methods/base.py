@@ -34,6 +34,8 @@ class TransformerCall:
         device: Where the tokens are.
         positions: The samples' tokens on the grid, [B, K] int64, row by row; None where each
             sample holds all of them.
+        conditioning: The prompt's embeddings, the same tensor in all calls of a sampling run; None
+            where the model has none.
     """
 
     noise_levels: list[float] | None
@@ -41,6 +43,7 @@ class TransformerCall:
     columns: int
     device: torch.device
     positions: Tensor | None = None
+    conditioning: Tensor | None = None
 
     @property
     def tokens(self) -> int:

@@ -22,6 +22,8 @@ from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.methods.diffcr.forward import routed_seam
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.pruner import StructuredPruner
+from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.methods.reuse.reuser import TokenReuser, reuse_seam
 from diffcr.methods.seam import Seam, no_seam
 from diffcr.methods.tome.config import ToMeConfig
 from diffcr.methods.tome.merger import TokenMerger, tome_seam
@@ -60,6 +62,7 @@ _METHODS: dict[str, Method] = {
         Method(MoDConfig, Compressor, routed_seam, MoDConfig),
         Method(ToMeConfig, TokenMerger, tome_seam, ToMeConfig, takes_placement=True),
         Method(ATEDMConfig, TokenPruner, at_edm_seam, ATEDMConfig),
+        Method(ReuseConfig, TokenReuser, reuse_seam, ReuseConfig),
         Method(
             StructuredPruningConfig,
             StructuredPruner,

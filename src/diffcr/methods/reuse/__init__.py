@@ -1,0 +1,1 @@
+"""Tokens that reuse what they got at an earlier denoising step."""

@@ -1,0 +1,228 @@
+"""The module that follows trajectories, and what takes the place of forwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from diffcr.core.select import gather_tokens, put_back, scattered_positions
+from diffcr.errors import DiffCRError
+from diffcr.hosts.host import Host
+from diffcr.methods.base import Attached, CurrentCall, TransformerCall
+from diffcr.methods.bound import BoundBlock, bound_block, bound_part
+from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.methods.reuse.trajectory import KeptTokens, Remembered, Trajectory
+from diffcr.methods.seam import Seam
+
+
+@dataclass
+class ReusePass:
+    """One call of the transformer.
+
+    Attributes:
+        trajectory: That it belongs to; None where every token is computed and nothing remembered.
+        count: Tokens that may be computed, N at a dense step.
+        scattered: `core.select.scattered_positions` of the call's tokens.
+        kept: Those that are computed; None for all, and before the first block.
+        entered: What entered the first block, [B, N, D].
+    """
+
+    trajectory: Trajectory | None
+    count: int
+    scattered: Tensor
+    kept: KeptTokens | None = None
+    entered: Tensor | None = None
+
+
+class ReusingCall(CurrentCall):
+    """As `CurrentCall`.
+
+    Attributes:
+        trajectories: By the prompt's embeddings, which they do not outlive.
+        unprompted: That of calls without embeddings.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forget()
+
+    def forget(self) -> None:
+        """End all trajectories of this thread."""
+        self.trajectories = WeakIdKeyDictionary()
+        self.unprompted = Trajectory()
+
+    def trajectory(self, conditioning: Tensor | None) -> Trajectory:
+        """That of a prompt's embeddings."""
+        if conditioning is None:
+            return self.unprompted
+        found: Trajectory = self.trajectories.setdefault(conditioning, Trajectory())
+        return found
+
+    def end(self, conditioning: Tensor | None) -> Trajectory:
+        """A trajectory in the place of the one of these embeddings."""
+        begun = Trajectory()
+        if conditioning is None:
+            self.unprompted = begun
+        else:
+            self.trajectories[conditioning] = begun
+        return begun
+
+
+class TokenReuser(Attached[ReuseConfig, ReusePass]):
+    """Token reuse on a transformer; it holds no weights.
+
+    A thread's trajectories are its own: a call belongs to the one of its prompt's embeddings, so
+    that halves of guidance that are called apart keep theirs, and a pipeline's next call, which
+    makes others, begins anew.
+    """
+
+    current: ReusingCall
+
+    def __init__(self, config: ReuseConfig, host: Host) -> None:
+        super().__init__(config, host)
+        self.current = ReusingCall()
+        self.layers = host.layers
+        if any(not block.layout.keys_and_values for block in host.blocks):
+            raise DiffCRError(
+                f"{type(host.transformer).__name__} has blocks whose keys and values cannot be "
+                "kept: attach another method"
+            )
+
+    @property
+    def reads_timesteps(self) -> bool:
+        """Always: a trajectory is one of falling noise levels."""
+        return True
+
+    def set_compression_ratio(self, compression_ratio: float) -> None:
+        """Skip another share of tokens, in [0, 0.95], from the next call on.
+
+        Raises:
+            DiffCRError: The value is outside its range.
+        """
+        self.config = replace(self.config, compression_ratio=compression_ratio)
+
+    def build_context(self, call: TransformerCall) -> ReusePass:
+        """The trajectory that a call goes on with, and how many tokens it computes."""
+        tokens = call.tokens
+        scattered = scattered_positions(tokens, call.device)
+        levels = {*(call.noise_levels or ())}
+        if self.training or len(levels) != 1 or self.config.compression_ratio == 0:
+            return ReusePass(None, tokens, scattered)
+        (level,) = levels
+        trajectory = self.current.trajectory(call.conditioning)
+        if level >= trajectory.noise_level:
+            trajectory = self.current.end(call.conditioning)
+        trajectory.noise_level = level
+        skipped = int(tokens * self.config.compression_ratio + 1e-9)
+        count = tokens if level > self.config.dense_above else tokens - skipped
+        return ReusePass(trajectory, count, scattered)
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing beside the configuration."""
+        return {}
+
+    def summary_lines(self) -> list[str]:
+        """What is skipped, and what the calling thread's trajectories hold."""
+        held = [self.current.unprompted, *self.current.trajectories.values()]
+        config = self.config
+        return [
+            f"{config.compression_ratio:.1%} of the tokens reuse their updates at noise levels of "
+            f"{config.dense_above:g} and below",
+            f"kept of past steps: {sum(t.memory for t in held) / 2**20:.1f} MiB",
+        ]
+
+
+def reuse_seam(config: ReuseConfig) -> Seam:
+    """Every block, and its self-attention, whose keys and values are kept."""
+    return Seam(reusing_forward, {"self_attention": remembering_forward})
+
+
+def reusing_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Takes the place of a block's forward.
+
+    Between the first and the last block the hidden states are those of the computed tokens alone;
+    hosts hand them on from block to block as they are.
+    """
+    bound: BoundBlock[TokenReuser] = bound_block(block)
+    arguments = bound.name_arguments(args, kwargs)
+    reuser, layout = bound.attached, bound.layout
+    if not reuser.enabled or reuser.context.trajectory is None:
+        return bound.host_forward(block, **arguments)
+    layout.refuse_token_inputs(arguments, "token reuse")
+    reused, hidden_states = reuser.context, arguments[layout.hidden_states]
+    if bound.layer == 0:
+        hidden_states = _enter(reused, hidden_states)
+    output = bound.host_forward(block, **{**arguments, layout.hidden_states: hidden_states})
+    if bound.layer + 1 < reuser.layers:
+        return output
+    return _leave(reused, output, reuser.config.drift)
+
+
+def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
+    trajectory = reused.trajectory
+    assert trajectory is not None
+    reused.entered, reused.kept = hidden_states, None
+    if reused.count == hidden_states.shape[1] or not trajectory.fits(hidden_states):
+        return hidden_states
+    reused.kept = kept = trajectory.choose(hidden_states, reused.count, reused.scattered)
+    return gather_tokens(hidden_states, kept.indices, rows=kept.rows)
+
+
+def _leave(reused: ReusePass, output: Tensor, drift: float) -> Tensor:
+    trajectory, entered, kept = reused.trajectory, reused.entered, reused.kept
+    assert trajectory is not None and entered is not None
+    reused.entered = None
+    if kept is None:
+        trajectory.inputs = Remembered(entered.detach())
+        trajectory.updates = Remembered((output - entered).detach())
+        return output
+    assert trajectory.inputs is not None and trajectory.updates is not None
+    before = gather_tokens(entered, kept.indices, rows=kept.rows)
+    trajectory.inputs.take(before, kept, drift=0)
+    updates = trajectory.updates.take(output - before, kept, drift)
+    return put_back(entered + updates, kept.rows, output)
+
+
+class _RememberingAttention:
+    """An attention whose keys and values are those of all tokens, of the skipped ones as they were.
+
+    Beside the module, not on it: adapters that wrap its layers later are called as they are.
+    """
+
+    def __init__(self, attention: Any, owner: BoundBlock[TokenReuser]) -> None:
+        self.attention = attention
+        self.owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.attention, name)
+        if name not in self.owner.layout.keys_and_values:
+            return found
+        return lambda hidden_states: _remember(self.owner, name, found(hidden_states))
+
+
+def _remember(owner: BoundBlock[TokenReuser], name: str, computed: Tensor) -> Tensor:
+    reused = owner.attached.context
+    assert reused.trajectory is not None
+    parts = reused.trajectory.parts
+    if reused.kept is None:
+        parts[owner.layer, name] = Remembered(computed.detach())
+        return computed
+    remembered = parts[owner.layer, name]
+    return remembered.take(computed, reused.kept, owner.attached.config.drift)
+
+
+def remembering_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """Takes the place of a self-attention's forward."""
+    bound = bound_part(attention)
+    reuser: TokenReuser = bound.owner.attached
+    if not reuser.enabled or reuser.context.trajectory is None:
+        return bound.host_forward(attention, *args, **kwargs)
+    if getattr(attention, "fused_projections", False):
+        raise DiffCRError(
+            "token reuse keeps keys and values apart, and the projections are fused: call "
+            "transformer.unfuse_qkv_projections() first"
+        )
+    return bound.host_forward(_RememberingAttention(attention, bound.owner), *args, **kwargs)

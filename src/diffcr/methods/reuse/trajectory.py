@@ -1,0 +1,91 @@
+"""What outlives a call of the transformer: a trajectory, one sampling run of one prompt batch.
+
+Shapes: B samples, N tokens, D width, K computed tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diffcr.core.select import gather_tokens, rank_tokens, token_rows
+
+
+@dataclass
+class Remembered:
+    """A tensor per token [B, N, D], each row as of when its token was last computed."""
+
+    rows: Tensor
+
+    def take(self, computed: Tensor, kept: KeptTokens, drift: float) -> Tensor:
+        """All rows with those of the computed tokens [B, K, D] in their places; the others move by
+        `drift` times the mean change of these."""
+        before = gather_tokens(self.rows, kept.indices, rows=kept.rows)
+        shift = (computed.detach() - before).mean(1, keepdim=True)
+        present = torch.add(self.rows, shift, alpha=drift).flatten(0, 1)
+        present = present.index_copy(0, kept.rows, computed.flatten(0, 1)).view_as(self.rows)
+        self.rows = present.detach()
+        return present
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """The tokens that one call computes.
+
+    Attributes:
+        indices: [B, K] int64, from the one that changed most.
+        rows: `core.select.token_rows` of the indices.
+    """
+
+    indices: Tensor
+    rows: Tensor
+
+
+@dataclass
+class Trajectory:
+    """The state of one sampling run.
+
+    It begins with a call that computes all tokens, and ends when the prompt's embeddings are freed,
+    when a call's noise level does not fall, or when its shape, dtype or device is another.
+
+    Attributes:
+        noise_level: Of the last call, in [0, 1].
+        inputs: Tokens as they entered the first block when each was last computed; None before the
+            first call is through.
+        updates: What all blocks together added to each.
+        parts: Keys and values of every layer's self-attention, by layer and name.
+    """
+
+    noise_level: float = float("inf")
+    inputs: Remembered | None = None
+    updates: Remembered | None = None
+    parts: dict[tuple[int, str], Remembered] = field(default_factory=dict)
+
+    def fits(self, hidden_states: Tensor) -> bool:
+        """Whether it holds something of tokens like these [B, N, D]."""
+        if self.inputs is None or self.updates is None:
+            return False
+        known = self.inputs.rows
+        return (known.shape, known.dtype, known.device) == (
+            hidden_states.shape,
+            hidden_states.dtype,
+            hidden_states.device,
+        )
+
+    def choose(self, hidden_states: Tensor, count: int, scattered: Tensor) -> KeptTokens:
+        """The `count` tokens of [B, N, D] whose input changed most since they were computed.
+
+        Samples of one prompt with and without guidance have the same input, and so the same tokens.
+        """
+        assert self.inputs is not None
+        change = (hidden_states.detach() - self.inputs.rows).float().square().sum(-1)
+        indices = rank_tokens(change, scattered)[:, :count]
+        return KeptTokens(indices, token_rows(indices, hidden_states.shape[1]))
+
+    @property
+    def memory(self) -> int:
+        """Bytes that are held."""
+        held = [self.inputs, self.updates, *self.parts.values()]
+        return sum(r.rows.numel() * r.rows.element_size() for r in held if r is not None)
