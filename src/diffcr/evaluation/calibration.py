@@ -1,0 +1,193 @@
+"""calibrate: token reuse that fits a pipeline, found on a few prompts without any training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from diffcr.binding.attachment import attach
+from diffcr.binding.model import is_attached
+from diffcr.errors import DiffCRError
+from diffcr.evaluation.generate import call_options, check_generation, generators, quiet
+from diffcr.evaluation.modes import evaluating
+from diffcr.hosts import family_of, find_transformer
+from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
+from diffcr.methods.reuse.reuser import TokenReuser
+
+_MOST_DENSE_STEPS = 5
+_DRIFTS = (0.5, 0.85, 1.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting, tried on the prompts.
+
+    Attributes:
+        config: The setting.
+        dense_steps: Steps of the run that compute every token.
+        mean_compression_ratio: Share of tokens that a run skips, dense steps included.
+        error: Root of the summed squares of the final latents' difference from the dense run's,
+            same seeds, as a share of the dense run's.
+        seconds: Of the run.
+    """
+
+    config: ReuseConfig
+    dense_steps: int
+    mean_compression_ratio: float
+    error: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was tried, and what the pipeline was left with.
+
+    Attributes:
+        chosen: The trial of least error, whose setting is attached.
+        trials: All of them in the order in which they ran.
+        dense_seconds: Of the dense run of the same prompts.
+        num_inference_steps: Denoising steps of every run.
+    """
+
+    chosen: Trial
+    trials: tuple[Trial, ...]
+    dense_seconds: float
+    num_inference_steps: int
+
+
+def calibrate(
+    pipe: Any,
+    prompts: Sequence[str],
+    target_compression_ratio: float = 0.3,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.5,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> Calibration:
+    """Attach token reuse to a bare pipeline, with the settings that change its results least.
+
+    The dense run of the prompts is the reference. How many of the first steps compute every token
+    is tried first, each with the ratio of the other steps that gives the target; then how far
+    skipped tokens follow the others. No weight is changed and no caption judged.
+
+    Args:
+        pipe: A text-to-image pipeline of diffusers with nothing attached.
+        prompts: A few, such as 8 to 32, like those that the pipeline is for.
+        target_compression_ratio: Mean share of tokens that a sampling run skips, in (0, 0.9].
+        num_inference_steps: Denoising steps of the runs; the setting holds for others, too.
+        guidance_scale: Of classifier-free guidance.
+        seed: Of the first prompt's noise; prompt i gets `seed + i`.
+        batch_size: Prompts per call of the pipeline.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        DiffCRError: Something is attached already, the model cannot reuse tokens, or a number is
+            outside its range.
+    """
+    check_generation(prompts, num_inference_steps, batch_size, guidance_scale)
+    if not 0 < target_compression_ratio <= 0.9:
+        raise DiffCRError(
+            f"target_compression_ratio is {target_compression_ratio}: give a value in (0, 0.9]"
+        )
+    if is_attached(find_transformer(pipe)):
+        raise DiffCRError("a method is attached already: call diffcr.detach(pipe) first")
+    runs = _Runs(pipe, prompts, num_inference_steps, guidance_scale, seed, batch_size)
+    candidates = _first_candidates(runs.noise_levels(), target_compression_ratio)
+    total = len(prompts) * (1 + len(candidates) + len(_DRIFTS))
+    with (
+        evaluating(find_transformer(pipe)),
+        quiet(pipe),
+        tqdm(total=total, desc="calibrating", unit="image", disable=not progress) as bar,
+    ):
+        started = time.perf_counter()
+        reference = runs.latents(bar)
+        dense_seconds = time.perf_counter() - started
+        reuser = attach(pipe, candidates[0])
+        assert isinstance(reuser, TokenReuser)
+        trials = [runs.trial(reuser, config, reference, bar) for config in candidates]
+        best = min(trials, key=lambda trial: trial.error).config
+        for drift in _DRIFTS:
+            config = ReuseConfig(best.compression_ratio, best.dense_above, drift)
+            trials.append(runs.trial(reuser, config, reference, bar))
+    chosen = min(trials, key=lambda trial: trial.error)
+    reuser.config = chosen.config
+    return Calibration(chosen, tuple(trials), dense_seconds, num_inference_steps)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Sampling runs of one set of prompts and seeds."""
+
+    pipe: Any
+    prompts: Sequence[str]
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    batch_size: int
+
+    def noise_levels(self) -> list[float]:
+        """Of the sampler's steps, in [0, 1]."""
+        scheduler = type(self.pipe.scheduler).from_config(self.pipe.scheduler.config)
+        scheduler.set_timesteps(self.num_inference_steps)
+        return family_of(find_transformer(self.pipe)).noise_levels(scheduler.timesteps)
+
+    def latents(self, bar: Any) -> Tensor:
+        """Final latents of all prompts, float32 on the CPU."""
+        found = []
+        for start in range(0, len(self.prompts), self.batch_size):
+            batch = list(self.prompts[start : start + self.batch_size])
+            output = self.pipe(
+                batch,
+                generator=generators(self.seed + start, len(batch)),
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                output_type="latent",
+                **call_options(self.pipe),
+            )
+            found.append(output[0].detach().float().cpu())
+            bar.update(len(batch))
+        return torch.cat(found)
+
+    def trial(self, reuser: TokenReuser, config: ReuseConfig, reference: Tensor, bar: Any) -> Trial:
+        """A run under one setting against the dense one."""
+        reuser.config = config
+        started = time.perf_counter()
+        latents = self.latents(bar)
+        seconds = time.perf_counter() - started
+        gap = (latents - reference).square().sum() / reference.square().sum()
+        dense = _dense_steps(config, self.noise_levels())
+        skipping = 1 - dense / self.num_inference_steps
+        mean = config.compression_ratio * skipping
+        return Trial(config, dense, mean, float(gap.sqrt()), seconds)
+
+
+def _dense_steps(config: ReuseConfig, noise_levels: Sequence[float]) -> int:
+    return max(1, sum(level > config.dense_above for level in noise_levels))
+
+
+def _first_candidates(noise_levels: Sequence[float], target: float) -> list[ReuseConfig]:
+    """A setting for each number of dense first steps with which the target can be met.
+
+    Raises:
+        DiffCRError: There is none.
+    """
+    steps = len(noise_levels)
+    candidates = []
+    for dense in range(1, min(_MOST_DENSE_STEPS, steps - 1) + 1):
+        ratio = target * steps / (steps - dense)
+        if ratio <= LARGEST_RATIO:
+            above = sum(noise_levels[dense - 1 : dense + 1]) / 2
+            candidates.append(ReuseConfig(round(ratio, 4), round(above, 4)))
+    if not candidates:
+        raise DiffCRError(
+            f"target_compression_ratio is {target} with {steps} steps, whose first computes every "
+            "token: lower it, or take more steps"
+        )
+    return candidates
