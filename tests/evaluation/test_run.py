@@ -18,7 +18,7 @@ from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.records.record import read_record, write_record
-from diffcr.report.tables import make_tables
+from diffcr.report.sections import make_tables
 from diffcr.scenes import Scene, ScenesDataset
 from diffcr.scenes.judge import JudgeConfig, SceneJudge
 from tests.evaluation.test_held_out import _data

@@ -1,22 +1,17 @@
-"""Figures of one record."""
+"""Figures of pictures: maps of what routers keep, and what models paint."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from diffcr.report.figures.canvas import PALETTE, Measured, write_figure
-from diffcr.report.figures.comparison import (
-    plot_compression_tables,
-    plot_router_auc_tables,
-    plot_trajectories,
-)
+from diffcr.records.record import Record
+from diffcr.report.figures.canvas import PALETTE, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,81 +20,7 @@ if TYPE_CHECKING:
 _LARGEST_LAYERS = 4
 
 
-@dataclass(frozen=True)
-class FigureFile:
-    """A figure that was written.
-
-    Attributes:
-        path: PNG.
-        title: What it shows, for a heading and an alternative text.
-    """
-
-    path: Path
-    title: str
-
-
-def plot_all(record: Measured, directory: str | Path) -> list[FigureFile]:
-    """Every figure that the record has data for, into `directory/figures`.
-
-    Args:
-        record: Of an evaluation or a demo.
-        directory: Where the record's picture paths start.
-    """
-    folder = Path(directory)
-    figures = {
-        "compression": (plot_compression, "Compression per layer and timestep region"),
-        "trajectory": (plot_trajectory, "Compression ratio during training"),
-        "router_maps": (plot_router_maps, "Where the layers compute, over the denoising steps"),
-        "router_auc": (plot_router_auc, "Which routers look at objects, which at background"),
-    }
-    written = []
-    for name, (plot, title) in figures.items():
-        if record.results.get(name):
-            path = folder / "figures" / f"{name}.png"
-            plot(record, path)
-            written.append(FigureFile(path, title))
-    if record.results.get("images"):
-        path = folder / "figures" / "images.png"
-        plot_images(record, folder, path)
-        written.append(FigureFile(path, "The same prompts and seeds, dense and compressed"))
-    return written
-
-
-def plot_compression(record: Measured, path: str | Path) -> None:
-    """Heat map of the realised compression ratios, layers by regions, in per cent.
-
-    Reads `results["compression"]["realised"]`, [layers][regions].
-    """
-    plot_compression_tables({"Tokens that bypass a layer, %": record}, path)
-
-
-def plot_trajectory(record: Measured, path: str | Path) -> None:
-    """Mean compression ratio over the steps of training, of all layers and per region.
-
-    Reads `results["trajectory"]`: "step" [n], "mean" [n], "per_region" [regions][n] (may be
-    empty), "target".
-    """
-    plot_trajectories([record], path)
-
-
-def plot_losses(losses: Sequence[float], steps: int, path: str | Path) -> None:
-    """Training loss, means over equal parts of a run of `steps` steps."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        width = steps / len(losses)
-        middles = [width * (part + 0.5) for part in range(len(losses))]
-        axes.plot(middles, losses, color=PALETTE[0], marker="o", ms=3, lw=1.2)
-        axes.set_yscale("log")
-        axes.set_xlabel("training step")
-        axes.set_ylabel("weighted diffusion loss")
-        axes.grid(alpha=0.25, which="both")
-        axes.set_title("Pretraining")
-
-    write_figure(draw, path, 6.4, 3.4)
-
-
-def plot_router_maps(record: Measured, path: str | Path) -> None:
+def plot_router_maps(record: Record, path: str | Path) -> None:
     """Columns are denoising steps beside the object mask; rows the share of layers that compute a
     token, then the scores of single layers.
 
@@ -142,16 +63,6 @@ def plot_router_maps(record: Measured, path: str | Path) -> None:
     write_figure(draw, path, 1.6 * (first + steps) + 1.4, 1.6 * (1 + len(shown)) + 0.6)
 
 
-def plot_router_auc(record: Measured, path: str | Path) -> None:
-    """Heat map of the area under the ROC curve of router scores against object masks, layers by
-    regions, in diverging colours around chance, 0.5.
-
-    Reads `results["router_auc"]`: "mean", [layers][regions] in [0, 1], and "scenes", their number.
-    """
-    scenes = record.results["router_auc"]["scenes"]
-    plot_router_auc_tables({f"Router scores against object masks, {scenes} scenes": record}, path)
-
-
 def _outline(axes: Axes, mask: Any, shape: tuple[int, ...]) -> None:
     """The mask's edge over a map of `shape` tokens."""
     height, width = shape
@@ -179,7 +90,7 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
 
 
-def plot_images(record: Measured, directory: str | Path, path: str | Path, most: int = 8) -> None:
+def plot_images(record: Record, directory: str | Path, path: str | Path, most: int = 8) -> None:
     """Pictures of the same prompts and seeds side by side, with their captions.
 
     Reads `results["images"]`: "prompts" and, by name, lists of paths relative to `directory`.
@@ -208,3 +119,32 @@ def plot_images(record: Measured, directory: str | Path, path: str | Path, most:
                     axes.set_xlabel(caption, fontsize=8, loc="left")
 
     write_figure(draw, path, 2.0 * per_row * len(names), 2.75 * rows)
+
+
+def plot_sheets(sheets: Mapping[str, Path], captions: Sequence[str], path: str | Path) -> None:
+    """Rows of pictures of the same captions and seeds, a row per method.
+
+    Args:
+        sheets: By method, a sheet of pictures whose first row is shown.
+        captions: Of the columns; as many as a sheet has pictures in a row.
+        path: PNG.
+    """
+    columns = len(captions)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(len(sheets), columns, squeeze=False)
+        for row, (name, sheet) in zip(grid, sheets.items(), strict=True):
+            with Image.open(sheet) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            side = pixels.shape[1] // columns
+            for place, axes in enumerate(row):
+                axes.imshow(pixels[:side, place * side : (place + 1) * side])
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.set_frame_on(False)
+            row[0].set_ylabel("\n".join(textwrap.wrap(name, 16)), fontsize=9)
+        for axes, caption in zip(grid[-1], captions, strict=True):
+            text = "\n".join(textwrap.wrap(caption, 21, max_lines=6, placeholder=" ..."))
+            axes.set_xlabel(text, fontsize=7, loc="left")
+
+    write_figure(draw, path, 1.35 * columns + 0.5, 1.35 * len(sheets) + 1.0)
