@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffcr.records.record import read_record
-from diffcr.report.comparison import Row, Seeds, Value, accuracy, frechet, held_out, read_rows
+from diffcr.report.comparison import Row, Seeds, Value, accuracy, frechet, held_out, own, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
@@ -155,14 +155,14 @@ def _seed_row(measured: dict[str, Row], name: str, title: str, place: int) -> li
         uniform, dense = (measured[end].over_seeds(value).mean for end in ends)
         share = (uniform - value(results)) / (uniform - dense)
         shares.append("-" if name in ends else f"{100 * share:.0f} %")
-    quality, gpu = results["quality"], results["training"]["hardware"]["gpu"]
+    gpu = results["training"]["hardware"]["gpu"]
     return [
         f"{title}, {place}",
-        " / ".join(f"{error:.4f}" for error in results["held_out_loss"]["noise"]),
+        " / ".join(f"{error:.4f}" for error in own(results["held_out_loss"])["noise"]),
         f"{held_out(results):.5f}",
         shares[0],
         f"{100 * accuracy(results):.1f} %",
-        f"{100 * quality['caption_exact_match']:.0f} %",
+        f"{100 * own(results['quality'])['caption_exact_match']:.0f} %",
         f"{frechet(results):.0f}",
         shares[1],
         gpu.removeprefix("NVIDIA ").partition(" ")[0] if gpu else "CPU",
@@ -187,12 +187,12 @@ def speed_rows() -> Sequence[Sequence[str]]:
     record = RESULTS / "methods-embedded.json"
     if not record.exists():
         return []
-    results = read_record(record).results
+    times = read_record(record).results["times"]
     titles = {**METHODS, **UNTRAINED}
     return [
-        [title, *(_share(results[what]["ratio_to_dense"], name) for what in results)]
+        [title, *(_share(part["ratio_to_dense"], name) for part in times.values())]
         for name, title in titles.items()
-        if name in results["pipeline"]["median_seconds"]
+        if name in times["pipeline"]["median_seconds"]
     ]
 
 

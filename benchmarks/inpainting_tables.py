@@ -76,7 +76,7 @@ def area_header() -> list[str]:
 
 def _areas() -> dict[str, dict[str, dict[str, float]]]:
     path = RESULTS / "inpainting-area.json"
-    return dict(read_record(path).results) if path.exists() else {}
+    return dict(read_record(path).results["times"]) if path.exists() else {}
 
 
 def area_rows() -> list[list[str]]:

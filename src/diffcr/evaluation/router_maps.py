@@ -149,11 +149,8 @@ def router_maps(
     pipe: Any,
     prompt: str,
     steps: Sequence[int],
-    seed: int = 0,
     num_inference_steps: int = 20,
-    guidance_scale: float = 4.5,
-    height: int | None = None,
-    width: int | None = None,
+    **generation: Any,
 ) -> RouterMaps:
     """Maps while a picture is generated.
 
@@ -161,11 +158,8 @@ def router_maps(
         pipe: An attached text-to-image pipeline.
         prompt: Of the picture.
         steps: Denoising steps to look at, 0 is the first.
-        seed: Of the noise.
         num_inference_steps: Denoising steps.
-        guidance_scale: Of classifier-free guidance.
-        height: In pixels, the pipeline's own by default.
-        width: In pixels, the pipeline's own by default.
+        generation: Other arguments of `generate_images`: seed, guidance, size.
 
     Raises:
         DiffCRError: A step does not exist, or DiffCR is not attached.
@@ -175,7 +169,7 @@ def router_maps(
             raise DiffCRError(f"step {step} does not exist: give 0 to {num_inference_steps - 1}")
     with recording_routers(pipe) as calls:
         image = generate_images(
-            pipe, [prompt], seed, num_inference_steps, guidance_scale, height, width
+            pipe, [prompt], num_inference_steps=num_inference_steps, **generation
         )[0]
     return _stack([calls[step] for step in steps], prompt, image, None)
 

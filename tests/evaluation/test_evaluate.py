@@ -13,9 +13,10 @@ from diffcr.binding.attachment import attach
 from diffcr.binding.model import disabled
 from diffcr.cost.sections import sampler_regions
 from diffcr.errors import DiffCRError
+from diffcr.evaluation.evaluate import evaluate
 from diffcr.evaluation.generate import generate_images
+from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.evaluation.quality import measure_quality
-from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.records.record import read_record, write_record
 from diffcr.report.sections import make_tables
@@ -51,8 +52,8 @@ def test_an_attached_pipeline_is_measured_dense_and_compressed(tmp_path: Path) -
     compressor = attach(pipe, DiffCRConfig(timestep_regions=2))
     scramble(compressor)
     scenes = _scenes(3)
-    subjects = Subjects([scene.caption for scene in scenes], scenes, _data())
-    record = evaluate(pipe, subjects, tmp_path, OPTIONS, _judge())
+    subjects = Subjects.of_scenes(scenes, _data())
+    record = evaluate(pipe, subjects, OPTIONS, _judge()).save(tmp_path)
     results = record.results
     assert results["compression"]["realised"] == [
         [b / 10 for b in row] for row in compressor.inference_bins()
@@ -76,7 +77,8 @@ def test_an_attached_pipeline_is_measured_dense_and_compressed(tmp_path: Path) -
 
 
 def test_a_bare_pipeline_is_measured_with_prompts_of_ones_own(tmp_path: Path) -> None:
-    record = evaluate(tiny_pixart_pipeline(), Subjects(["a cat"]), tmp_path, OPTIONS, _judge())
+    measured = evaluate(tiny_pixart_pipeline(), Subjects(["a cat"]), OPTIONS, _judge())
+    record = measured.save(tmp_path)
     assert set(record.results) == {"images", "flops"}
     assert "compressed" not in record.results["flops"]
     assert record.results["images"]["dense"] == ["images/dense-0000.png"]
@@ -87,7 +89,7 @@ def test_known_dense_images_are_taken(tmp_path: Path) -> None:
     pipe = tiny_pixart_pipeline()
     scramble(attach(pipe))
     known = [Image.new("RGB", (32, 32), "red")]
-    record = evaluate(pipe, Subjects(["a cat"], dense_images=known), tmp_path, OPTIONS)
+    record = evaluate(pipe, Subjects(["a cat"], dense_images=known), OPTIONS).save(tmp_path)
     with Image.open(tmp_path / record.results["images"]["dense"][0]) as saved:
         assert saved.getpixel((0, 0)) == (255, 0, 0)
 
@@ -98,9 +100,9 @@ def test_dense_is_the_bare_pipeline_where_host_weights_were_trained(tmp_path: Pa
     with torch.no_grad():
         pipe.transformer.proj_out.weight.add_(0.1)
     subjects = Subjects(["a cat"], held_out=_data())
-    alone = evaluate(pipe, subjects, tmp_path / "alone", OPTIONS)
-    beside = evaluate(pipe, subjects, tmp_path / "beside", OPTIONS, bare=bare)
-    only = evaluate(bare, subjects, tmp_path / "only", OPTIONS)
+    alone = evaluate(pipe, subjects, OPTIONS).save(tmp_path / "alone")
+    beside = evaluate(pipe, subjects, OPTIONS, bare=bare).save(tmp_path / "beside")
+    only = evaluate(bare, subjects, OPTIONS).save(tmp_path / "only")
     assert "not the base model" in alone.results["notes"][0] and "notes" not in beside.results
     losses = [r.results["held_out_loss"] for r in (alone, beside, only)]
     assert losses[1]["compressed"] == losses[0]["compressed"]
@@ -109,9 +111,9 @@ def test_dense_is_the_bare_pipeline_where_host_weights_were_trained(tmp_path: Pa
     assert images[1].read_bytes() == images[2].read_bytes() != images[0].read_bytes()
 
 
-def test_scenes_that_are_not_the_prompts_own_are_refused(tmp_path: Path) -> None:
+def test_scenes_that_are_not_the_prompts_own_are_refused() -> None:
     with pytest.raises(DiffCRError, match="1 prompts and 2 scenes"):
-        evaluate(tiny_pixart_pipeline(), Subjects(["a cat"], _scenes(2)), tmp_path)
+        Subjects(["a cat"], _scenes(2))
 
 
 def test_the_samplers_steps_fall_into_regions_from_noisy_to_clean() -> None:
