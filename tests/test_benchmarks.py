@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import rows
 from experiments import in_waves, run_side_by_side, say_what_failed
-from rows import RECORDS, SETTINGS, TRAINED, UNTRAINED, Run
+from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
@@ -64,6 +64,14 @@ def test_records_come_from_a_commit() -> None:
     for path in sorted(RECORDS.glob("*.json")):
         record = read_record(path)
         assert record.commit is not None and not record.dirty, path
+
+
+def test_records_hold_what_is_shown() -> None:
+    assert sorted(RECORDS.glob("*.png")) == sorted(run.record.with_suffix(".png") for run in SHEETS)
+    for path in sorted(RECORDS.glob("*.json")):
+        record = read_record(path)
+        assert ("router_maps" in record.results) == (path == MAPPED.record), path
+        assert not record.samples, path
 
 
 def test_committed_rows_are_current() -> None:
