@@ -31,7 +31,8 @@ class RouterMaps:
     Attributes:
         caption: Of the picture.
         timesteps: [S], of the steps, noisiest first or as asked for.
-        scores: [S, L, h, w] float32, the router's logit of every token in every layer.
+        scores: [S, L, h, w] float32, the router's logit of every token in every layer; its sigmoid
+            is the token's importance (Sec. 3.2).
         kept: [S, L, h, w] bool, the tokens that the layer computes.
         image: The picture, RGB.
         mask: [H, W] bool, where objects are; None where that is not known.
@@ -43,11 +44,6 @@ class RouterMaps:
     kept: NDArray[np.bool_]
     image: Image.Image
     mask: NDArray[np.bool_] | None
-
-    @property
-    def importance(self) -> NDArray[np.float32]:
-        """`sigmoid(s)`, [S, L, h, w] in [0, 1] (Sec. 3.2)."""
-        return torch.sigmoid(torch.from_numpy(self.scores)).numpy()
 
     def object_share(self) -> NDArray[np.float64]:
         """Share of every token's patch that objects cover, [h, w] in [0, 1]."""

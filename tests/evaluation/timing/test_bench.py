@@ -30,7 +30,7 @@ from diffcr.evaluation.timing.latency import LatencyRatio, Timing
 from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
 from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import Subject, open_subject
-from diffcr.evaluation.timing.timed_batch import Measured, Share, Visit, visits_of
+from diffcr.evaluation.timing.timed_batch import Measured, Share, Variant, Visit, visits_of
 from diffcr.hosts import find_transformer, published
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
@@ -161,7 +161,9 @@ def test_a_checkpoint_keeps_its_weights_to_itself_and_loses_its_lora(tmp_path: P
 
 def test_efficiency_is_the_measured_by_the_predicted_speed_up() -> None:
     latency = LatencyRatio(Timing((2.0, 4.0, 10.0)), Timing((1.0, 3.2, 8.0)))
-    measured = Measured(latency, "dense", Share(0.4, 0.6), None, (Visit(500, 1.0),))
+    model, visits = nn.Identity(), (Visit(500, 1.0),)
+    variant = Variant("mod:0.5", "dense", model, visits, Share(0.4, 0.6))
+    measured = Measured(variant, latency, None)
     assert latency.ratio == pytest.approx(0.8)
     # A speed-up of 1.25, where 2.5 and 1.67 were predicted.
     assert measured.efficiency.linear == pytest.approx(1.25 / 2.5)

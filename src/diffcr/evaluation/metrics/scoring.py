@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,15 +123,14 @@ def _check(sets: _Sets, prompts: Sequence[str], options: ScoreOptions) -> None:
 
 def _load_networks(options: ScoreOptions) -> dict[str, FeatureNetwork]:
     """By name, each once, whichever metrics share it."""
-    networks: dict[str, FeatureNetwork] = {}
+    device = own_device()
+    loaders: dict[str, Callable[[], FeatureNetwork]] = {
+        "inception": lambda: load_inception(options.inception or Path(), device),
+        "dinov2": lambda: load_dinov2(options.dinov2, device),
+        "cmmd": lambda: load_clip(options.cmmd, CMMD, device),
+    }
     needed = {DISTANCES[name] for name in options.metrics if name in DISTANCES}
-    if "inception" in needed and options.inception is not None:
-        networks["inception"] = load_inception(options.inception, own_device())
-    if "dinov2" in needed:
-        networks["dinov2"] = load_dinov2(options.dinov2, own_device())
-    if "cmmd" in needed:
-        networks["cmmd"] = load_clip(options.cmmd, CMMD, own_device())
-    return networks
+    return {name: load() for name, load in loaders.items() if name in needed}
 
 
 def _load_matchers(options: ScoreOptions) -> dict[str, PromptMatcher]:

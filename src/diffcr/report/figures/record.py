@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,14 @@ from diffcr.records.record import Record
 from diffcr.report.figures.curves import plot_trajectories
 from diffcr.report.figures.heat_maps import plot_compression, plot_router_auc
 from diffcr.report.figures.pictures import plot_images, plot_router_maps
+
+_TITLES = {
+    "compression": "Compression per layer and timestep region",
+    "trajectory": "Compression ratio during training",
+    "router_maps": "Where the layers compute, over the denoising steps",
+    "router_auc": "Which routers look at objects, which at background",
+    "images": "The same prompts and seeds, dense and compressed",
+}
 
 
 @dataclass(frozen=True)
@@ -32,34 +41,18 @@ def plot_all(record: Record, directory: str | Path) -> list[FigureFile]:
         directory: Where the record's picture paths start.
     """
     folder, results = Path(directory), record.results
-    skipped = {"Tokens that bypass a layer, %": record}
     scenes = results.get("router_auc", {}).get("scenes")
-    detected = {f"Router scores against object masks, {scenes} scenes": record}
-    figures = {
-        "compression": (
-            "Compression per layer and timestep region",
-            lambda path: plot_compression(skipped, path),
-        ),
-        "trajectory": (
-            "Compression ratio during training",
-            lambda path: plot_trajectories([record], path),
-        ),
-        "router_maps": (
-            "Where the layers compute, over the denoising steps",
-            lambda path: plot_router_maps(record, path),
-        ),
-        "router_auc": (
-            "Which routers look at objects, which at background",
-            lambda path: plot_router_auc(detected, path),
-        ),
-        "images": (
-            "The same prompts and seeds, dense and compressed",
-            lambda path: plot_images(record, folder, path),
-        ),
+    detected = f"Router scores against object masks, {scenes} scenes"
+    plots: dict[str, Callable[[Path], None]] = {
+        "compression": lambda to: plot_compression({"Tokens that bypass a layer, %": record}, to),
+        "trajectory": lambda to: plot_trajectories([record], to),
+        "router_maps": lambda to: plot_router_maps(record, to),
+        "router_auc": lambda to: plot_router_auc({detected: record}, to),
+        "images": lambda to: plot_images(record, folder, to),
     }
     written = []
-    for name, (title, plot) in figures.items():
+    for name, title in _TITLES.items():
         if results.get(name):
             written.append(FigureFile(folder / "figures" / f"{name}.png", title))
-            plot(written[-1].path)
+            plots[name](written[-1].path)
     return written
