@@ -152,7 +152,7 @@ def measure_quality_of(name: str, seed: int) -> None:
     )
     repainted = _repaint(pipe, photographs, f"{name}, photographs")
     results: dict[str, Any] = {
-        "quality": {**quality, **likeness(images, edits)},
+        "scenes": {**quality, **likeness(images, edits)},
         "photographs": likeness(repainted, photographs),
     }
     if isinstance(pipe, LazyInpaintPipeline):
