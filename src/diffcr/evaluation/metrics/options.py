@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffcr.errors import DiffCRError, SettingsError
+from diffcr.validation import require_integer
 
 # By the network whose features of images and of a reference are compared.
 DISTANCES = {"fid": "inception", "kid": "inception", "fd-dinov2": "dinov2", "cmmd": "cmmd"}
@@ -55,10 +56,8 @@ class ScoreOptions:
         for name in self.metrics:
             if name not in METRICS:
                 raise DiffCRError(f"metric {name!r} is not known: choose from {', '.join(METRICS)}")
-        least = {"batch_size": 1, "kid_subsets": 1, "kid_subset_size": 2}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise DiffCRError(f"{name} is {getattr(self, name)}: give {smallest} or more")
+        for name, least in (("batch_size", 1), ("kid_subsets", 1), ("kid_subset_size", 2)):
+            require_integer(name, getattr(self, name), least)
         self._check_weights()
 
     def _check_weights(self) -> None:
