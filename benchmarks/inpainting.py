@@ -23,22 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments import changed
 from inpainting_edits import Edit, boxes_around, likeness, marked, photograph_edits
 from inpainting_pictures import write_scenes_and_photographs
 from numpy.typing import NDArray
 from PIL import Image
 from pretrained import tile
-from speed import summarised, timed_samples
+from rows import changed
 from tqdm.auto import tqdm
 
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import get_attached, get_compressor, is_attached, is_routed
 from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
-from diffcr.cost.sections import compression_section
 from diffcr.errors import DiffCRError
+from diffcr.evaluation.compression import Compression
 from diffcr.evaluation.quality import measure_quality
+from diffcr.evaluation.timing.latency import summarise, time_interleaved
 from diffcr.files import read_json, replacing_file
 from diffcr.hosts.lazy import decoder_shape
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
@@ -152,12 +152,12 @@ def measure_quality_of(name: str, seed: int) -> None:
     )
     repainted = _repaint(pipe, photographs, f"{name}, photographs")
     results: dict[str, Any] = {
-        "quality": {**quality, **likeness(images, edits)},
+        "scenes": {**quality, **likeness(images, edits)},
         "photographs": likeness(repainted, photographs),
     }
     if isinstance(pipe, LazyInpaintPipeline):
         for part in filter(is_routed, (pipe.transformer, pipe.encoder)):
-            results["compression"] = compression_section(get_compressor(part))
+            results["compression"] = Compression.of(get_compressor(part)).to_json_dict()
     if "trained" in row:
         results["training"] = read_json(RUNS / f"{name}-seed-{seed}" / "training_record.json")
         results["training"].pop("recipe")
@@ -203,19 +203,19 @@ def measure_area(names: Sequence[str], seed: int, pairs: int) -> None:
             "dense" if name == "regenerate-image" else name: _whole_run(pipe, scene, mask)
             for name, pipe in pipes.items()
         }
-        timed = timed_samples(runs, pairs)
-        results[key] = summarised(timed)
+        timed = time_interleaved(runs, pairs, warmup=1)
+        results[key] = summarise(timed)
         tokens = int(masked_tokens(mask, _PIXELS_PER_TOKEN).sum())
         results[key]["masked_tokens"] = tokens
         results[key]["decoder_flops"] = {
             name: _decoder_flops(pipe, tokens) for name, pipe in pipes.items()
         }
-        samples |= {f"{name}/{key}": values for name, values in timed.items()}
+        samples |= {f"{name}/{key}": list(timing.samples) for name, timing in timed.items()}
         print(key, results[key]["ratio_to_dense"], flush=True)
     record = make_record(
         "speed",
         {**SETTINGS, "pairs": pairs, "rows": list(names)},
-        results,
+        {"times": results},
         seeds={"training": seed},
         samples=samples,
     )

@@ -61,10 +61,10 @@ def _quality(records: list[Record]) -> list[str]:
     routed = all("compression" in record.results for record in records)
     return [
         over_seeds("compression", "realised_mean").text(".1f", 100) if routed else "-",
-        over_seeds("quality", "caption_accuracy").text(".1f", 100),
-        over_seeds("quality", "judge_frechet_distance").text(".0f"),
-        over_seeds("quality", "psnr_under_mask").text(".1f"),
-        over_seeds("quality", "structural_similarity_under_mask").text(".2f"),
+        over_seeds("scenes", "caption_accuracy").text(".1f", 100),
+        over_seeds("scenes", "judge_frechet_distance").text(".0f"),
+        over_seeds("scenes", "psnr_under_mask").text(".1f"),
+        over_seeds("scenes", "structural_similarity_under_mask").text(".2f"),
         over_seeds("photographs", "psnr_under_mask").text(".1f"),
     ]
 
@@ -76,7 +76,7 @@ def area_header() -> list[str]:
 
 def _areas() -> dict[str, dict[str, dict[str, float]]]:
     path = RESULTS / "inpainting-area.json"
-    return dict(read_record(path).results) if path.exists() else {}
+    return dict(read_record(path).results["times"]) if path.exists() else {}
 
 
 def area_rows() -> list[list[str]]:

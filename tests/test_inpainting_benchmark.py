@@ -125,7 +125,7 @@ def test_records_come_from_a_commit() -> None:
     for path in sorted((inpainting.RESULTS / "inpainting").glob("*.json")):
         record = read_record(path)
         assert record.commit is not None and not record.dirty, path
-        assert record.results["quality"]["untouched_pixels_equal"], path
+        assert record.results["scenes"]["untouched_pixels_equal"], path
         assert record.results["photographs"]["untouched_pixels_equal"], path
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def generate_images(
     }
     images: list[Image.Image] = []
     bar = tqdm(total=len(prompts), desc=progress, unit="image", disable=progress is None)
-    with evaluating(find_transformer(pipe)), _QuietPipeline(pipe), bar:
+    with evaluating(find_transformer(pipe)), _without_progress(pipe), bar:
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])
             images += pipe(batch, generator=generators(seed + start, len(batch)), **options)[0]
@@ -109,18 +110,15 @@ def text_tokens(pipe: Any) -> int:
     return int(min(default, longest))
 
 
-class _QuietPipeline:
+@contextmanager
+def _without_progress(pipe: Any) -> Iterator[None]:
     """Hides the pipeline's own progress bar, one per call, within the context."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.pipe = pipe
-
-    def __enter__(self) -> None:
-        self.previous = dict(getattr(self.pipe, "_progress_bar_config", {}))
-        self.pipe.set_progress_bar_config(**{**self.previous, "disable": True})
-
-    def __exit__(self, *exception: object) -> None:
-        self.pipe.set_progress_bar_config(**self.previous)
+    previous = dict(getattr(pipe, "_progress_bar_config", {}))
+    pipe.set_progress_bar_config(**{**previous, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**previous)
 
 
 def save_images(
