@@ -19,6 +19,7 @@ from PIL import Image
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.files import read_json
+from diffcr.inpainting.sampling import pixels_per_token, working_side
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
@@ -40,7 +41,7 @@ def test_a_row_can_be_opened(name: str) -> None:
         attach(tiny_lazy_pipeline(), config_from_json_dict(row["method"]))
     if "baseline" in row:
         pipe = inpainting.open_row(name, seed=0)
-        assert (pipe.model_side, pipe.pixels_per_token) == (128, 8)
+        assert (working_side(pipe.pipe), pixels_per_token(pipe.pipe)) == (128, 8)
 
 
 def test_photographs_are_the_same_every_time_and_masked_in_part() -> None:

@@ -80,7 +80,7 @@ def inpaint(
         typer.echo(str(note.message), err=True)
     check_sizes(original, white)
     if not white.any():
-        from diffcr.inpainting.call import EMPTY_MASK
+        from diffcr.inpainting.request import EMPTY_MASK
 
         typer.echo(EMPTY_MASK, err=True)
         _write(original.to_pil(), out)

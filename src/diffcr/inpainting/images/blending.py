@@ -28,7 +28,7 @@ def blend(edit: Edit, generated: NDArray[np.uint8], blending: Blending = "poisso
 
     Under "poisson" the generated colours are first moved to meet the picture's around the region
     (`match_boundary`), at the model's size. Then, as under "feather", what was generated is resized
-    to the picture and pasted: whole under the caller's mask, fading over the ring around it. A
+    to the picture and pasted: whole under the caller's mask, fading over its dilation. A
     transparent picture becomes opaque under the mask.
 
     Args:
@@ -43,9 +43,9 @@ def blend(edit: Edit, generated: NDArray[np.uint8], blending: Blending = "poisso
         return edit.picture
     if blending == "poisson":
         generated = match_boundary(generated, edit.working_pixels, edit.working_region)
-    # With the ring once more around it, so that weights fade as they do in the whole picture.
-    window = bounds(edit.region, margin=edit.ring)
-    weights = feather_weights(edit.mask[window], edit.ring)
+    # With the dilation once more around it, so that weights fade as they do in the whole picture.
+    window = bounds(edit.region, margin=edit.dilation)
+    weights = feather_weights(edit.mask[window], edit.dilation)
     pixels = edit.picture.pixels.copy()
     pasted = _resized_part(generated, edit, window)
     mixed = _mixed(pixels[window], pasted, weights)
@@ -54,18 +54,21 @@ def blend(edit: Edit, generated: NDArray[np.uint8], blending: Blending = "poisso
     return Picture(pixels, _opaque(edit.picture.alpha, window, weights))
 
 
-def feather_weights(mask: NDArray[np.bool_], ring: int) -> NDArray[np.float32]:
-    """How much of the generated picture is shown: 1 on the mask, falling to 0 over the ring.
+def feather_weights(mask: NDArray[np.bool_], dilation: int) -> NDArray[np.float32]:
+    """How much of the generated picture is shown: 1 on the mask, falling to 0 over its dilation.
 
-    A mean over windows of half the ring's width, of the mask dilated by the other half, is exactly
-    1 on every masked pixel and 0 outside of the ring.
+    A mean over windows of half the dilation, of the mask dilated by the other half, is exactly 1 on
+    every masked pixel and 0 outside of the dilated mask.
 
     Args:
         mask: [H, W].
-        ring: In pixels.
+        dilation: In pixels, at least 0.
+
+    Returns:
+        [H, W] in [0, 1].
     """
-    radius = ring // 2
-    grown = dilate(mask, ring - radius)
+    radius = dilation // 2
+    grown = dilate(mask, dilation - radius)
     area = window_sum(np.ones_like(mask), radius)
     return (window_sum(grown, radius) / area).astype(np.float32)
 

@@ -77,6 +77,12 @@ def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return grown
 
 
+def default_dilation(mask: NDArray[np.bool_]) -> int:
+    """Pixels around a mask that are repainted, too, where the caller asks for no other number:
+    1/64 of the picture's longer side, 16 at 1024."""
+    return int(max(mask.shape)) // 64
+
+
 def window_sum(mask: NDArray[np.bool_], radius: int) -> NDArray[np.int32]:
     """How many of the pixels at most `radius` away are masked, [H, W]."""
     counts = mask.astype(np.int32)
@@ -136,11 +142,11 @@ def group_by_count(indices: Sequence[Tensor]) -> list[MaskGroup]:
     """Samples of a batch by their number of masked tokens, ascending.
 
     Args:
-        indices: Each sample's places of masked tokens, [K] int64.
+        indices: Each sample's places of masked tokens, [K] int64, all on one device.
     """
-    counts = sorted({len(places) for places in indices})
     groups = []
-    for count in counts:
+    for count in sorted({len(places) for places in indices}):
         samples = [i for i, places in enumerate(indices) if len(places) == count]
-        groups.append(MaskGroup(torch.tensor(samples), torch.stack([indices[i] for i in samples])))
+        stacked = torch.stack([indices[i] for i in samples])
+        groups.append(MaskGroup(torch.tensor(samples, device=stacked.device), stacked))
     return groups
