@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcr.errors import DiffCRError
-from diffcr.inpainting.images.blending import blend, check_blending, feather_weights
+from diffcr.inpainting.images.blending import (
+    blend,
+    check_blending,
+    feather_weights,
+    match_boundary,
+    solve_membrane,
+)
 from diffcr.inpainting.images.edits import Edit, WorkingSize, prepare_edits
 from diffcr.inpainting.images.masks import dilate
-from diffcr.inpainting.images.membrane import match_boundary, solve_membrane
 from tests.inpainting.hosts import box_mask, photograph
 
 _SIZE = WorkingSize(longest=32, multiple=8)

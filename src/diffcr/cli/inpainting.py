@@ -69,8 +69,7 @@ def inpaint(
         raise DiffCRError("--prompt is empty: give some words")
     from diffcr.inpainting.images.blending import check_blending
     from diffcr.inpainting.images.edits import check_sizes
-    from diffcr.inpainting.images.masks import read_masks
-    from diffcr.inpainting.images.pictures import open_image, read_pictures
+    from diffcr.inpainting.images.pictures import open_image, read_masks, read_pictures
 
     check_blending(blending)
     with warnings.catch_warnings(record=True) as notes:

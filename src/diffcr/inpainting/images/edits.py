@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcr.errors import DiffCRError
-from diffcr.inpainting.images.masks import default_dilation, dilate, read_masks, resize_mask
-from diffcr.inpainting.images.pictures import Picture, read_pictures
+from diffcr.inpainting.images.masks import default_dilation, dilate, resize_mask
+from diffcr.inpainting.images.pictures import Picture, read_masks, read_pictures
 
 # What the context encoder sees in place of masked pixels.
 GREY = 128

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-
-from diffcr.inpainting.images.pictures import Picture, read_picture, separate
-
-_HALF = np.float32(127.5)
-# Rec. 601, as PIL converts to greyscale.
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -30,30 +23,6 @@ class MaskGroup:
 
     samples: Tensor
     indices: Tensor
-
-
-def read_masks(masks: Any) -> list[NDArray[np.bool_]]:
-    """Masks of the forms that `read_pictures` reads: white is repainted, black stays.
-
-    A pixel is masked where its luminance is at least one half. Transparent pixels count as black:
-    white strokes on a transparent layer are a mask.
-
-    Returns:
-        [H, W] bool for each.
-
-    Raises:
-        DiffCRError: One is no picture.
-    """
-    return [_where_white(read_picture(mask, "mask")) for mask in separate(masks)]
-
-
-def _where_white(picture: Picture) -> NDArray[np.bool_]:
-    luminance = np.zeros(picture.pixels.shape[:2], dtype=np.float32)
-    for channel, weight in enumerate(_LUMINANCE):
-        luminance += np.float32(weight) * picture.pixels[..., channel]
-    if picture.alpha is not None:
-        luminance *= picture.alpha.astype(np.float32) / 255
-    return luminance >= _HALF
 
 
 def bounds(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
