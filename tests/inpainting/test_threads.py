@@ -13,13 +13,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import diffcr
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
 from diffcr.inpainting.cache import TensorCache
+from diffcr.methods.diffcr.config import DiffCRConfig
+from tests.hosts import scramble
 from tests.inpainting.hosts import box_mask, photograph, tiny_lazy_pipeline
 from tests.pipelines import tiny_pixart_pipeline
 
 _THREADS = 4
 _ROUNDS = 4
+bare_and_attached = pytest.mark.parametrize("attached", [False, True], ids=["bare", "attached"])
 _PROMPTS = ("a red circle", "a blue star " * 9, "a green square in front of a wall", "a ring " * 4)
 
 
@@ -59,8 +63,17 @@ def _assert_equal_to_alone(pipes: list[Any], forget: Callable[[], None] = lambda
             ] * _THREADS
 
 
-def test_one_pipeline_for_all_threads() -> None:
+def _pipeline(attached: bool) -> LazyInpaintPipeline:
     pipe = tiny_lazy_pipeline()
+    if attached:
+        scramble(diffcr.attach(pipe, DiffCRConfig(timestep_regions=10)))
+        scramble(diffcr.attach(pipe.encoder, DiffCRConfig(timestep_regions=1)))
+    return pipe
+
+
+@bare_and_attached
+def test_one_pipeline_for_all_threads(attached: bool) -> None:
+    pipe = _pipeline(attached)
     _assert_equal_to_alone([pipe] * _THREADS, pipe.cache.clear)
     _assert_equal_to_alone([pipe] * _THREADS)
 
@@ -72,9 +85,10 @@ def test_one_baseline_for_all_threads(baseline: type[RegenerateImage]) -> None:
     _assert_equal_to_alone([baseline(base)] * _THREADS)
 
 
+@bare_and_attached
 @pytest.mark.parametrize("shares_cache", [False, True])
-def test_a_pipeline_per_thread_around_the_same_models(shares_cache: bool) -> None:
-    base = tiny_lazy_pipeline()
+def test_a_pipeline_per_thread_around_the_same_models(shares_cache: bool, attached: bool) -> None:
+    base = _pipeline(attached)
     parts = {name: part for name, part in base.components.items() if name != "scheduler"}
     pipes = [
         LazyInpaintPipeline(**parts, scheduler=deepcopy(base.scheduler)) for _ in range(_THREADS)
