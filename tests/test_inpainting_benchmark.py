@@ -7,12 +7,10 @@ from pathlib import Path
 
 import inpainting
 import inpainting_edits
-import inpainting_pictures
 import numpy as np
 import pytest
 import torch
-from inpainting_edits import likeness, photograph_edits
-from inpainting_pictures import write_scenes_and_photographs
+from inpainting_edits import likeness, photograph_edits, write_scenes_and_photographs
 from inpainting_tables import PAPER, counted_flops
 from PIL import Image
 
@@ -53,7 +51,7 @@ def test_photographs_are_the_same_every_time_and_masked_in_part() -> None:
 
 
 def test_the_second_set_has_scenes_and_crops_of_other_photographs(tmp_path: Path) -> None:
-    assert not {*inpainting_edits.PHOTOGRAPHS} & {*inpainting_pictures.PHOTOGRAPHS}
+    assert not {*inpainting_edits.PAINTED_AGAIN} & {*inpainting_edits.TRAINED_ON}
     write_scenes_and_photographs(tmp_path / "pictures", 22, 64)
     folder = ImageFolder(tmp_path / "pictures", 64)
     assert len(folder) == 22
