@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from experiments import train
 from inpainting_edits import (
     likeness,
     marked,
@@ -58,7 +59,6 @@ from diffcr.records.record import make_record, read_record, write_record
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import load_judge
 from diffcr.training.history import read_history
-from diffcr.training.job import run_recipe
 from diffcr.training.recipe.file import find_recipe, load_recipe, recipe_from_dict
 from diffcr.training.recipe.recipe import TrainingRecipe
 
@@ -117,11 +117,7 @@ def _trained(recipe: TrainingRecipe) -> Path:
     run, data = RUNS / recipe.name, recipe.data
     if data.source != "scenes" and data.size is not None:
         write_scenes_and_photographs(Path(data.source), data.size, data.resolution)
-    if not (run / "training_record.json").exists():
-        run_recipe(recipe, run)
-    there = recipe_from_dict(read_json(run / "training_record.json")["recipe"], str(run))
-    if there != recipe:
-        raise DiffCRError(f"{run} was trained with another recipe: remove it to train anew")
+    train(recipe, run)
     return run
 
 
