@@ -21,7 +21,7 @@ from diffcr.inpainting.images.edits import Edit, WorkingSize, prepare_edits
 from diffcr.inpainting.images.masks import dilate
 from tests.inpainting.hosts import box_mask, photograph
 
-_SIZE = WorkingSize(longest=32, multiple=8)
+_SIZE = WorkingSize(working_side=32, pixels_per_token=8)
 
 
 def _edit(image: Any, mask: Any, dilation: int | None = None) -> Edit:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffcr.inpainting.images.edits import Edit, resize_pixels
 from diffcr.inpainting.images.masks import bounds, latent_mask, masked_tokens, resize_mask
-from diffcr.inpainting.request import Batch, Request, finish, prepare
+from diffcr.inpainting.request import Prepared, Request, finish, prepare
 from diffcr.inpainting.sampling import (
     Sampler,
     decode_pixels,
@@ -47,14 +47,14 @@ class RegenerateImage:
             DiffCRError: As `LazyInpaintPipeline` does.
         """
         request = Request(*args, **kwargs)
-        batch = prepare(request, working_side(self.pipe), pixels_per_token(self.pipe))
-        return finish(batch, self._generate(batch) if batch.edits else [])
+        prepared = prepare(request, working_side(self.pipe), pixels_per_token(self.pipe))
+        return finish(prepared, self._generate(prepared) if prepared.edits else [])
 
-    def _generate(self, batch: Batch) -> list[NDArray[np.uint8]]:
+    def _generate(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
         """A picture [h, w, 3] per sample, at the model's size."""
-        pipe, edits = self.pipe, batch.edits
-        prompts = encode_prompts(pipe, batch)
-        sampler = Sampler(pipe, batch)
+        pipe, edits = self.pipe, prepared.edits
+        prompts = encode_prompts(pipe, prepared)
+        sampler = Sampler(pipe, prepared)
         latents = noise = sampler.noise(prompts.embeds.dtype)
         drawn = noise / sampler.scheduler.init_noise_sigma
         known = torch.cat([encode_pixels(pipe, edit.working_pixels) for edit in edits]).to(noise)
@@ -66,7 +66,7 @@ class RegenerateImage:
                 latents = torch.where(masked, latents, there)
             given = sampler.model_input(latents, timestep)
             prediction = guided_prediction(
-                pipe.transformer, given, timestep, prompts, batch.request.guidance_scale
+                pipe.transformer, given, timestep, prompts, prepared.request.guidance_scale
             )
             latents = sampler.step(prediction, timestep, latents)
         return decode_pixels(pipe, torch.where(masked, latents, known))
@@ -77,12 +77,14 @@ class RegenerateCrop(RegenerateImage):
     view of what is outside of the square. The square is cut from the picture at the model's size,
     so that its result is blended as that of every other pipeline."""
 
-    def _generate(self, batch: Batch) -> list[NDArray[np.uint8]]:
-        windows = [_square_around(edit.working_region) for edit in batch.edits]
+    def _generate(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
+        windows = [_square_around(edit.working_region) for edit in prepared.edits]
         side = working_side(self.pipe)
-        crops = [_cropped(e, window, side) for e, window in zip(batch.edits, windows, strict=True)]
-        generated = super()._generate(replace(batch, edits=crops))
-        pictures = [edit.working_pixels.copy() for edit in batch.edits]
+        crops = [
+            _cropped(e, window, side) for e, window in zip(prepared.edits, windows, strict=True)
+        ]
+        generated = super()._generate(replace(prepared, edits=crops))
+        pictures = [edit.working_pixels.copy() for edit in prepared.edits]
         for picture, window, pixels in zip(pictures, windows, generated, strict=True):
             picture[window] = resize_pixels(pixels, *picture[window].shape[:2])
         return pictures

@@ -26,7 +26,7 @@ from diffcr.inpainting.images.masks import (
     masked_tokens,
     token_indices,
 )
-from diffcr.inpainting.request import Batch, OutputType, Request, finish, prepare
+from diffcr.inpainting.request import OutputType, Prepared, Request, finish, prepare
 from diffcr.inpainting.sampling import (
     Sampler,
     decode_pixels,
@@ -42,7 +42,8 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
     """Repaints the masked part of pictures; what a step costs follows the mask's area.
 
     Text encoding, schedulers, offloading and saving are those of `PixArtSigmaPipeline`. A saved
-    directory is opened by `LazyInpaintPipeline.from_pretrained`.
+    directory is opened by `LazyInpaintPipeline.from_pretrained`. Threads may share a pipeline: what
+    belongs to a call is the call's own.
 
     Args:
         tokenizer: Of the text encoder.
@@ -145,20 +146,20 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
         # The signature above is for those who call; inside, the request goes on whole.
         passed = locals()
         request = Request(**{field.name: passed[field.name] for field in fields(Request)})
-        batch = prepare(request, self.working_side, self.pixels_per_token)
-        images = finish(batch, self._generate(batch) if batch.edits else [])
+        prepared = prepare(request, self.working_side, self.pixels_per_token)
+        images = finish(prepared, self._generate(prepared) if prepared.edits else [])
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _generate(self, batch: Batch) -> list[NDArray[np.uint8]]:
+    def _generate(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
         """A picture [h, w, 3] per sample, at the model's size."""
-        edits, device = batch.edits, self._execution_device
-        prompts = encode_prompts(self, batch)
+        edits, device = prepared.edits, self._execution_device
+        prompts = encode_prompts(self, prepared)
         grids = [masked_tokens(edit.working_region, self.pixels_per_token) for edit in edits]
         groups = group_by_count([token_indices(grid).to(device) for grid in grids])
         order = torch.cat([group.samples for group in groups]).argsort()
         contexts = torch.cat([self.context(edit) for edit in edits]).to(device)
-        sampler = Sampler(self, batch)
+        sampler = Sampler(self, prepared)
         latents = sampler.noise(prompts.embeds.dtype)
         for timestep in sampler:
             given = sampler.model_input(latents, timestep)
@@ -169,7 +170,7 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
                     given[group.samples],
                     timestep,
                     prompts.select(group.samples),
-                    batch.request.guidance_scale,
+                    prepared.request.guidance_scale,
                     token_indices=group.indices,
                     context=contexts[group.samples.unsqueeze(1), group.indices],
                 )

@@ -44,13 +44,13 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What the model is to repaint in one call.
+class Prepared:
+    """A request, read and checked: what the model is to repaint in one call.
 
     Attributes:
         request: What the caller passed.
         images: One edit per image that comes back.
-        edits: Those of them with something to repaint, the samples of the batch.
+        edits: Those of them with something to repaint: the samples.
         prompts: One per sample.
         generator: One per sample, or one for all; None draws from torch's own state.
         latents: [B, C, h, w], noise that takes the place of a draw.
@@ -64,7 +64,7 @@ class Batch:
     latents: Tensor | None
 
 
-def prepare(request: Request, working_side: int, pixels_per_token: int) -> Batch:
+def prepare(request: Request, working_side: int, pixels_per_token: int) -> Prepared:
     """Check a request and bring its lists to one length; images of one prompt follow each other.
 
     Args:
@@ -73,7 +73,7 @@ def prepare(request: Request, working_side: int, pixels_per_token: int) -> Batch
         pixels_per_token: Side of a token's square of pixels.
 
     Returns:
-        The batch, without samples where all masks are empty; a `DiffCRWarning` says that one is.
+        What is to be done; no samples where all masks are empty. A `DiffCRWarning` tells of one.
 
     Raises:
         DiffCRError: An argument is outside its range, or the numbers of prompts, images, masks and
@@ -94,16 +94,16 @@ def prepare(request: Request, working_side: int, pixels_per_token: int) -> Batch
         raise DiffCRError(f"there are latents of {len(latents)} samples for {len(images)} images")
     if request.output_type != "pil" and len({edit.region.shape for edit in images}) > 1:
         raise DiffCRError("images of several sizes fit no array: take output_type='pil'")
-    masked = [place for place, edit in enumerate(images) if not edit.is_empty]
+    masked = [i for i, edit in enumerate(images) if not edit.is_empty]
     if len(masked) < len(images):
         warn(EMPTY_MASK, DiffCRWarning, stacklevel=3)
-    return Batch(
-        request,
-        images,
-        [images[place] for place in masked],
-        [prompts[place] for place in masked],
-        [generator[place] for place in masked] if isinstance(generator, list) else generator,
-        None if latents is None else latents[masked],
+    return Prepared(
+        request=request,
+        images=images,
+        edits=[images[i] for i in masked],
+        prompts=[prompts[i] for i in masked],
+        generator=[generator[i] for i in masked] if isinstance(generator, list) else generator,
+        latents=None if latents is None else latents[masked],
     )
 
 
@@ -117,21 +117,21 @@ def _check_settings(request: Request) -> None:
             raise DiffCRError(f"{name} is {getattr(request, name)}: give 1 or more")
 
 
-def finish(batch: Batch, generated: Iterable[NDArray[np.uint8]]) -> Any:
+def finish(prepared: Prepared, generated: Iterable[NDArray[np.uint8]]) -> Any:
     """Put what was generated into the pictures, in the form that was asked for.
 
     Args:
-        batch: As `prepare` gives it.
+        prepared: As `prepare` gives it.
         generated: One picture [h, w, 3] per sample, at the model's size.
 
     Returns:
         A list of PIL images, an array [B, H, W, C] float32 in [0, 1], or a tensor [B, C, H, W];
         pictures under an empty mask as they were given.
     """
-    request, repainted = batch.request, iter(generated)
+    request, repainted = prepared.request, iter(generated)
     pictures = [
         edit.picture if edit.is_empty else blend(edit, next(repainted), request.blending)
-        for edit in batch.images
+        for edit in prepared.images
     ]
     if request.output_type == "pil":
         return [picture.to_pil() for picture in pictures]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.inpainting.request import Batch
+from diffcr.inpainting.request import Prepared
 
 # A tokenizer keeps padding and truncation between calls: threads that share one would cut each
 # other's prompts.
@@ -54,13 +54,13 @@ class Prompts:
         return Prompts(self.embeds[:, samples], self.mask[:, samples])
 
 
-def encode_prompts(pipe: Any, batch: Batch) -> Prompts:
-    """A batch's prompts through a PixArt pipeline's own text encoder."""
-    request = batch.request
+def encode_prompts(pipe: Any, prepared: Prepared) -> Prompts:
+    """The samples' prompts through a PixArt pipeline's own text encoder."""
+    request = prepared.request
     length = request.max_sequence_length
     with _TEXT_LOCK:
         embeds, mask, negative_embeds, negative_mask = pipe.encode_prompt(
-            batch.prompts,
+            prepared.prompts,
             do_classifier_free_guidance=request.guidance_scale > 1,
             negative_prompt=request.negative_prompt,
             device=pipe._execution_device,
@@ -117,24 +117,24 @@ class Sampler:
 
     Args:
         pipe: Has a scheduler and a progress bar.
-        batch: Says how many steps, and what draws noise.
+        prepared: Says how many steps, and what draws noise.
 
     Raises:
         DiffCRError: The scheduler looks at all latents together (dynamic thresholding).
     """
 
-    def __init__(self, pipe: Any, batch: Batch) -> None:
+    def __init__(self, pipe: Any, prepared: Prepared) -> None:
         if pipe.scheduler.config.get("thresholding"):
             raise DiffCRError(
                 "the scheduler's dynamic thresholding mixes masked and other latents: turn it off"
             )
         self.scheduler = deepcopy(pipe.scheduler)
         self.scheduler.set_timesteps(
-            batch.request.num_inference_steps, device=pipe._execution_device
+            prepared.request.num_inference_steps, device=pipe._execution_device
         )
         self._pipe = pipe
-        self._batch = batch
-        self._options = pipe.prepare_extra_step_kwargs(batch.generator, 0.0)
+        self._prepared = prepared
+        self._options = pipe.prepare_extra_step_kwargs(prepared.generator, 0.0)
         learned = self.scheduler.config.get("variance_type") in ("learned", "learned_range")
         self._takes_variance = learned and isinstance(self.scheduler, DDPMScheduler)
 
@@ -143,12 +143,12 @@ class Sampler:
 
     def noise(self, dtype: torch.dtype) -> Tensor:
         """Latents [B, C, h, w] of pure noise at the scheduler's first level."""
-        pipe, batch = self._pipe, self._batch
-        sides = [side // pipe.vae_scale_factor for side in batch.edits[0].working_region.shape]
-        shape = (len(batch.edits), pipe.transformer.config.in_channels, *sides)
-        device, noise = pipe._execution_device, batch.latents
+        pipe, prepared = self._pipe, self._prepared
+        sides = [side // pipe.vae_scale_factor for side in prepared.edits[0].working_region.shape]
+        shape = (len(prepared.edits), pipe.transformer.config.in_channels, *sides)
+        device, noise = pipe._execution_device, prepared.latents
         if noise is None:
-            noise = randn_tensor(shape, batch.generator, device, dtype)
+            noise = randn_tensor(shape, prepared.generator, device, dtype)
         scaled: Tensor = noise.to(device) * self.scheduler.init_noise_sigma
         return scaled
 

@@ -49,14 +49,14 @@ class WorkingSize:
     """The size that a model works at.
 
     Attributes:
-        longest: Of its pictures, in pixels.
-        multiple: What height and width are multiples of: whole tokens.
+        working_side: Longer side of its pictures, in pixels.
+        pixels_per_token: Side of a token, in pixels: height and width are multiples of it.
         height: Asked for by the caller; None follows the picture's proportions.
         width: Likewise.
     """
 
-    longest: int
-    multiple: int
+    working_side: int
+    pixels_per_token: int
     height: int | None = None
     width: int | None = None
 
@@ -64,13 +64,14 @@ class WorkingSize:
         """Height and width for a picture. The longer side is the model's, whether the picture is
         smaller or larger, unless the caller asks for another size; a side that is left open keeps
         the proportions as well as whole tokens can."""
-        scale = self.longest / max(picture.height, picture.width)
+        scale = self.working_side / max(picture.height, picture.width)
         if self.height is not None:
             scale = self.height / picture.height
         elif self.width is not None:
             scale = self.width / picture.width
+        side = self.pixels_per_token
         rounded = [
-            max(round(length * scale / self.multiple), 1) * self.multiple
+            max(round(length * scale / side), 1) * side
             for length in (picture.height, picture.width)
         ]
         return self.height or rounded[0], self.width or rounded[1]
@@ -92,8 +93,8 @@ def prepare_edits(
             of a batch need different working sizes, or a size is not whole tokens.
     """
     for name, length in (("height", size.height), ("width", size.width)):
-        if length is not None and (length < 1 or length % size.multiple):
-            raise DiffCRError(f"{name} is {length}: give a multiple of {size.multiple}")
+        if length is not None and (length < 1 or length % size.pixels_per_token):
+            raise DiffCRError(f"{name} is {length}: give a multiple of {size.pixels_per_token}")
     if dilation is not None and dilation < 0:
         raise DiffCRError(f"dilation is {dilation}: give 0 or more pixels")
     pairs = zip(*broadcast(image=read_pictures(images), mask_image=read_masks(masks)), strict=True)
