@@ -51,7 +51,7 @@ results: install
 	$(BIN)/python benchmarks/experiments.py --jobs $(JOBS)
 	$(BIN)/python benchmarks/speed.py methods
 	$(BIN)/python benchmarks/inpainting.py quality
-	$(BIN)/python benchmarks/inpainting.py area
+	$(BIN)/python benchmarks/inpainting_speed.py area
 	$(BIN)/python benchmarks/readme.py --figures
 
 wheel: install

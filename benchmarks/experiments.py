@@ -44,6 +44,7 @@ from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_d
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
 from diffcr.training.recipe.file import recipe_from_dict
+from diffcr.training.recipe.recipe import TrainingRecipe
 
 _SHOWN = 8
 
@@ -57,18 +58,18 @@ def in_waves(runs: list[Run]) -> list[list[Run]]:
     return [first, [run for run in runs if run not in first]]
 
 
-def train(run: Run, eager: bool) -> None:
-    """Train a row to its end.
+def train(recipe: TrainingRecipe, directory: Path, eager: bool = False) -> None:
+    """Train a row to its end, into a directory; nothing where that is done.
 
     Raises:
         DiffCRError: Another recipe was trained there.
     """
-    recipe, record = run.recipe, run.directory / "training_record.json"
+    record = directory / "training_record.json"
     if not record.exists():
-        run_recipe(replace(recipe, compile=recipe.compile and not eager), run.directory)
-    trained = recipe_from_dict(read_json(record)["recipe"], str(run.directory))
+        run_recipe(replace(recipe, compile=recipe.compile and not eager), directory)
+    trained = recipe_from_dict(read_json(record)["recipe"], str(directory))
     if described(trained) != described(recipe):
-        raise DiffCRError(f"{run.directory} is another recipe's: remove it to train anew")
+        raise DiffCRError(f"{directory} is another recipe's: remove it to train anew")
 
 
 def measure(run: Run) -> None:
@@ -187,7 +188,7 @@ def main() -> None:
     if arguments.jobs == 1:
         for run in itertools.chain(*waves):
             if run.is_trained:
-                train(run, arguments.eager)
+                train(run.recipe, run.directory, arguments.eager)
             if not arguments.train_only:
                 measure(run)
         return

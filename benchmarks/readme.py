@@ -138,16 +138,7 @@ def _ratio(measured: Mapping[str, Any], name: str) -> str:
 
 
 TABLES = {
-    "inpainting": lambda: _table(
-        inpainting_tables.QUALITY_HEADER, inpainting_tables.quality_rows()
-    ),
-    "inpainting area": lambda: _table(
-        inpainting_tables.area_header(), inpainting_tables.area_rows()
-    ),
-    "inpainting run": lambda: _table(inpainting_tables.run_header(), inpainting_tables.run_rows()),
-    "inpainting paper": lambda: _table(
-        inpainting_tables.PAPER_HEADER, inpainting_tables.paper_rows()
-    ),
+    **{name: lambda made=made: _table(*made()) for name, made in inpainting_tables.TABLES.items()},
     "pretraining": pretraining_table,
     "quality": partial(quality_table, METHODS),
     "quality at 20": partial(quality_table, AT_20),
