@@ -49,12 +49,10 @@ finetune: install
 
 results: install
 	$(BIN)/python benchmarks/experiments.py --jobs $(JOBS)
-	$(BIN)/python benchmarks/untrained.py --jobs $(JOBS)
-	$(BIN)/python benchmarks/method_speed.py
+	$(BIN)/python benchmarks/speed.py methods
 	$(BIN)/python benchmarks/inpainting.py quality
-	$(BIN)/python benchmarks/inpainting.py area
-	$(BIN)/python benchmarks/figures.py
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/inpainting_speed.py area
+	$(BIN)/python benchmarks/readme.py --figures
 
 wheel: install
 	rm -rf dist

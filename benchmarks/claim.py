@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from diffcr.records.record import read_record
-from diffcr.report.comparison import Row, Seeds, Value, accuracy, frechet, held_out, read_rows
+from diffcr.report.comparison import Row, Seeds, Value, accuracy, frechet, held_out, own, read_rows
 
 RESULTS = Path(__file__).parent / "results"
-SEEDS = (0, 1, 2)
 CLAIMED = {
     "dense": "dense, continued",
     "mod-30": "uniform 30 % (MoD)",
@@ -89,34 +88,25 @@ def uniform_row(name: str) -> str:
 
 def closed_gap(measured: dict[str, Row], name: str, value: Value) -> Seeds:
     """Share of the gap from uniform ratios to the dense model that a method closes, per seed."""
-    uniform, own, dense = (
-        measured[row].over_seeds(value).values for row in (uniform_row(name), name, "dense")
-    )
-    return Seeds(tuple((u - v) / (u - d) for u, v, d in zip(uniform, own, dense, strict=True)))
+    seeds = (measured[n].over_seeds(value).values for n in (uniform_row(name), name, "dense"))
+    return Seeds(tuple((u - v) / (u - d) for u, v, d in zip(*seeds, strict=True)))
 
 
 def claim_rows() -> list[list[str]]:
-    """What learned ratios keep of what uniform ones lose, where every seed is measured."""
-    measured = {n: row for n, row in rows().items() if len(row.records) == len(SEEDS)}
-    titles = {name: title for name, title in CLAIMED.items() if name not in ("dense", "mod-30")}
-    titles["diffcr-lt-20"] = AT_20["diffcr-lt-20"]
-    lines = [
-        line
-        for name, title in titles.items()
-        if {"dense", name, uniform_row(name)} <= measured.keys()
-        for line in _gap_lines(measured, name, title)
-    ]
+    """What learned ratios keep of what uniform ones lose."""
+    measured, at_20 = rows(), AT_20["diffcr-lt-20"]
+    learned = {name: title for name, title in CLAIMED.items() if name not in ("dense", "mod-30")}
+    titles = {**learned, "diffcr-lt-20": at_20}
+    lines = [line for name, title in titles.items() for line in _gap_lines(measured, name, title)]
     sampled, accurate = CLAIMED["diffcr-lt-30"], "caption accuracy of {}, against dense"
     both = "held-out error of sampled branches against both"
-    compared = (
+    for name, other, title, value in (
         ("diffcr-lt-30", "diffcr-lt-30-both", both, held_out),
         ("diffcr-lt-30", "dense", accurate.format(sampled), accuracy),
-        ("diffcr-lt-20", "dense", accurate.format(AT_20["diffcr-lt-20"]), accuracy),
-    )
-    for name, other, title, value in compared:
-        if {name, other} <= measured.keys():
-            own, others = (measured[row].over_seeds(value) for row in (name, other))
-            lines.append([title, _change_text(own, others, value is accuracy)])
+        ("diffcr-lt-20", "dense", accurate.format(at_20), accuracy),
+    ):
+        compared = (measured[row].over_seeds(value) for row in (name, other))
+        lines.append([title, _change_text(*compared, in_points=value is accuracy)])
     return lines
 
 
@@ -132,13 +122,10 @@ def _gap_lines(measured: dict[str, Row], name: str, title: str) -> list[list[str
 
 
 def seed_rows() -> list[list[str]]:
-    """Every seed of the rows at 30 %, all weights first, then LoRA, then at 20 %; none without
-    their gap."""
+    """Every seed of the rows at 30 %, all weights first, then LoRA, then at 20 %."""
     measured = rows()
     titles = {**METHODS, **{f"{name}-lora": f"{title}, LoRA" for name, title in METHODS.items()}}
     titles |= {name: title for name, title in AT_20.items() if name != "dense"}
-    if not {"dense", "mod-30"} <= measured.keys():
-        return []
     return [
         _seed_row(measured, name, title, place)
         for name, title in titles.items()
@@ -155,25 +142,24 @@ def _seed_row(measured: dict[str, Row], name: str, title: str, place: int) -> li
         uniform, dense = (measured[end].over_seeds(value).mean for end in ends)
         share = (uniform - value(results)) / (uniform - dense)
         shares.append("-" if name in ends else f"{100 * share:.0f} %")
-    quality, gpu = results["quality"], results["training"]["hardware"]["gpu"]
+    gpu = results["training"]["hardware"]["gpu"]
     return [
         f"{title}, {place}",
-        " / ".join(f"{error:.4f}" for error in results["held_out_loss"]["noise"]),
+        " / ".join(f"{error:.4f}" for error in own(results["held_out_loss"])["noise"]),
         f"{held_out(results):.5f}",
         shares[0],
         f"{100 * accuracy(results):.1f} %",
-        f"{100 * quality['caption_exact_match']:.0f} %",
+        f"{100 * own(results['quality'])['caption_exact_match']:.0f} %",
         f"{frechet(results):.0f}",
         shares[1],
         gpu.removeprefix("NVIDIA ").partition(" ")[0] if gpu else "CPU",
     ]
 
 
-def _change_text(own: Seeds, other: Seeds, in_points: bool) -> str:
-    change = own.mean - other.mean if in_points else own.mean / other.mean - 1
-    unit = " points" if in_points else " %"
-    text = f"{100 * change:+.1f}{unit}"
-    return text if own.differs_from(other) else f"{text}, no difference"
+def _change_text(changed: Seeds, other: Seeds, in_points: bool) -> str:
+    change = changed.mean - other.mean if in_points else changed.mean / other.mean - 1
+    text = f"{100 * change:+.1f} {'points' if in_points else '%'}"
+    return text if changed.differs_from(other) else f"{text}, no difference"
 
 
 def _gap_text(share: Seeds, differs: bool) -> str:
@@ -182,17 +168,13 @@ def _gap_text(share: Seeds, differs: bool) -> str:
     return text if differs else f"{text}, no difference"
 
 
-def speed_rows() -> Sequence[Sequence[str]]:
-    """Seconds against the dense model's, all methods in turns; none before they are measured."""
-    record = RESULTS / "methods-embedded.json"
-    if not record.exists():
-        return []
-    results = read_record(record).results
-    titles = {**METHODS, **UNTRAINED}
+def speed_rows() -> list[list[str]]:
+    """Seconds against the dense model's, all methods in turns."""
+    times = read_record(RESULTS / "methods-embedded.json").results["times"]
     return [
-        [title, *(_share(results[what]["ratio_to_dense"], name) for what in results)]
-        for name, title in titles.items()
-        if name in results["pipeline"]["median_seconds"]
+        [title, *(_share(part["ratio_to_dense"], name) for part in times.values())]
+        for name, title in {**METHODS, **UNTRAINED}.items()
+        if name in times["pipeline"]["median_seconds"]
     ]
 
 

@@ -1,11 +1,9 @@
 """Train and measure the rows of the comparison: `python benchmarks/experiments.py [NAME ...]`.
 
-A row is a file in `benchmarks/experiments/`: what it changes in the shipped recipe. It is trained
-once per seed, into `runs/experiments/NAME-seed-S/`, and measured, into
-`benchmarks/results/experiments/NAME-seed-S.json` with a sheet of its first images beside it. What
-is there already, of the same recipe, is not done again; what was interrupted goes on.
-
-A row that goes on from a checkpoint of another row's run comes after it.
+`rows.py` says what a run is. Its record is `benchmarks/results/experiments/NAME-seed-S.json`, with
+a sheet of its first images beside it where a figure shows them. What is there already, of the same
+recipe, is not done again; what was interrupted goes on; a run that goes on from a checkpoint of
+another run's run comes after it.
 
 With --eager nothing is compiled: on a GPU these small models take less time to train than to
 compile. With --jobs N so many rows run at a time, each in a process of its own, whose output is in
@@ -16,164 +14,167 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measuring import (
-    RECORDS,
-    ROOT,
-    SETTINGS,
-    load_test_set,
-    measure_held_out,
-    measure_pipeline,
-    write_row,
-)
-from side_by_side import run_side_by_side, say_what_failed
+from pretrained import tile
+from rows import MAPPED, OPTIONS, RUNS, SHEETS, TEST_IMAGES, Run, all_names, described, load_result
+from tqdm.auto import tqdm
 
-import diffcr
-from diffcr.binding.lora import load_lora, read_lora
 from diffcr.binding.model import get_compressor
-from diffcr.cost.sections import compression_section, trajectory_section
 from diffcr.errors import DiffCRError
-from diffcr.files import read_json
+from diffcr.evaluation.compression import Compression, Trajectory
+from diffcr.evaluation.evaluate import evaluate
+from diffcr.evaluation.generate import text_tokens
+from diffcr.evaluation.held_out import held_out_loss
+from diffcr.evaluation.options import EvaluationOptions, Subjects
+from diffcr.files import read_json, replacing_file
 from diffcr.methods.diffcr.config import DiffCRConfig
-from diffcr.pretrained import load_default_pipeline
-from diffcr.records.record import read_record
+from diffcr.pretrained import judge_path, load_default_pipeline
+from diffcr.records.record import make_record, write_record
+from diffcr.scenes import ScenesDataset
+from diffcr.scenes.judge import load_judge
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe.file import find_recipe, load_recipe, recipe_from_dict
+from diffcr.training.recipe.file import recipe_from_dict
 from diffcr.training.recipe.recipe import TrainingRecipe
 
-EXPERIMENTS = ROOT / "benchmarks" / "experiments"
-RUNS = ROOT / "runs" / "experiments"
+_SHOWN = 8
 
 
-Row = tuple[str, int]
+def in_waves(runs: list[Run]) -> list[list[Run]]:
+    """What to do, first what others of them go on from, also where it was not asked for but is
+    missing."""
+    starts = [run.start for run in runs]
+    missing = [s for s in starts if s and s not in runs and not s.directory.exists()]
+    first = [*dict.fromkeys(missing), *(run for run in runs if run.start is None)]
+    return [first, [run for run in runs if run not in first]]
 
 
-def experiment_recipe(name: str, seed: int) -> TrainingRecipe:
-    """The recipe of one run."""
-    shipped = load_recipe(find_recipe("scenes-diffcr-lt")).to_json_dict()
-    changes = read_json(EXPERIMENTS / f"{name}.json")
-    values = {**changed(shipped, changes), "name": f"{name}-seed-{seed}", "seed": seed}
-    values["checkpoint"] = values["checkpoint"].format(seed=seed)
-    return recipe_from_dict(values, f"{name}.json")
-
-
-def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with those of `changes`; another method replaces the method whole."""
-    result = dict(values)
-    for key, value in changes.items():
-        merges = isinstance(value, dict) and "method" not in value
-        result[key] = changed(values[key], value) if merges else value
-    return result
-
-
-def starting_row(name: str, seed: int) -> Row | None:
-    """The row whose run holds the checkpoint that a row goes on from."""
-    checkpoint = Path(experiment_recipe(name, seed).checkpoint)
-    if not checkpoint.parts:
-        return None
-    run = checkpoint.relative_to(RUNS.relative_to(ROOT)).parts[0]
-    return run.rpartition("-seed-")[0], seed
-
-
-def in_waves(rows: list[Row]) -> list[list[Row]]:
-    """Rows to run, with those before that others of them go on from and whose runs are not here."""
-    starts = [start for row in rows if (start := starting_row(*row))]
-    missing = [s for s in starts if s not in rows and not (RUNS / "{}-seed-{}".format(*s)).exists()]
-    first = [*dict.fromkeys(missing), *(row for row in rows if starting_row(*row) is None)]
-    return [first, [row for row in rows if row not in first]]
-
-
-def is_current(recipe: TrainingRecipe) -> bool:
-    """Whether there is a record of this very recipe, measured with these settings."""
-    target = RECORDS / f"{recipe.name}.json"
-    if not target.exists():
-        return False
-    settings = dict(read_record(target).configuration)
-    # Settings that came later had their defaults then.
-    measured = recipe_from_dict({**settings.pop("recipe"), "name": recipe.name}, str(target))
-    return settings == SETTINGS and _described(measured) == _described(recipe)
-
-
-def _described(recipe: TrainingRecipe) -> dict[str, Any]:
-    """The recipe without what changes no result, or its rounding alone."""
-    without = {"name", "model", "compile"}
-    if not isinstance(recipe.method, DiffCRConfig):
-        without.add("ratio_loss")
-    return {key: value for key, value in recipe.to_json_dict().items() if key not in without}
-
-
-def train(recipe: TrainingRecipe) -> Path:
-    """The directory of the run, trained to its end.
+def train(recipe: TrainingRecipe, directory: Path, eager: bool = False) -> None:
+    """Train a row to its end, into a directory; nothing where that is done.
 
     Raises:
         DiffCRError: Another recipe was trained there.
     """
-    run = RUNS / recipe.name
-    if not (run / "training_record.json").exists():
-        run_recipe(recipe, run)
-    trained = recipe_from_dict(read_json(run / "training_record.json")["recipe"], str(run))
-    if _described(trained) != _described(recipe):
-        raise DiffCRError(f"{run} was trained with another recipe: remove it to train anew")
-    return run
+    record = directory / "training_record.json"
+    if not record.exists():
+        run_recipe(replace(recipe, compile=recipe.compile and not eager), directory)
+    trained = recipe_from_dict(read_json(record)["recipe"], str(directory))
+    if described(trained) != described(recipe):
+        raise DiffCRError(f"{directory} is another recipe's: remove it to train anew")
 
 
-def load_result(directory: Path) -> Any:
-    """The embedded pipeline with what a run wrote."""
-    pipe = load_default_pipeline()
-    if (directory / "diffcr_config.json").exists():
-        diffcr.load(pipe, directory)
-    elif (directory / "adapter").exists():
-        load_lora(pipe.transformer, read_lora(directory / "adapter"))
-    else:
-        dense = type(pipe.transformer).from_pretrained(directory / "transformer").eval()
-        pipe.transformer = dense.to(pipe.transformer.device)
-    return pipe
+def measure(run: Run) -> None:
+    """Write the record of a row, measured on the test split."""
+    pipe, configuration = run.open(), run.configuration
+    steps = configuration["num_inference_steps"]
+    # Its timesteps are its own: fewer steps change nothing there.
+    held_out = encode_test(pipe) if steps == OPTIONS.num_inference_steps else None
+    maps = EvaluationOptions.map_timesteps if run == MAPPED else ()
+    options = replace(OPTIONS, num_inference_steps=steps, map_timesteps=maps)
+    subjects = Subjects.of_scenes(list(ScenesDataset("test", size=TEST_IMAGES)), held_out)
+    evaluation = evaluate(pipe, subjects, options, load_judge(judge_path()))
+    results, seeds = evaluation.to_json_dict(), {"images": 0, "held_out": 0}
+    if run.is_trained:
+        results |= _training(run, held_out)
+        seeds["training"] = run.seed
+    record = make_record("experiment", configuration, results, seeds=seeds)
+    if run in SHEETS:
+        (model,) = evaluation.models.values()
+        # An earlier run's sheet is tracked: written before the record is made, it would be dirty.
+        with replacing_file(run.record.with_suffix(".png")) as temporary:
+            tile(model.images[:_SHOWN]).save(temporary, format="png")
+    print(write_record(record, run.record))
 
 
-def measure(run: Path, recipe: TrainingRecipe) -> None:
-    """Write the record of what a run gave, measured on the test split."""
-    pipe = load_result(run / "final")
-    test = load_test_set(pipe)
-    measured = measure_pipeline(pipe, test, SETTINGS["num_inference_steps"], recipe.name)
-    results = measured.results
-    results["training"] = read_json(run / "training_record.json")
-    results["training"].pop("recipe")
-    if isinstance(recipe.method, DiffCRConfig):
-        history = read_history(run / "history.jsonl")
-        target = recipe.method.target_compression_ratio
-        results["trajectory"] = trajectory_section(history, target)
-        results["by_products"] = _measure_by_products(run, test.encoded)
-    configuration = {**SETTINGS, "recipe": _described(recipe)}
-    print(write_row(recipe.name, configuration, measured, {"training": recipe.seed}))
+def _training(run: Run, data: EncodedDataset) -> dict[str, Any]:
+    """The sections of a trained row that training decides."""
+    training = read_json(run.directory / "training_record.json")
+    training.pop("recipe")
+    method = run.recipe.method
+    if not isinstance(method, DiffCRConfig):
+        return {"training": training}
+    history = read_history(run.directory / "history.jsonl")
+    trajectory = Trajectory.of(history, method.target_compression_ratio).to_json_dict()
+    by_products = sorted((run.directory / "by-products").glob("ratio-*"))
+    return {
+        "training": training,
+        "trajectory": trajectory,
+        "by_products": [_by_product(directory, data) for directory in by_products],
+    }
 
 
-def _measure_by_products(run: Path, data: EncodedDataset) -> list[dict[str, Any]]:
-    """Held-out loss against ratio of the checkpoints on the way, from one run."""
-    rows = []
-    for directory in sorted((run / "by-products").glob("ratio-*")):
-        pipe = load_result(directory)
-        row: dict[str, Any] = {"compression": compression_section(get_compressor(pipe))}
-        measure_held_out(pipe, data, row)
-        rows.append(row)
-    return rows
+def _by_product(directory: Path, data: EncodedDataset) -> dict[str, Any]:
+    """Ratios and held-out loss of a checkpoint on the way."""
+    pipe = load_result(directory)
+    loss = held_out_loss(pipe, data, OPTIONS.held_out_regions, OPTIONS.held_out_samples)
+    return {
+        "compression": Compression.of(get_compressor(pipe)).to_json_dict(),
+        "held_out_loss": {"compressed": loss.to_json_dict()},
+    }
+
+
+def encode_test(pipe: Any) -> EncodedDataset:
+    """The pictures of the test, encoded once for all rows."""
+    test = ScenesDataset("test", size=TEST_IMAGES)
+    return encode_dataset(pipe, test, RUNS / "encoded", text_tokens(pipe))
 
 
 def encode_data() -> None:
     """Encode the pictures of training and of the test once, for all rows."""
-    pipe = load_default_pipeline()
-    settings = experiment_recipe("dense", 0).data
+    pipe, settings = load_default_pipeline(), Run("dense").recipe.data
     encode_dataset(pipe, open_dataset(settings), RUNS / "encoded", settings.max_sequence_length)
-    load_test_set(pipe)
+    encode_test(pipe)
+
+
+def run_side_by_side(
+    commands: Mapping[str, Sequence[str]], jobs: int, logs: Path
+) -> dict[str, Path]:
+    """Run Python commands, `jobs` at a time, the first ones first.
+
+    Args:
+        commands: Arguments of the interpreter, by the name of the row.
+        jobs: Processes at a time; they share the cores that OMP_NUM_THREADS leaves open.
+        logs: Directory that each command's output is written to, as NAME.log.
+
+    Returns:
+        The logs of those that failed, by name.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+
+    def run(name: str, command: Sequence[str]) -> int:
+        with (logs / f"{name}.log").open("w") as log:
+            given = [sys.executable, *command]
+            return subprocess.run(given, stdout=log, stderr=log, env=environment).returncode
+
+    failed = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run, name, command): name for name, command in commands.items()}
+        for done in tqdm(as_completed(running), total=len(running), unit=" rows"):
+            if done.result():
+                failed[running[done]] = logs / f"{running[done]}.log"
+    return failed
+
+
+def say_what_failed(failed: Mapping[str, Path]) -> None:
+    """One line and exit code 1, where there is something to say."""
+    if failed:
+        sys.exit("failed: " + ", ".join(f"{name} ({log})" for name, log in failed.items()))
 
 
 def main() -> None:
     """The command line."""
-    names = sorted(path.stem for path in EXPERIMENTS.glob("*.json"))
+    names = all_names()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -181,14 +182,15 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
-    rows = [(name, seed) for seed in arguments.seeds for name in arguments.names]
-    waves = in_waves([row for row in rows if not is_current(experiment_recipe(*row))])
+    asked = [Run(name, seed) for seed in arguments.seeds for name in arguments.names]
+    runs = dict.fromkeys(run if run.is_trained else Run(run.name) for run in asked)
+    waves = in_waves([run for run in runs if not run.is_current()])
     if arguments.jobs == 1:
-        for name, seed in itertools.chain(*waves):
-            recipe = experiment_recipe(name, seed)
-            run = train(replace(recipe, compile=recipe.compile and not arguments.eager))
+        for run in itertools.chain(*waves):
+            if run.is_trained:
+                train(run.recipe, run.directory, arguments.eager)
             if not arguments.train_only:
-                measure(run, recipe)
+                measure(run)
         return
     if any(waves):
         encode_data()
@@ -196,8 +198,7 @@ def main() -> None:
     failed: dict[str, Path] = {}
     for wave in waves:
         commands = {
-            f"{name}-seed-{seed}": [__file__, name, "--seeds", str(seed), *flags]
-            for name, seed in wave
+            str(run): [__file__, run.name, "--seeds", str(run.seed), *flags] for run in wave
         }
         failed |= run_side_by_side(commands, arguments.jobs, RUNS / "logs")
     say_what_failed(failed)

@@ -1,4 +1,4 @@
-"""Inpainting, row by row: `python benchmarks/inpainting.py quality [NAME ...]`, and `area`.
+"""Inpainting, row by row: `python benchmarks/inpainting.py quality [NAME ...]`, and `pretraining`.
 
 A row is a file in `benchmarks/inpainting/`: the embedded inpainting pipeline as it is ({}), a
 baseline that regenerates pictures with the text-to-image model ("baseline"), a training-free method
@@ -9,9 +9,10 @@ root.
 
 quality: boxes around the objects of test scenes are masked and painted again from their captions;
 random masks on crops of photographs that scikit-image and scikit-learn bring, without a caption;
-records `results/inpainting/NAME-seed-S.json`. What is there already is not done again.
-area: seconds of whole runs by the masked share of a picture, all rows of this machine in turns;
-`results/inpainting-area.json`.
+records `results/inpainting/NAME-seed-S.json`, and of seed 0 a sheet of the first scenes. What is
+there already is not done again.
+pretraining: NAME is the directory of `make pretrain-inpainting`, whose models have to be the
+embedded ones; the record `results/pretraining-inpainting.json` says how they were trained.
 """
 
 from __future__ import annotations
@@ -21,28 +22,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from experiments import changed
-from inpainting_edits import Edit, boxes_around, likeness, marked, photograph_edits
-from inpainting_pictures import write_scenes_and_photographs
-from numpy.typing import NDArray
+from experiments import train
+from inpainting_edits import (
+    likeness,
+    marked,
+    photograph_edits,
+    scene_edit,
+    write_scenes_and_photographs,
+)
+from inpainting_tables import RESULTS
 from PIL import Image
 from pretrained import tile
-from speed import summarised, timed_samples
+from rows import ROOT, changed
 from tqdm.auto import tqdm
 
 import diffcr
 from diffcr.binding.attachment import attach
-from diffcr.binding.model import get_attached, get_compressor, is_attached, is_routed
-from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
-from diffcr.cost.sections import compression_section
+from diffcr.binding.model import get_compressor, is_routed
 from diffcr.errors import DiffCRError
+from diffcr.evaluation.compression import Compression
 from diffcr.evaluation.quality import measure_quality
 from diffcr.files import read_json, replacing_file
-from diffcr.hosts.lazy import decoder_shape
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
-from diffcr.inpainting.images.masks import masked_tokens
+from diffcr.inpainting.example import Example
+from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.pretrained import (
     GUIDANCE_SCALE,
@@ -52,17 +56,14 @@ from diffcr.pretrained import (
 )
 from diffcr.pretraining.inpainting import stretched, take_trained
 from diffcr.records.record import make_record, read_record, write_record
-from diffcr.scenes import Scene, ScenesDataset
+from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import load_judge
-from diffcr.training.job import run_recipe
+from diffcr.training.history import read_history
 from diffcr.training.recipe.file import find_recipe, load_recipe, recipe_from_dict
 from diffcr.training.recipe.recipe import TrainingRecipe
 
-ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "inpainting"
-RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs" / "inpainting"
-GIVEN = RESULTS / "inpainting" / "given.png"
 SETTINGS: dict[str, Any] = {
     "images": 300,
     "photographs": 50,
@@ -74,11 +75,9 @@ SETTINGS: dict[str, Any] = {
     "margin": 4,
     "blending": "poisson",
 }
-_AREAS = (0.05, 0.1, 0.25, 0.5, 1.0)
+SHOWN_SEED = 0
+_SHOWN = 8
 _BATCH = 25
-_SHOWN = 16
-_TEXT_TOKENS = 48
-_PIXELS_PER_TOKEN = 8
 _BASELINES = {"RegenerateImage": RegenerateImage, "RegenerateCrop": RegenerateCrop}
 
 
@@ -93,13 +92,11 @@ def row_recipe(name: str, seed: int) -> TrainingRecipe:
 def open_row(name: str, seed: int) -> Any:
     """What a row is called as: a `LazyInpaintPipeline` or a baseline."""
     row = read_json(ROWS / f"{name}.json")
-    if "baseline" in row:
-        base = load_default_pipeline()
-        base.transformer = stretched(base.transformer)
-        base.set_progress_bar_config(disable=True)
-        return _BASELINES[row["baseline"]](base)
-    pipe = load_default_inpainting()
+    pipe = load_default_pipeline() if "baseline" in row else load_default_inpainting()
     pipe.set_progress_bar_config(disable=True)
+    if "baseline" in row:
+        pipe.transformer = stretched(pipe.transformer)
+        return _BASELINES[row["baseline"]](pipe)
     if "method" in row:
         attach(pipe, config_from_json_dict(row["method"]))
     if "trained" in row:
@@ -117,67 +114,56 @@ def _load_trained(pipe: LazyInpaintPipeline, recipe: TrainingRecipe) -> None:
 
 
 def _trained(recipe: TrainingRecipe) -> Path:
-    run = RUNS / recipe.name
-    data = recipe.data
+    run, data = RUNS / recipe.name, recipe.data
     if data.source != "scenes" and data.size is not None:
         write_scenes_and_photographs(Path(data.source), data.size, data.resolution)
-    if not (run / "training_record.json").exists():
-        run_recipe(recipe, run)
-    there = recipe_from_dict(read_json(run / "training_record.json")["recipe"], str(run))
-    if there != recipe:
-        raise DiffCRError(f"{run} was trained with another recipe: remove it to train anew")
+    train(recipe, run)
     return run
 
 
 def measure_quality_of(name: str, seed: int) -> None:
     """Write the record of a row."""
-    row = read_json(ROWS / f"{name}.json")
-    configuration = {**SETTINGS, **row}
-    if "trained" in row:
+    configuration = {**SETTINGS, **read_json(ROWS / f"{name}.json")}
+    if "trained" in configuration:
         configuration["recipe"] = row_recipe(name, seed).to_json_dict()
     target = RESULTS / "inpainting" / f"{name}-seed-{seed}.json"
     if target.exists() and read_record(target).configuration == configuration:
         return
-    pipe = open_row(name, seed)
-    test = ScenesDataset("test", size=SETTINGS["images"], resolution=SETTINGS["resolution"])
+    pipe, side = open_row(name, seed), SETTINGS["resolution"]
+    test = ScenesDataset("test", size=SETTINGS["images"], resolution=side)
     scenes = [test[i] for i in range(len(test))]
-    edits = [
-        Edit(scene.image, boxes_around(scene.mask, SETTINGS["margin"]), scene.caption)
-        for scene in scenes
-    ]
-    images = _repaint(pipe, edits, name)
-    quality = measure_quality(load_judge(judge_path()), images, scenes).to_json_dict()
+    edits = [scene_edit(scene, SETTINGS["margin"]) for scene in scenes]
     photographs = photograph_edits(
-        SETTINGS["photographs"], SETTINGS["resolution"], SETTINGS["photographs_most_masked"]
+        SETTINGS["photographs"], side, SETTINGS["photographs_most_masked"]
     )
-    repainted = _repaint(pipe, photographs, f"{name}, photographs")
+    images, repainted = (_repaint(pipe, asked, name) for asked in (edits, photographs))
+    quality = measure_quality(load_judge(judge_path()), images, scenes).to_json_dict()
     results: dict[str, Any] = {
-        "quality": {**quality, **likeness(images, edits)},
+        "scenes": {**quality, **likeness(images, edits)},
         "photographs": likeness(repainted, photographs),
     }
     if isinstance(pipe, LazyInpaintPipeline):
         for part in filter(is_routed, (pipe.transformer, pipe.encoder)):
-            results["compression"] = compression_section(get_compressor(part))
-    if "trained" in row:
+            results["compression"] = Compression.of(get_compressor(part)).to_json_dict()
+    if "trained" in configuration:
         results["training"] = read_json(RUNS / f"{name}-seed-{seed}" / "training_record.json")
         results["training"].pop("recipe")
-    record = make_record(
-        "inpainting", configuration, results, seeds={"training": seed, "images": 0}
-    )
-    given = [marked(edit) for edit in [*edits[:_SHOWN], *photographs[:_SHOWN]]]
-    shown = [*images[:_SHOWN], *repainted[:_SHOWN]]
-    for path, pictures in ((GIVEN, given), (target.with_suffix(".png"), shown)):
-        with replacing_file(path) as temporary:
-            tile(pictures).save(temporary, format="png")
+    seeds = {"training": seed, "images": 0}
+    record = make_record("inpainting", configuration, results, seeds=seeds)
+    if seed == SHOWN_SEED:
+        given = [marked(edit) for edit in edits[:_SHOWN]]
+        for path, shown in ((target.with_name("given.png"), given), (target, images[:_SHOWN])):
+            with replacing_file(path.with_suffix(".png")) as temporary:
+                tile(shown).save(temporary, format="png", optimize=True)
     print(write_record(record, target))
 
 
-def _repaint(pipe: Any, edits: Sequence[Edit], name: str) -> list[Image.Image]:
+def _repaint(pipe: Any, edits: Sequence[Example], name: str) -> list[Image.Image]:
     images: list[Image.Image] = []
     for start in tqdm(range(0, len(edits), _BATCH), desc=name):
         chosen = edits[start : start + _BATCH]
         made = pipe(
-            [edit.caption for edit in chosen],
+            [edit.prompt for edit in chosen],
             image=[edit.image for edit in chosen],
             mask_image=[edit.mask for edit in chosen],
             num_inference_steps=SETTINGS["num_inference_steps"],
@@ -189,89 +175,38 @@ def _repaint(pipe: Any, edits: Sequence[Edit], name: str) -> list[Image.Image]:
     return images
 
 
-def measure_area(names: Sequence[str], seed: int, pairs: int) -> None:
-    """Write the record of seconds by masked area; RegenerateImage is what others are divided by."""
-    names = sorted({"regenerate-image", *names})
-    scene = ScenesDataset("test", resolution=SETTINGS["resolution"])[0]
-    pipes = {name: open_row(name, seed) for name in names}
-    results: dict[str, Any] = {}
-    samples: dict[str, list[float]] = {}
-    for area in _AREAS:
-        mask = _square(area)
-        key = f"{area:.0%}"
-        runs = {
-            "dense" if name == "regenerate-image" else name: _whole_run(pipe, scene, mask)
-            for name, pipe in pipes.items()
-        }
-        timed = timed_samples(runs, pairs)
-        results[key] = summarised(timed)
-        tokens = int(masked_tokens(mask, _PIXELS_PER_TOKEN).sum())
-        results[key]["masked_tokens"] = tokens
-        results[key]["decoder_flops"] = {
-            name: _decoder_flops(pipe, tokens) for name, pipe in pipes.items()
-        }
-        samples |= {f"{name}/{key}": values for name, values in timed.items()}
-        print(key, results[key]["ratio_to_dense"], flush=True)
-    record = make_record(
-        "speed",
-        {**SETTINGS, "pairs": pairs, "rows": list(names)},
-        results,
-        seeds={"training": seed},
-        samples=samples,
-    )
-    print(write_record(record, RESULTS / "inpainting-area.json"))
+def record_pretraining(build: Path) -> None:
+    """Write the record of the embedded pipeline's training.
 
-
-def _square(area: float) -> NDArray[np.bool_]:
-    side = SETTINGS["resolution"]
-    extent = round(side * area**0.5)
-    start = (side - extent) // 2
-    mask = np.zeros((side, side), dtype=bool)
-    mask[start : start + extent, start : start + extent] = True
-    return mask
-
-
-def _whole_run(pipe: Any, scene: Scene, mask: NDArray[np.bool_]) -> Any:
-    def run() -> None:
-        # A first stroke: nothing of an earlier run is used again.
-        if isinstance(pipe, LazyInpaintPipeline):
-            pipe.cache.clear()
-        pipe(
-            scene.caption,
-            image=scene.image,
-            mask_image=mask,
-            num_inference_steps=SETTINGS["num_inference_steps"],
-            guidance_scale=SETTINGS["guidance_scale"],
-            dilation=0,
-            generator=torch.Generator().manual_seed(0),
-        )
-
-    return run
-
-
-def _decoder_flops(pipe: Any, tokens: int) -> float:
-    """Of one step without guidance, full count, mean over timestep regions."""
-    if not isinstance(pipe, LazyInpaintPipeline):
-        config = pipe.pipe.transformer.config
-        return dense_flops(pixart_shape(config, _TEXT_TOKENS)).total
-    shape = decoder_shape(pipe.transformer.config, _TEXT_TOKENS, tokens)
-    if not is_attached(pipe.transformer):
-        return dense_flops(shape).total
-    costs = get_attached(pipe.transformer).layer_costs(shape)
-    return mean_flops(flops_per_region(shape, costs)).total
+    Raises:
+        DiffCRError: The embedded models are not those of the build.
+    """
+    built, embedded = load_inpainting_pipeline(build / "pipeline"), load_default_inpainting()
+    for part in ("transformer", "encoder"):
+        ours = getattr(built, part).state_dict()
+        for name, weights in getattr(embedded, part).state_dict().items():
+            # As they are stored.
+            if not torch.equal(ours[name].half(), weights.half()):
+                raise DiffCRError(f"{part}.{name} of the build is not the embedded one")
+    trained = read_json(build / "training" / "training_record.json")
+    history = read_history(build / "training" / "history.jsonl")
+    recipe = trained.pop("recipe")
+    results = {**trained, "losses": [[line["step"], line["loss"]] for line in history]}
+    seeds = {"training": recipe["seed"]}
+    record = make_record("pretraining-inpainting", {"recipe": recipe}, results, seeds=seeds)
+    print(write_record(record, RESULTS / "pretraining-inpainting.json"))
 
 
 def main() -> None:
     """The command line."""
     names = sorted(path.stem for path in ROWS.glob("*.json"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["quality", "area"])
+    parser.add_argument("what", choices=["quality", "pretraining"])
     parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[SHOWN_SEED])
     arguments = parser.parse_args()
-    if arguments.what == "area":
-        measure_area(arguments.names, arguments.seeds[0], arguments.pairs)
+    if arguments.what == "pretraining":
+        record_pretraining(Path(arguments.names[0]))
         return
     for seed in arguments.seeds:
         for name in arguments.names:

@@ -1,12 +1,13 @@
-"""What the records of inpainting say, as tables, and the paper's table beside our count."""
+"""What the records of inpainting say, as tables, and the paper's table beside our count.
+
+A table is its header and its rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from speed import CONTEXT_CHANNELS
 
 from diffcr.cost.flop_count import count_flops
 from diffcr.cost.method_costs import method_costs
@@ -14,9 +15,10 @@ from diffcr.evaluation.timing.contenders import parse_contender
 from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS
 from diffcr.hosts.lazy import decoder_shape
 from diffcr.hosts.published import transformer_config
-from diffcr.records.record import Record, read_record
-from diffcr.report.comparison import Seeds
+from diffcr.records.record import read_record
+from diffcr.report.comparison import Row, skipped
 
+Table = tuple[Sequence[str], list[list[str]]]
 RESULTS = Path(__file__).parent / "results"
 TITLES = {
     "regenerate-image": "RegenerateImage",
@@ -31,89 +33,59 @@ TITLES = {
     "tome-30": "ToMe 30 %",
     "at-edm-30": "AT-EDM 30 %",
 }
-QUALITY_HEADER = (
-    "inpainting",
-    "seeds",
-    "tokens skipped, %",
-    "caption accuracy, %",
-    "judge's Frechet distance",
-    "PSNR under the mask, dB",
-    "structural similarity there",
-    "PSNR on photographs, dB",
-)
+# A column's section and value in a record, how it is written, and what it is multiplied with.
+_QUALITY = {
+    "caption accuracy, %": ("scenes", "caption_accuracy", ".1f", 100),
+    "judge's Frechet distance": ("scenes", "judge_frechet_distance", ".0f", 1),
+    "PSNR under the mask, dB": ("scenes", "psnr_under_mask", ".1f", 1),
+    "structural similarity there": ("scenes", "structural_similarity_under_mask", ".2f", 1),
+    "PSNR on photographs, dB": ("photographs", "psnr_under_mask", ".1f", 1),
+}
 
 
-def quality_rows() -> list[list[str]]:
+def quality_table() -> Table:
     """Every row that has records, mean and standard deviation over its seeds."""
     lines = []
     for name, title in TITLES.items():
-        paths = sorted((RESULTS / "inpainting").glob(f"{name}-seed-*.json"))
-        records = [read_record(path) for path in paths]
-        if records:
-            lines.append([title, str(len(records)), *_quality(records)])
-    return lines
+        paths = sorted((RESULTS / "inpainting").glob(f"{name}-seed-[0-9]*.json"))
+        if not paths:
+            continue
+        row = Row(name, tuple(read_record(path) for path in paths))
+        routed = all("compression" in record.results for record in row.records)
+        cells = [
+            row.over_seeds(lambda results, s=section, v=value: results[s][v]).text(form, factor)
+            for section, value, form, factor in _QUALITY.values()
+        ]
+        share = row.over_seeds(skipped).text(".1f", 100) if routed else "-"
+        lines.append([title, str(len(paths)), share, *cells])
+    return ["inpainting", "seeds", "tokens skipped, %", *_QUALITY], lines
 
 
-def _quality(records: list[Record]) -> list[str]:
-    def over_seeds(section: str, value: str) -> Seeds:
-        return Seeds(tuple(record.results[section][value] for record in records))
-
-    routed = all("compression" in record.results for record in records)
-    return [
-        over_seeds("compression", "realised_mean").text(".1f", 100) if routed else "-",
-        over_seeds("quality", "caption_accuracy").text(".1f", 100),
-        over_seeds("quality", "judge_frechet_distance").text(".0f"),
-        over_seeds("quality", "psnr_under_mask").text(".1f"),
-        over_seeds("quality", "structural_similarity_under_mask").text(".2f"),
-        over_seeds("photographs", "psnr_under_mask").text(".1f"),
-    ]
-
-
-def area_header() -> list[str]:
-    """Masked shares that were measured."""
-    return ["whole run's time (a step's total FLOPs) against RegenerateImage's", *_areas()]
-
-
-def _areas() -> dict[str, dict[str, dict[str, float]]]:
-    path = RESULTS / "inpainting-area.json"
-    return dict(read_record(path).results) if path.exists() else {}
-
-
-def area_rows() -> list[list[str]]:
+def area_table() -> Table:
     """Time of a whole run and operations of a step by masked share."""
-    areas = list(_areas().values())
-    return [
-        [title, *(_cost(found, name) for found in areas)]
-        for name, title in TITLES.items()
-        if areas and name in areas[0]["ratio_to_dense"]
-    ]
+    results = read_record(RESULTS / "inpainting-area.json").results
+    times, flops = results["times"], results["decoder_flops"]
+    lines = []
+    for name, title in TITLES.items():
+        cells = [
+            f"{found['ratio_to_dense'][name]:.2f} "
+            f"({flops[area][name] / flops[area]['regenerate-image']:.2f})"
+            for area, found in times.items()
+            if name in found["ratio_to_dense"]
+        ]
+        lines += [[title, *cells]] if cells else []
+    return ["whole run's time (a step's total FLOPs) against RegenerateImage's", *times], lines
 
 
-def _cost(found: dict[str, dict[str, float]], name: str) -> str:
-    flops = found["decoder_flops"]
-    share = flops[name] / flops["regenerate-image"]
-    return f"{found['ratio_to_dense'][name]:.2f} ({share:.2f})"
-
-
-def run_header() -> list[str]:
-    """Parts of a whole run at XL/2's sizes."""
-    return [f"seconds of a run of {_whole_run().configuration['steps']} steps", *_parts(), "all"]
-
-
-def run_rows() -> list[list[str]]:
+def run_table() -> Table:
     """Seconds of every part of a whole run at XL/2's sizes."""
-    return [
-        [name, *(f"{found[part]:.1f}" for part in _parts()), f"{sum(found.values()):.1f}"]
-        for name, found in _whole_run().results["seconds"].items()
+    record = read_record(RESULTS / "inpainting-run-xl-1024.json")
+    runs, steps = record.results["seconds"], record.configuration["steps"]
+    lines = [
+        [name, *(f"{seconds:.1f}" for seconds in (*parts.values(), sum(parts.values())))]
+        for name, parts in runs.items()
     ]
-
-
-def _whole_run() -> Record:
-    return read_record(RESULTS / "inpainting-run-xl-1024.json")
-
-
-def _parts() -> list[str]:
-    return list(_whole_run().results["seconds"]["uncompressed"])
+    return [f"seconds of a run of {steps} steps", *runs["uncompressed"], "all"], lines
 
 
 @dataclass(frozen=True)
@@ -122,7 +94,8 @@ class PaperRow:
     256 x 256 of 1024 x 1024 pixels.
 
     Attributes:
-        fid, clip: As printed.
+        fid: As printed.
+        clip: As printed.
         flops: G of linear layers of the denoiser's forward.
         seconds: Of whole runs on an A100.
         method: What `diffcr flops` calls it; empty where its settings do not say what it costs.
@@ -146,7 +119,7 @@ PAPER = {
     "DiffCR-L": PaperRow("13.53", "0.1839", (822.9, 220.4), (13.71, 5.30)),
     "DiffCR-LT": PaperRow("13.42", "0.1845", (804.9, 214.5), (13.89, 5.21)),
 }
-PAPER_HEADER = (
+_PAPER_HEADER = (
     "the paper's inpainting, 50 % in the encoder, 30 % in the decoder",
     "FID",
     "CLIP",
@@ -157,32 +130,32 @@ PAPER_HEADER = (
 _MASKED = (1024, 256)
 
 
-def paper_rows() -> list[list[str]]:
+def paper_table() -> Table:
     """The paper's rows, with our count where a method's cost follows from its configuration."""
-    return [
-        [
-            name,
-            row.fid,
-            row.clip,
-            _pair(row.flops, ".1f"),
-            _counted(row.method),
-            _pair(row.seconds, ".2f"),
-        ]
-        for name, row in PAPER.items()
-    ]
+    lines = []
+    for name, row in PAPER.items():
+        flops, seconds = _pair(row.flops, ".1f"), _pair(row.seconds, ".2f")
+        counted = [counted_flops(row.method, masked) for masked in _MASKED] if row.method else []
+        lines.append([name, row.fid, row.clip, flops, _pair(counted, ".1f") or "-", seconds])
+    return _PAPER_HEADER, lines
 
 
 def _pair(values: Sequence[float], form: str) -> str:
     return " / ".join(f"{value:{form}}" for value in values)
 
 
-def _counted(method: str) -> str:
-    return _pair([counted_flops(method, masked) for masked in _MASKED], ".1f") if method else "-"
-
-
 def counted_flops(method: str, masked: int) -> float:
     """G of the linear layers of XL/2's decoder under a method, `masked` tokens of 4096."""
-    config = {**transformer_config("pixart-alpha-xl", 1024), "context_channels": CONTEXT_CHANNELS}
-    shape = decoder_shape(config, PAPERS_TEXT_TOKENS, masked)
+    config = transformer_config("pixart-alpha-xl", 1024)
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    shape = decoder_shape({**config, "context_channels": width}, PAPERS_TEXT_TOKENS, masked)
     costs = method_costs(parse_contender(method), shape)
     return count_flops(shape, costs, 1).mean.linear / 1e9
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "inpainting": quality_table,
+    "inpainting area": area_table,
+    "inpainting run": run_table,
+    "inpainting paper": paper_table,
+}

@@ -1,10 +1,12 @@
-"""The tables of README and docs, from the committed records: `python benchmarks/readme.py`.
+"""Tables and figures of README and docs, from the committed records: `python benchmarks/readme.py`.
 
-Each stands between `<!-- NAME -->` and `<!-- end -->`; a test checks that texts and records agree.
+A table stands between `<!-- NAME -->` and `<!-- end -->`; a test checks that texts and records
+agree. With --figures those of `docs/images/` are drawn, too.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,22 +17,32 @@ import inpainting_tables
 from claim import (
     ABLATIONS,
     AT_20,
+    CLAIMED,
+    FINISHED,
     METHODS,
     RATIOS,
     RESULTS,
     SEEDS_HEADER,
+    SLOW,
     UNTRAINED,
     claim_rows,
     rows,
     seed_rows,
     speed_rows,
 )
+from rows import MAPPED, ROOT, SHEETS
 
 from diffcr.records.record import read_record
-from diffcr.report.comparison import QUALITY_HEADER, quality_rows
+from diffcr.report.comparison import QUALITY_HEADER, own, quality_rows, read_collection
+from diffcr.report.figures.curves import plot_loss_against_ratio, plot_losses, plot_trajectories
+from diffcr.report.figures.heat_maps import plot_compression, plot_router_auc
+from diffcr.report.figures.pictures import plot_router_maps, plot_sheets
+from diffcr.report.figures.trade_off import plot_trade_offs, trade_offs
+from diffcr.scenes import ScenesDataset
 
-ROOT = Path(__file__).parents[1]
 FILLED = (ROOT / "README.md", *(ROOT / "docs" / f"{n}.md" for n in ("experiments", "inpainting")))
+_COLUMNS = 8
+_SPEED_HEADER = ("time against the dense model", "denoiser", "pipeline", "training step")
 
 
 def _results(name: str) -> Mapping[str, Any]:
@@ -38,8 +50,6 @@ def _results(name: str) -> Mapping[str, Any]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "Not measured yet."
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -51,109 +61,51 @@ def _percent(share: float) -> str:
 def pretraining_table() -> str:
     """What the judge reads of real, reconstructed and generated test images."""
     results = _results("pretraining")
-    judged, quality = results["judge"], results["quality"]
-    rows = [
-        ("real images", judged["real"]["per_attribute"], judged["real"]["exact_match"]),
-        (
-            "the same through the autoencoder",
-            judged["reconstructed"]["per_attribute"],
-            judged["reconstructed"]["exact_match"],
-        ),
-        (
-            f"generated, 20 steps, guidance {results['guidance_scale']:g}",
-            quality["caption_accuracy_per_attribute"],
-            quality["caption_exact_match"],
-        ),
-    ]
-    names = list(rows[0][1])
+    judged, quality = results["judge"], own(results["quality"])
+    generated = {
+        "per_attribute": quality["caption_accuracy_per_attribute"],
+        "exact_match": quality["caption_exact_match"],
+    }
+    rows = {
+        "real images": judged["real"],
+        "the same through the autoencoder": judged["reconstructed"],
+        f"generated, 20 steps, guidance {results['guidance_scale']:g}": generated,
+    }
+    names = list(judged["real"]["per_attribute"])
     header = ["images", "mean", *(name.replace("_", " ") for name in names), "all right"]
-    return _table(
-        header,
-        [
-            [
-                title,
-                _percent(sum(shares.values()) / len(shares)),
-                *(_percent(shares[name]) for name in names),
-                _percent(exact),
-            ]
-            for title, shares, exact in rows
-        ],
-    )
+    lines = []
+    for title, found in rows.items():
+        shares = found["per_attribute"]
+        mean = sum(shares.values()) / len(shares)
+        values = [mean, *(shares[name] for name in names), found["exact_match"]]
+        lines.append([title, *map(_percent, values)])
+    return _table(header, lines)
 
 
-def quality_table() -> str:
-    """Every fine-tuned row, mean and standard deviation over its seeds."""
-    return _table(QUALITY_HEADER, quality_rows(rows(), METHODS))
+def quality_table(titles: Mapping[str, str]) -> str:
+    """Cost and quality of rows, mean and standard deviation over their seeds."""
+    return _table(QUALITY_HEADER, quality_rows(rows(), titles))
 
 
-def quality_at_20_table() -> str:
-    """Rows at 20 %, the ratio of the paper's text-to-image model."""
-    return _table(QUALITY_HEADER, quality_rows(rows(), AT_20))
-
-
-def lora_table() -> str:
-    """The same with a LoRA in place of all weights."""
-    return _table(
-        QUALITY_HEADER, quality_rows(rows(), {f"{n}-lora": t for n, t in METHODS.items()})
-    )
-
-
-def untrained_table() -> str:
-    """Methods that are attached to the pipeline as it was pretrained, and fewer steps."""
-    return _table(QUALITY_HEADER, quality_rows(rows(), UNTRAINED))
-
-
-def ratios_table() -> str:
-    """Quality at other ratios and with fewer steps."""
-    return _table(QUALITY_HEADER, quality_rows(rows(), RATIOS))
-
-
-def ablations_table() -> str:
-    """DiffCR at 30 % with one setting changed."""
-    return _table(QUALITY_HEADER, quality_rows(rows(), ABLATIONS))
-
-
-def seeds_table() -> str:
-    """Every seed of the claim's rows."""
-    return _table(SEEDS_HEADER, seed_rows())
-
-
-def claim_table() -> str:
-    """What learned ratios keep of what uniform ones lose."""
-    return _table(("DiffCR", "measured"), claim_rows())
-
-
-def method_speed_table() -> str:
-    """Time of every method against the dense model's."""
-    header = ("time against the dense model", "denoiser", "pipeline", "training step")
-    return _table(header, speed_rows())
-
-
-def _forward_ratios(results: Mapping[str, Any]) -> Mapping[str, float]:
-    """By compression, from a record of `diffcr bench` or one that holds ratios alone."""
-    if "batches" not in results:
-        return results["ratio_to_dense"]
-    measured = results["batches"]["1"]
-    return {f"{c}%": measured[f"diffcr:{c / 100:g}"]["ratio_to_dense"] for c in (20, 50)}
-
-
-def speed_table() -> str:
+def step_table() -> str:
     """Ratios to the dense model's time."""
-    forward = _forward_ratios(_results("forward-pixart-sigma-xl-512"))
-    step = _results("step-embedded-lora")
-    learned = _percent(step["learned_mean_compression_ratio"])
+    measured = _results("forward-pixart-sigma-xl-512")["batches"]["1"]
+    forward = {c: measured[f"diffcr:{c}"]["ratio_to_dense"] for c in (0.2, 0.5)}
+    results = _results("step-embedded-lora")
+    step = results["times"]["training step"]["ratio_to_dense"]
+    learned = _percent(results["learned_mean_compression_ratio"])
     where = "forward of PixArt-Sigma XL/2's configuration, 512 x 512, batch 1"
-    rows = [
-        (f"{where}, 20 % in every layer", forward["20%"]),
-        ("the same at 50 %", forward["50%"]),
+    lines = [
+        (f"{where}, 20 % in every layer", forward[0.2]),
+        ("the same at 50 %", forward[0.5]),
         (
             f"fine-tuning step of the embedded model, sampled branches, learned table ({learned})",
-            step["ratio_to_dense"]["learned table"],
+            step["learned table"],
         ),
-        ("the same at ratio 0, where training begins", step["ratio_to_dense"]["c = 0"]),
+        ("the same at ratio 0, where training begins", step["c = 0"]),
     ]
     header = ("time against the dense model", "median ratio")
-    return _table(header, [(title, f"{ratio:.3f}") for title, ratio in rows])
+    return _table(header, [(title, f"{ratio:.3f}") for title, ratio in lines])
 
 
 def gpu_table(pixels: int) -> str:
@@ -165,7 +117,7 @@ def gpu_table(pixels: int) -> str:
         ways.append(("compiled", _results(f"{name}-compiled")["batches"], ", compiled"))
     header = [f"{pixels} x {pixels}, bfloat16"]
     header += [f"{way}, batch {size}" for way, batches, _ in ways for size in batches]
-    rows = [
+    lines = [
         [
             name,
             *(
@@ -178,49 +130,26 @@ def gpu_table(pixels: int) -> str:
         for name, values in eager["1"].items()
         if "," not in name
     ]
-    return _table([*header, "total FLOPs"], rows)
+    return _table([*header, "total FLOPs"], lines)
 
 
 def _ratio(measured: Mapping[str, Any], name: str) -> str:
     return f"{measured[name]['ratio_to_dense']:.2f}" if name in measured else "-"
 
 
-def inpainting_table() -> str:
-    """Quality of what is painted under a mask."""
-    return _table(inpainting_tables.QUALITY_HEADER, inpainting_tables.quality_rows())
-
-
-def inpainting_area_table() -> str:
-    """Time of a whole run by the masked share."""
-    return _table(inpainting_tables.area_header(), inpainting_tables.area_rows())
-
-
-def inpainting_run_table() -> str:
-    """Where the time of a whole run at XL/2's sizes goes."""
-    return _table(inpainting_tables.run_header(), inpainting_tables.run_rows())
-
-
-def inpainting_paper_table() -> str:
-    """The paper's own figures, and what is counted here."""
-    return _table(inpainting_tables.PAPER_HEADER, inpainting_tables.paper_rows())
-
-
 TABLES = {
-    "inpainting": inpainting_table,
-    "inpainting area": inpainting_area_table,
-    "inpainting run": inpainting_run_table,
-    "inpainting paper": inpainting_paper_table,
+    **{name: lambda made=made: _table(*made()) for name, made in inpainting_tables.TABLES.items()},
     "pretraining": pretraining_table,
-    "quality": quality_table,
-    "quality at 20": quality_at_20_table,
-    "lora": lora_table,
-    "untrained": untrained_table,
-    "ratios": ratios_table,
-    "ablations": ablations_table,
-    "seeds": seeds_table,
-    "claim": claim_table,
-    "method speed": method_speed_table,
-    "speed": speed_table,
+    "quality": partial(quality_table, METHODS),
+    "quality at 20": partial(quality_table, AT_20),
+    "lora": partial(quality_table, {f"{n}-lora": t for n, t in METHODS.items()}),
+    "untrained": partial(quality_table, UNTRAINED),
+    "ratios": partial(quality_table, RATIOS),
+    "ablations": partial(quality_table, ABLATIONS),
+    "seeds": lambda: _table(SEEDS_HEADER, seed_rows()),
+    "claim": lambda: _table(("DiffCR", "measured"), claim_rows()),
+    "method speed": lambda: _table(_SPEED_HEADER, speed_rows()),
+    "speed": step_table,
     "gpu 512": partial(gpu_table, 512),
     "gpu 1024": partial(gpu_table, 1024),
 }
@@ -234,6 +163,49 @@ def filled(text: str) -> str:
     return text
 
 
-if __name__ == "__main__":
+def draw_figures(folder: Path) -> None:
+    """Every figure but the pictures of the pretrained pipeline."""
+    pretraining = _results("pretraining")["training"]["transformer"]
+    plot_losses(
+        pretraining["losses"], pretraining["recipe"]["steps"], folder / "pretraining_loss.png"
+    )
+    measured = rows()
+    learned = measured[MAPPED.name].records
+    tables = {f"seed {seed}": record for seed, record in enumerate(learned)}
+    plot_compression(tables, folder / "compression.png")
+    plot_trajectories(learned, folder / "trajectory.png")
+    plot_router_maps(learned[MAPPED.seed], folder / "router_maps.png")
+    plot_router_auc(tables, folder / "router_auc.png")
+    shown = {**CLAIMED, **AT_20, SLOW: "DiffCR-LT on a slow way to 50 %"}
+    # It skips no tokens and has no place on an axis of their share.
+    del shown["pruning-20"]
+    ways = {title: measured[name].records for name, title in shown.items()}
+    ways["checkpoints of that run, finished"] = tuple(
+        record for name in FINISHED for record in measured[name].records
+    )
+    plot_loss_against_ratio(ways, folder / "loss_against_ratio.png")
+    plot_trade_offs(trade_offs(read_collection(RESULTS)), folder / "trade_off.png")
+    captions = [scene.caption for scene in ScenesDataset("test", size=_COLUMNS)]
+    sheets = {METHODS[run.name]: run.record.with_suffix(".png") for run in SHEETS}
+    plot_sheets(sheets, captions, folder / "images.png")
+    inpainted = {
+        title: RESULTS / "inpainting" / f"{name}-seed-0.png"
+        for name, title in inpainting_tables.TITLES.items()
+    }
+    inpainted = {"given": RESULTS / "inpainting" / "given.png", **inpainted}
+    plot_sheets(inpainted, captions, folder / "inpainting.png")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--figures", action="store_true")
+    arguments = parser.parse_args()
     for file in FILLED:
         file.write_text(filled(file.read_text(encoding="utf-8")), encoding="utf-8")
+    if arguments.figures:
+        draw_figures(ROOT / "docs" / "images")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
-"""Speed of routing, measured side by side: `python benchmarks/speed.py WHAT`.
+"""What takes how long, in turns: `python benchmarks/speed.py WHAT [--rounds N]`.
 
-forward: `diffcr bench` on PixArt-Sigma XL/2's configuration at 512 x 512, batch 1: the dense
-forward against 20, 30 and 50 % compression of every layer, and training-free methods at 30 %.
+methods: the rows of the comparison: the denoiser (16 samples, mean over the timestep regions), the
+pipeline (8 images, guidance, the row's own number of steps), and, of the rows at 30 %, a training
+step of all weights (32 samples, bfloat16, nothing compiled, AdamW).
 inpainting: PixArt-alpha XL/2's configuration at 1024 x 1024, batch 1: a step of the text-to-image
 model, which RegenerateImage takes, against one of the masked tokens' decoder at 1/16 of the area,
 uncompressed and with the routed forward at 30 %.
@@ -14,42 +15,114 @@ sampled branches, at c = 0 and at the table of the embedded checkpoint.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from statistics import median
+from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Console
+from claim import METHODS, RATIOS, RESULTS
+from rows import OPTIONS, UNTRAINED, Run
 from torch import Tensor
 
 import diffcr
+from diffcr.binding.attachment import attach
 from diffcr.binding.model import get_compressor, is_routed
-from diffcr.evaluation.timing.bench import BenchOptions, bench, bench_tables
-from diffcr.evaluation.timing.contenders import build, parse_contender
-from diffcr.evaluation.timing.latency import time_interleaved
-from diffcr.evaluation.timing.speed import forward_inputs
+from diffcr.evaluation.generate import generate_images
+from diffcr.evaluation.timing.contenders import ROUTERS_SEED, build, draw_routers, parse_contender
+from diffcr.evaluation.timing.latency import (
+    LatencyRatio,
+    Timing,
+    summarise,
+    time_interleaved,
+)
+from diffcr.evaluation.timing.speed import forward_inputs, sweep_regions
 from diffcr.evaluation.timing.subject import open_subject
 from diffcr.inpainting import LazyTransformer2DModel
+from diffcr.methods.config import DenseConfig
+from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
-from diffcr.records.record import make_record, write_record
-from diffcr.report.console import show_tables
+from diffcr.records.record import make_record, read_record, write_record
+from diffcr.scenes import ScenesDataset
 from diffcr.training.run import attention_kernel
 
-RESULTS = Path(__file__).parent / "results"
-FORWARD_METHODS = ("diffcr:0.2", "diffcr:0.3", "diffcr:0.5", "tome:0.3:block", "at-edm:0.3")
+CONTEXT_CHANNELS = 1152
+_BATCH = 32
+_REGIONS = 4
+_IMAGES = 8
+_Call = Callable[[], Any]
+_Calls = dict[str, _Call]
 
 
-def measure_forward(pairs: int) -> None:
-    subject = open_subject("pixart-sigma-xl", 512)
-    contenders = [parse_contender(method) for method in FORWARD_METHODS]
-    record = bench(subject, contenders, BenchOptions(pairs=pairs))
-    show_tables(bench_tables(record), Console())
-    print(write_record(record, RESULTS / "forward-pixart-sigma-xl-512.json"))
+def measure_methods(rounds: int) -> None:
+    trained = _open_trained(METHODS)
+    others = [n for n in RATIOS if n not in METHODS and Run(n).is_trained]
+    pipes = trained | _open_trained(others) | _open_untrained()
+    steps = {name: Run(name).configuration["num_inference_steps"] for name in pipes}
+    scenes = ScenesDataset("test", size=_IMAGES)
+    prompts = [scene.caption for scene in scenes]
+    parts: dict[str, _Calls] = {
+        "denoiser": {
+            name: sweep_regions(pipe, 16, _REGIONS)
+            for name, pipe in pipes.items()
+            if steps[name] == OPTIONS.num_inference_steps
+        },
+        "pipeline": {name: _generation(p, prompts, steps[name]) for name, p in pipes.items()},
+        "training step": {
+            name: _in_bfloat16(training_step(pipe.transformer), _plain_attention)
+            for name, pipe in trained.items()
+        },
+    }
+    times = {}
+    for part, calls in parts.items():
+        for pipe in pipes.values():
+            pipe.transformer.train(part == "training step")
+        times[part] = timed(calls, rounds // 3 if part == "pipeline" else rounds)
+    seeds = {"training": 0, "routers": ROUTERS_SEED}
+    write_times("methods-embedded", times, {"rounds": rounds}, seeds)
 
 
-def measure_inpainting(pairs: int) -> None:
+def _open_trained(names: Iterable[str]) -> dict[str, Any]:
+    """What takes the time of a row's seed 0: its method with the ratios that its record says it
+    learned, untrained else. Learned rows without a record are left out."""
+    pipes = {}
+    for run in map(Run, names):
+        method = run.recipe.method
+        learned = isinstance(method, DiffCRConfig)
+        if learned and not run.record.exists():
+            continue
+        pipe = pipes[run.name] = load_default_pipeline()
+        if isinstance(method, DenseConfig):
+            continue
+        attached = attach(pipe, method)
+        if isinstance(attached, Compressor):
+            draw_routers(attached)
+        if learned:
+            table = read_record(run.record).results["compression"]["realised"]
+            get_compressor(pipe).set_compression_ratios(torch.tensor(table))
+    return pipes
+
+
+def _open_untrained() -> dict[str, Any]:
+    """Those whose checkpoint, where they are one, is here."""
+    runs = [Run(path.stem) for path in sorted(UNTRAINED.glob("*.json"))]
+    here = [run for run in runs if run.result is None or run.result.exists()]
+    return {run.name: run.open() for run in here}
+
+
+def _generation(pipe: Any, prompts: list[str], steps: int) -> _Call:
+    return partial(
+        generate_images,
+        pipe,
+        prompts,
+        num_inference_steps=steps,
+        guidance_scale=OPTIONS.guidance_scale,
+        batch_size=len(prompts),
+    )
+
+
+def measure_inpainting(rounds: int) -> None:
     subject = open_subject("pixart-alpha-xl", 1024)
     decoder = LazyTransformer2DModel.from_text_to_image(subject.transformer, CONTEXT_CHANNELS)
     # An image of 64 x 64 tokens, a mask of a quarter of its side.
@@ -61,75 +134,65 @@ def measure_inpainting(pairs: int) -> None:
         "256 tokens, 30 %": build(parse_contender("diffcr:0.3"), decoder),
     }
     size = (1, subject.side, subject.side, subject.text_tokens, [500])
-    runs = {name: _forward(model, size, indices) for name, model in models.items()}
-    samples = timed_samples(runs, pairs)
-    pair = zip(samples["256 tokens, 30 %"], samples["256 tokens"], strict=True)
-    compressed = median(routed / whole for routed, whole in pair)
-    write_speed("inpainting-pixart-alpha-xl-1024", samples, pairs, {"30_percent_to_0": compressed})
+    calls = {name: _forward(model, size, indices) for name, model in models.items()}
+    timings = timed(calls, rounds)
+    whole, compressed = (timings[f"256 tokens{ratio}"] for ratio in ("", ", 30 %"))
+    write_times(
+        "inpainting-pixart-alpha-xl-1024",
+        {"a denoising step": timings},
+        {"pairs": rounds},
+        **{"30_percent_to_0": LatencyRatio(whole, compressed).ratio},
+    )
 
 
-CONTEXT_CHANNELS = 1152
-
-
-def _forward(model: Any, size: tuple[Any, ...], indices: Tensor) -> Callable[[], None]:
+def _forward(model: Any, size: tuple[Any, ...], indices: Tensor) -> _Call:
     arguments = forward_inputs(model, *size)[500]
     if isinstance(model, LazyTransformer2DModel):
         context = torch.randn(1, indices.shape[1], CONTEXT_CHANNELS)
         arguments |= {"token_indices": indices, "context": context}
+    return torch.no_grad()(partial(model, **arguments))
 
+
+def measure_step(rounds: int) -> None:
+    learned, zero = (_with_lora(compressed=True) for _ in range(2))
+    zero.diffcr.set_compression_ratios(0.0)
+    models = {"dense": _with_lora(compressed=False), "c = 0": zero, "learned table": learned}
+    calls = {name: training_step(model) for name, model in models.items()}
+    ratio = learned.diffcr.mean_compression_ratio
+    write_step("step-embedded-lora", calls, rounds, learned_mean_compression_ratio=ratio)
+
+
+def _with_lora(compressed: bool) -> Any:
+    pipe = load_default_pipeline("cpu")
+    if compressed:
+        diffcr.load(pipe, default_checkpoint_path())
+    diffcr.add_lora(pipe, rank=32)
+    return pipe.transformer
+
+
+def measure_precision(rounds: int) -> None:
+    step = training_step(load_default_pipeline("cpu").transformer)
+    calls = {
+        "dense": step,
+        "bfloat16, fused attention": _in_bfloat16(step, nullcontext),
+        "bfloat16, plain attention": _in_bfloat16(step, _plain_attention),
+    }
+    write_step("step-embedded-precision", calls, rounds)
+
+
+def _plain_attention() -> AbstractContextManager[None]:
+    return attention_kernel(torch.device("cpu"), "bf16")
+
+
+def _in_bfloat16(step: _Call, kernel: Callable[[], AbstractContextManager[None]]) -> _Call:
     def run() -> None:
-        with torch.no_grad():
-            model(**arguments)
+        with torch.autocast("cpu", dtype=torch.bfloat16), kernel():
+            step()
 
     return run
 
 
-def measure_step(pairs: int, batch: int) -> None:
-    runs = {
-        "dense": training_step(_dense_with_lora(), batch),
-        "c = 0": training_step(_compressed(at_zero=True), batch),
-        "learned table": training_step(_compressed(at_zero=False), batch),
-    }
-    learned = _compressed(at_zero=False).diffcr.mean_compression_ratio
-    extra = {"batch_size": batch, "learned_mean_compression_ratio": learned}
-    write_speed("step-embedded-lora", timed_samples(runs, pairs), pairs, extra)
-
-
-def measure_precision(pairs: int, batch: int) -> None:
-    transformer = load_default_pipeline("cpu").transformer
-    step = training_step(transformer, batch)
-
-    def autocast(kernel: AbstractContextManager[None]) -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16), kernel:
-            step()
-
-    runs = {
-        "dense": step,
-        "bfloat16, fused attention": lambda: autocast(nullcontext()),
-        "bfloat16, plain attention": lambda: autocast(
-            attention_kernel(torch.device("cpu"), "bf16")
-        ),
-    }
-    write_speed("step-embedded-precision", timed_samples(runs, pairs), pairs, {"batch_size": batch})
-
-
-def _dense_with_lora() -> Any:
-    transformer = load_default_pipeline("cpu").transformer
-    diffcr.add_lora(transformer, rank=32)
-    return transformer
-
-
-def _compressed(at_zero: bool) -> Any:
-    """The embedded checkpoint's table, with the same LoRA as the dense model."""
-    pipe = load_default_pipeline("cpu")
-    compressor = diffcr.load(pipe, default_checkpoint_path())
-    diffcr.add_lora(pipe, rank=32)
-    if at_zero:
-        compressor.set_compression_ratios(0.0)
-    return pipe.transformer
-
-
-def training_step(transformer: Any, batch: int) -> Callable[[], None]:
+def training_step(transformer: Any) -> _Call:
     """Forward, backward and an optimizer step that leaves the ratios where they are."""
     transformer.train()
     trained = [
@@ -139,15 +202,15 @@ def training_step(transformer: Any, batch: int) -> Callable[[], None]:
     ]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
     generator = torch.Generator().manual_seed(0)
-    mask = (torch.arange(28) < 20).long().expand(batch, -1)
+    mask = (torch.arange(28) < 20).long().expand(_BATCH, -1)
 
     def run() -> None:
-        region = int(torch.randint(4, (), generator=generator))
+        region = int(torch.randint(_REGIONS, (), generator=generator))
         output = transformer(
-            torch.randn(batch, 4, 24, 24),
-            encoder_hidden_states=torch.randn(batch, 28, 128),
+            torch.randn(_BATCH, 4, 24, 24),
+            encoder_hidden_states=torch.randn(_BATCH, 28, 128),
             encoder_attention_mask=mask,
-            timestep=torch.full((batch,), 125 + 250 * region),
+            timestep=torch.full((_BATCH,), 125 + 250 * region),
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             return_dict=False,
         )[0]
@@ -161,50 +224,55 @@ def training_step(transformer: Any, batch: int) -> Callable[[], None]:
     return run
 
 
-def timed_samples(runs: dict[str, Callable[[], None]], pairs: int) -> dict[str, list[float]]:
-    timings = time_interleaved(runs, repeats=pairs, warmup=1)
-    return {name: list(timing.samples) for name, timing in timings.items()}
+def timed(calls: _Calls, rounds: int) -> dict[str, Timing]:
+    return time_interleaved(calls, repeats=rounds, warmup=1)
 
 
-def write_speed(
-    name: str, samples: dict[str, list[float]], pairs: int, extra: dict[str, Any]
+def write_step(name: str, calls: _Calls, rounds: int, **more: float) -> None:
+    """Time steps and write their record."""
+    more = {"batch_size": _BATCH, **more}
+    times = {"training step": timed(calls, rounds)}
+    write_times(name, times, {"pairs": rounds, **more}, **more)
+
+
+def write_times(
+    name: str,
+    times: Mapping[str, Mapping[str, Timing]],
+    configuration: Mapping[str, Any],
+    seeds: Mapping[str, int] | None = None,
+    **more: Any,
 ) -> None:
-    summary = summarised(samples)
+    """Write a record of what was timed, by part."""
     record = make_record(
         "speed",
-        {"pairs": pairs, **extra},
-        {**summary, **extra},
-        seeds={"weights": 0},
-        samples=samples,
+        configuration,
+        {"times": {part: summarise(timings) for part, timings in times.items()}, **more},
+        seeds=seeds or {"weights": 0},
+        samples={
+            f"{part}/{name}": list(timing.samples)
+            for part, timings in times.items()
+            for name, timing in timings.items()
+        },
     )
-    print(summary["ratio_to_dense"], extra, write_record(record, RESULTS / f"{name}.json"))
+    for part, section in record.results["times"].items():
+        print(part, section["ratio_to_dense"])
+    print(write_record(record, RESULTS / f"{name}.json"))
 
 
-def summarised(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Medians, and the median over rounds of each one's seconds by the dense model's."""
-    dense = samples["dense"]
-    ratios = {
-        key: median(a / b for a, b in zip(values, dense, strict=True))
-        for key, values in samples.items()
-        if key != "dense"
+def main() -> None:
+    """The command line."""
+    measures = {
+        "methods": measure_methods,
+        "inpainting": measure_inpainting,
+        "precision": measure_precision,
+        "step": measure_step,
     }
-    return {
-        "median_seconds": {key: median(values) for key, values in samples.items()},
-        "ratio_to_dense": ratios,
-    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=measures)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    measures[arguments.what](arguments.rounds)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["forward", "inpainting", "precision", "step"])
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--batch-size", type=int, default=32)
-    arguments = parser.parse_args()
-    if arguments.what == "forward":
-        measure_forward(arguments.pairs)
-    elif arguments.what == "inpainting":
-        measure_inpainting(arguments.pairs)
-    elif arguments.what == "precision":
-        measure_precision(arguments.pairs, arguments.batch_size)
-    else:
-        measure_step(arguments.pairs, arguments.batch_size)
+    main()

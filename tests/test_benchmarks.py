@@ -1,25 +1,28 @@
-"""Every row of the comparison is a configuration that the library accepts."""
+"""Every row of the comparison is a configuration that the library accepts, and its records are its
+own; runs side by side meet, and what fails is named."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import experiments
 import pytest
-from experiments import EXPERIMENTS, experiment_recipe, in_waves, is_current
-from measuring import RECORDS, SETTINGS
-from untrained import ROWS, row_configuration
+import rows
+from experiments import in_waves, run_side_by_side, say_what_failed
+from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.json")))
+def _names(directory: Path) -> list[str]:
+    return sorted(path.stem for path in directory.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", _names(TRAINED))
 def test_a_trained_row_is_the_shipped_recipe_but_for_what_it_says(name: str) -> None:
-    recipe = experiment_recipe(name, seed=1)
-    shipped = experiment_recipe("diffcr-lt-30", seed=1)
-    changes = json.loads((EXPERIMENTS / f"{name}.json").read_text())
+    recipe, shipped = (Run(row, seed=1).recipe for row in (name, "diffcr-lt-30"))
+    changes = json.loads((TRAINED / f"{name}.json").read_text())
     ours, theirs = recipe.to_json_dict(), shipped.to_json_dict()
     differing = {key for key in ours if ours[key] != theirs[key]} - {"name"}
     assert differing <= set(changes)
@@ -29,27 +32,30 @@ def test_a_trained_row_is_the_shipped_recipe_but_for_what_it_says(name: str) -> 
 def test_a_row_comes_after_the_one_that_it_goes_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs" / "experiments")
-    monkeypatch.setattr(experiments, "ROOT", tmp_path)
+    monkeypatch.setattr(rows, "RUNS", tmp_path / "runs" / "experiments")
+    monkeypatch.setattr(rows, "ROOT", tmp_path)
     start, finished, other = (
-        ("diffcr-lt-50-gradual", 7),
-        ("diffcr-lt-20-finished", 7),
-        ("mod-20", 7),
+        Run("diffcr-lt-50-gradual", 7),
+        Run("diffcr-lt-20-finished", 7),
+        Run("mod-20", 7),
     )
     assert in_waves([finished, other, start]) == [[other, start], [finished]]
     assert in_waves([finished, other]) == [[start, other], [finished]]
-    (tmp_path / "runs" / "experiments" / "diffcr-lt-50-gradual-seed-7").mkdir(parents=True)
+    start.directory.mkdir(parents=True)
     assert in_waves([finished, other]) == [[other], [finished]]
+    left, run, alone = Run("diffcr-lt-50-at-10"), Run("diffcr-lt-50"), Run("tome-30")
+    assert in_waves([left, alone]) == [[run, alone], [left]]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in ROWS.glob("*.json")))
+@pytest.mark.parametrize("name", _names(UNTRAINED))
 def test_an_untrained_row_is_measured_like_the_others(name: str) -> None:
-    configuration = row_configuration(name)
+    run = Run(name)
+    configuration = run.configuration
     if "method" in configuration:
         config_from_json_dict(configuration["method"])
+        assert run.start is None
     else:
-        trained = configuration["checkpoint"].partition("-seed-")[0]
-        assert (EXPERIMENTS / f"{trained}.json").exists()
+        assert run.start is not None and run.start.is_trained
     differing = {key for key in SETTINGS if configuration[key] != SETTINGS[key]}
     assert differing <= {"num_inference_steps"}
 
@@ -58,12 +64,59 @@ def test_records_come_from_a_commit() -> None:
     for path in sorted(RECORDS.glob("*.json")):
         record = read_record(path)
         assert record.commit is not None and not record.dirty, path
-        assert path.with_suffix(".png").exists()
+
+
+def test_records_hold_what_is_shown() -> None:
+    assert sorted(RECORDS.glob("*.png")) == sorted(run.record.with_suffix(".png") for run in SHEETS)
+    for path in sorted(RECORDS.glob("*.json")):
+        record = read_record(path)
+        assert ("router_maps" in record.results) == (path == MAPPED.record), path
+        assert not record.samples, path
 
 
 def test_committed_rows_are_current() -> None:
     for path in sorted(RECORDS.glob("*.json")):
-        name, _, seed = path.stem.partition("-seed-")
-        if (EXPERIMENTS / f"{name}.json").exists():
-            assert is_current(experiment_recipe(name, int(seed))), path
-    assert not is_current(experiment_recipe("dense", seed=99))
+        name, _, seed = path.stem.rpartition("-seed-")
+        run = Run(name, int(seed))
+        assert run.record == path and run.is_current(), path
+    assert not Run("dense", seed=99).is_current()
+
+
+_MEETS = """
+import pathlib, sys, time
+own, other = map(pathlib.Path, sys.argv[1:])
+own.touch()
+for _ in range(600):
+    if other.exists():
+        sys.exit()
+    time.sleep(0.1)
+sys.exit("the other one never came")
+"""
+_NEEDS_TO_BE_ALONE = """
+import pathlib, sys, time
+place = pathlib.Path(sys.argv[1])
+place.mkdir()
+time.sleep(0.2)
+place.rmdir()
+"""
+
+
+def test_commands_run_at_a_time_and_leave_their_output(tmp_path: Path) -> None:
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    commands = {
+        "first": ["-c", _MEETS, first, second],
+        "second": ["-c", _MEETS, second, first],
+        "third": ["-c", "print('out'); raise SystemExit('went wrong')"],
+    }
+    failed = run_side_by_side(commands, 2, tmp_path / "logs")
+    assert failed == {"third": tmp_path / "logs" / "third.log"}
+    assert {*failed["third"].read_text().split("\n")} >= {"out", "went wrong"}
+    with pytest.raises(SystemExit, match="failed: third"):
+        say_what_failed(failed)
+    say_what_failed({})
+
+
+def test_one_job_is_one_at_a_time(tmp_path: Path) -> None:
+    place = str(tmp_path / "place")
+    commands = {name: ["-c", _NEEDS_TO_BE_ALONE, place] for name in ("a", "b", "c")}
+    assert run_side_by_side(commands, 1, tmp_path / "logs") == {}

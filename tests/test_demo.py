@@ -11,7 +11,7 @@ from rich.console import Console
 import diffcr
 from diffcr.demo import DemoPlan, check_demo, demo_recipe, demonstrate, run_demo
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.run import EvaluationOptions
+from diffcr.evaluation.options import EvaluationOptions
 from diffcr.hosts import find_transformer
 from diffcr.records.record import read_record
 from diffcr.scenes.judge import JudgeConfig, SceneJudge

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import inpainting
 import inpainting_edits
-import inpainting_pictures
 import numpy as np
 import pytest
 import torch
-from inpainting_edits import likeness, photograph_edits
-from inpainting_pictures import write_scenes_and_photographs
+from inpainting_edits import likeness, photograph_edits, write_scenes_and_photographs
 from inpainting_tables import PAPER, counted_flops
 from PIL import Image
 
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.files import read_json
+from diffcr.inpainting.sampling import pixels_per_token, working_side
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
@@ -40,7 +39,7 @@ def test_a_row_can_be_opened(name: str) -> None:
         attach(tiny_lazy_pipeline(), config_from_json_dict(row["method"]))
     if "baseline" in row:
         pipe = inpainting.open_row(name, seed=0)
-        assert (pipe.model_side, pipe.pixels_per_token) == (128, 8)
+        assert (working_side(pipe.pipe), pixels_per_token(pipe.pipe)) == (128, 8)
 
 
 def test_photographs_are_the_same_every_time_and_masked_in_part() -> None:
@@ -52,7 +51,7 @@ def test_photographs_are_the_same_every_time_and_masked_in_part() -> None:
 
 
 def test_the_second_set_has_scenes_and_crops_of_other_photographs(tmp_path: Path) -> None:
-    assert not {*inpainting_edits.PHOTOGRAPHS} & {*inpainting_pictures.PHOTOGRAPHS}
+    assert not {*inpainting_edits.PAINTED_AGAIN} & {*inpainting_edits.TRAINED_ON}
     write_scenes_and_photographs(tmp_path / "pictures", 22, 64)
     folder = ImageFolder(tmp_path / "pictures", 64)
     assert len(folder) == 22
@@ -125,7 +124,7 @@ def test_records_come_from_a_commit() -> None:
     for path in sorted((inpainting.RESULTS / "inpainting").glob("*.json")):
         record = read_record(path)
         assert record.commit is not None and not record.dirty, path
-        assert record.results["quality"]["untouched_pixels_equal"], path
+        assert record.results["scenes"]["untouched_pixels_equal"], path
         assert record.results["photographs"]["untouched_pixels_equal"], path
 
 

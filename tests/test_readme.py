@@ -21,12 +21,6 @@ def test_tables_are_those_of_the_committed_records() -> None:
         assert readme.filled(text) == text, file
 
 
-def test_both_forms_of_the_forwards_record_are_read() -> None:
-    measured = {"diffcr:0.2": {"ratio_to_dense": 0.8}, "diffcr:0.5": {"ratio_to_dense": 0.5}}
-    ratios = readme._forward_ratios({"batches": {"1": measured}})
-    assert ratios == readme._forward_ratios({"ratio_to_dense": {"20%": 0.8, "50%": 0.5}})
-
-
 def test_the_page_of_the_committed_records_is_written(tmp_path: Path) -> None:
     page = write_overview(readme.RESULTS / "experiments", tmp_path / "report.html")
     assert all(name in page.read_text() for name in ("dense-14-steps", "diffcr-lt-30-lora"))

@@ -11,10 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from diffcr.cost.sections import trajectory_section
 from diffcr.errors import DiffCRError
+from diffcr.evaluation.compression import Trajectory
+from diffcr.evaluation.evaluate import evaluate
 from diffcr.evaluation.generate import generate_images, text_tokens
-from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
+from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.records.record import Record
@@ -34,15 +35,15 @@ class DemoPlan:
     """How long the demo trains and how much it measures.
 
     Attributes:
-        steps: Of training.
-        batch_size: Of training.
-        lora_rank: Of training.
+        steps: Optimizer steps, 1 or more.
+        batch_size: Pictures of an optimizer step.
+        lora_rank: Rank of the adapters that are trained beside routers and ratios.
         training_scenes: Pictures that are encoded and trained on.
         held_out_scenes: Pictures that the held-out loss is measured on.
         prompts: Test captions that images are generated from, before and after.
-        resolution: Of the pictures, in pixels.
-        evaluation: How much is measured.
-        seed: Of the training.
+        resolution: Height and width of the pictures in pixels, a multiple of 8 from 32 on.
+        evaluation: How much is measured; its size and seed are the plan's.
+        seed: Of the draws in training, of the first image, of the held-out noise.
     """
 
     steps: int = 240
@@ -146,7 +147,7 @@ def demonstrate(
         trained = train(recipe, pipe, data, output / "training")
     console.print("Measuring the dense and the compressed model in turns.")
     with clock.part("measuring"):
-        measured = evaluate(pipe, subjects, output, options, judge, kind="demo")
+        measured = evaluate(pipe, subjects, options, judge).save(output, "demo")
     record = _complete(measured, recipe, trained, clock)
     report = write_report(record, output, "DiffCR demo")
     show(record, console)
@@ -199,21 +200,16 @@ def demo_recipe(plan: DemoPlan) -> TrainingRecipe:
 
 def _subjects(pipe: Any, plan: DemoPlan, options: EvaluationOptions, output: Path) -> Subjects:
     """Test scenes, and what the bare pipeline makes of their captions."""
-    dataset = ScenesDataset("test", size=plan.prompts, resolution=plan.resolution)
-    scenes = [dataset[i] for i in range(len(dataset))]
-    prompts = [scene.caption for scene in scenes]
+    scenes = list(ScenesDataset("test", size=plan.prompts, resolution=plan.resolution))
+    subjects = Subjects.of_scenes(scenes, _encode(pipe, plan, output, "validation"))
     images = generate_images(
         pipe,
-        prompts,
-        options.seed,
-        options.num_inference_steps,
-        options.guidance_scale,
-        options.height,
-        options.width,
-        options.batch_size,
-        "generating before",
+        subjects.prompts,
+        batch_size=options.batch_size,
+        progress="generating before",
+        **options.generation,
     )
-    return Subjects(prompts, scenes, _encode(pipe, plan, output, "validation"), images)
+    return replace(subjects, dense_images=images)
 
 
 def _encode(pipe: Any, plan: DemoPlan, output: Path, split: str) -> EncodedDataset:
@@ -228,7 +224,8 @@ def _complete(
     """The record with what is known of the training."""
     history = read_history(trained.directory / "history.jsonl")
     results = dict(record.results)
-    results["trajectory"] = trajectory_section(history, _METHOD.target_compression_ratio)
+    trajectory = Trajectory.of(history, _METHOD.target_compression_ratio)
+    results["trajectory"] = trajectory.to_json_dict()
     results["seconds"] = {**clock.parts, "training steps": round(trained.seconds, 2)}
     results["notes"] = _notes(recipe.steps, results)
     configuration = {**record.configuration, "recipe": recipe.to_json_dict()}

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class DiffCRError(ValueError):
     """A mistake that the caller can mend, in one line: what was wrong, the value, what to do."""
+
+
+class SettingsError(DiffCRError):
+    """Settings that are missing or do not fit, named as the library does: a command line, a form
+    have spellings of their own.
+
+    Args:
+        message: With every setting's name in braces: "clip needs a model: give {clip}".
+        settings: Those names.
+    """
+
+    def __init__(self, message: str, *settings: str) -> None:
+        self._message, self._settings = message, settings
+        super().__init__(self.spelled({}))
+
+    def spelled(self, spellings: Mapping[str, str]) -> str:
+        """The message with other spellings of the settings, by name."""
+        text = self._message
+        for setting in self._settings:
+            text = text.replace(f"{{{setting}}}", spellings.get(setting, setting))
+        return text
 
 
 class DiffCRWarning(UserWarning):

@@ -30,9 +30,9 @@ def _attached() -> object:
 def test_maps_of_a_generation_have_a_shape_per_step_and_layer() -> None:
     pipe = _attached()
     maps = router_maps(pipe, "a red circle", steps=[0, 2], num_inference_steps=3)
-    assert maps.importance.shape == maps.kept.shape == (2, 3, 4, 4)
+    assert maps.scores.shape == maps.kept.shape == (2, 3, 4, 4)
     assert maps.timesteps[0] > maps.timesteps[1]
-    assert ((maps.importance >= 0) & (maps.importance <= 1)).all()
+    assert maps.scores.dtype == np.float32 and np.isfinite(maps.scores).all()
     assert maps.image.size == (32, 32)
     wide = router_maps(pipe, "a red circle", [0], num_inference_steps=1, height=32, width=64)
     assert wide.kept.shape == (1, 3, 4, 8)

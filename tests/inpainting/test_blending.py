@@ -10,17 +10,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcr.errors import DiffCRError
-from diffcr.inpainting.images.blending import blend, check_blending, feather_weights
+from diffcr.inpainting.images.blending import (
+    blend,
+    check_blending,
+    feather_weights,
+    match_boundary,
+    solve_membrane,
+)
 from diffcr.inpainting.images.edits import Edit, WorkingSize, prepare_edits
 from diffcr.inpainting.images.masks import dilate
-from diffcr.inpainting.images.membrane import match_boundary, solve_membrane
 from tests.inpainting.hosts import box_mask, photograph
 
-_SIZE = WorkingSize(longest=32, multiple=8)
+_SIZE = WorkingSize(working_side=32, pixels_per_token=8)
 
 
-def _edit(image: Any, mask: Any, ring: int | None = None) -> Edit:
-    (edit,) = prepare_edits(image, mask, _SIZE, ring)
+def _edit(image: Any, mask: Any, dilation: int | None = None) -> Edit:
+    (edit,) = prepare_edits(image, mask, _SIZE, dilation)
     return edit
 
 
@@ -69,23 +74,23 @@ def test_a_region_without_boundary_or_without_pixels_changes_nothing() -> None:
         assert np.array_equal(match_boundary(painted, original, region), painted)
 
 
-@pytest.mark.parametrize("ring", [0, 1, 2, 5, 16, 40])
-def test_weights_are_one_on_the_mask_and_zero_beyond_the_ring(ring: int) -> None:
+@pytest.mark.parametrize("dilation", [0, 1, 2, 5, 16, 40])
+def test_weights_are_one_on_the_mask_and_zero_beyond_the_ring(dilation: int) -> None:
     mask = box_mask(40, 50) > 0
-    weights = feather_weights(mask, ring)
+    weights = feather_weights(mask, dilation)
     assert (weights[mask] == 1).all()
-    assert (weights[~dilate(mask, ring)] == 0).all()
+    assert (weights[~dilate(mask, dilation)] == 0).all()
     assert weights.min() >= 0 and weights.max() == 1
 
 
 @pytest.mark.parametrize("blending", ["poisson", "feather"])
-@pytest.mark.parametrize("ring", [None, 0, 3])
+@pytest.mark.parametrize("dilation", [None, 0, 3])
 @pytest.mark.parametrize("shape", [(32, 32), (64, 48), (5, 3), (200, 300), (1, 1)])
 def test_outside_of_the_region_every_pixel_is_equal(
-    blending: Any, ring: int | None, shape: tuple[int, int]
+    blending: Any, dilation: int | None, shape: tuple[int, int]
 ) -> None:
     original = photograph(*shape)
-    edit = _edit(original, box_mask(*shape), ring)
+    edit = _edit(original, box_mask(*shape), dilation)
     generated = photograph(*edit.working_region.shape, seed=3)
     result = blend(edit, generated, blending).pixels
     assert result.shape == original.shape
@@ -94,7 +99,7 @@ def test_outside_of_the_region_every_pixel_is_equal(
 
 
 def test_under_the_mask_a_feathered_paste_is_what_was_generated() -> None:
-    edit = _edit(photograph(), box_mask(), ring=4)
+    edit = _edit(photograph(), box_mask(), dilation=4)
     generated = photograph(seed=3)
     result = blend(edit, generated, "feather").pixels
     assert np.array_equal(result[edit.mask], generated[edit.mask])
@@ -146,7 +151,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(DiffCRError, match="height is 12: give a multiple of 8"):
         prepare_edits(image, mask, WorkingSize(32, 8, height=12))
     with pytest.raises(DiffCRError, match="dilation is -1"):
-        prepare_edits(image, mask, _SIZE, ring=-1)
+        prepare_edits(image, mask, _SIZE, dilation=-1)
     wide = photograph(16, 32)
     with pytest.raises(DiffCRError, match="give height and width"):
         prepare_edits([image, wide], [mask, box_mask(16, 32)], _SIZE)

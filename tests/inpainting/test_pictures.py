@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.inpainting.images.masks import read_masks
-from diffcr.inpainting.images.pictures import open_image, read_pictures
+from diffcr.inpainting.images.pictures import open_image, read_masks, read_pictures
 from tests.inpainting.hosts import box_mask, photograph
 
 

@@ -11,20 +11,14 @@ import pytest
 from PIL import Image
 
 from diffcr.records.record import read_record, write_record
-from diffcr.report.figures.comparison import (
-    plot_compression_tables,
+from diffcr.report.figures.curves import (
     plot_loss_against_ratio,
-    plot_router_auc_tables,
-    plot_sheets,
+    plot_losses,
     plot_trajectories,
 )
-from diffcr.report.figures.evaluation import (
-    plot_all,
-    plot_compression,
-    plot_images,
-    plot_losses,
-    plot_router_maps,
-)
+from diffcr.report.figures.heat_maps import plot_compression, plot_router_auc
+from diffcr.report.figures.pictures import plot_images, plot_router_maps, plot_sheets
+from diffcr.report.figures.record import plot_all
 from tests.evaluation.synthetic import synthetic_record
 
 
@@ -61,7 +55,7 @@ def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("layers", "regions"), [(1, 1), (28, 10)])
 def test_the_heat_map_grows_with_the_table(tmp_path: Path, layers: int, regions: int) -> None:
     table = np.full((layers, regions), 0.3).tolist()
-    plot_compression(Results({"compression": {"realised": table}}), tmp_path / "map.png")
+    plot_compression({"map": Results({"compression": {"realised": table}})}, tmp_path / "map.png")
     height, width, _ = _read(tmp_path / "map.png").shape
     assert height > 45 * layers
     assert width > 150 * regions
@@ -70,7 +64,8 @@ def test_the_heat_map_grows_with_the_table(tmp_path: Path, layers: int, regions:
 def test_the_heat_map_shows_the_table(tmp_path: Path) -> None:
     for name, value in (("low", 0.0), ("high", 0.9)):
         table = np.full((2, 2), value).tolist()
-        plot_compression(Results({"compression": {"realised": table}}), tmp_path / f"{name}.png")
+        record = Results({"compression": {"realised": table}})
+        plot_compression({"map": record}, tmp_path / f"{name}.png")
     low, high = _read(tmp_path / "low.png"), _read(tmp_path / "high.png")
     # cividis runs from dark blue to yellow.
     assert np.median(high.astype(int)[..., 0]) > np.median(low.astype(int)[..., 0]) + 100
@@ -96,7 +91,7 @@ def test_seeds_stand_side_by_side_on_one_scale(tmp_path: Path) -> None:
         Results({"compression": {"realised": np.full((2, 2), value).tolist()}})
         for value in (0.0, 0.9)
     )
-    plot_compression_tables({"low": low, "high": high}, tmp_path / "both.png")
+    plot_compression({"low": low, "high": high}, tmp_path / "both.png")
     pixels = _read(tmp_path / "both.png").astype(int)
     middle = pixels.shape[1] // 2
     assert np.median(pixels[:, middle:, 0]) > np.median(pixels[:, :middle, 0])
@@ -108,7 +103,7 @@ def test_areas_are_coloured_around_chance(tmp_path: Path) -> None:
         for name, value in (("background", 0.1), ("chance", 0.5), ("objects", 0.9))
     }
     for name, record in records.items():
-        plot_router_auc_tables({name: record}, tmp_path / f"{name}.png")
+        plot_router_auc({name: record}, tmp_path / f"{name}.png")
     low, chance, high = (
         np.median(_read(tmp_path / f"{name}.png").astype(int), axis=(0, 1)) for name in records
     )
@@ -127,14 +122,15 @@ def test_each_seed_and_method_adds_its_line(tmp_path: Path) -> None:
 
     trained = _stage(0.3, 0.06)
     learned = Results({**trained, "by_products": [_stage(0.1, 0.05), _stage(0.2, 0.055)]})
-    dense = Results({"held_out_loss": {"mean": 0.05}})
+    dense = Results({"held_out_loss": {"dense": {"mean": 0.05}}})
     plot_loss_against_ratio({"learned": [learned], "dense": [dense]}, tmp_path / "curve.png")
     plot_loss_against_ratio({"learned": [learned]}, tmp_path / "alone.png")
     assert (_read(tmp_path / "curve.png") != _read(tmp_path / "alone.png")).any()
 
 
 def _stage(ratio: float, loss: float) -> dict[str, Any]:
-    return {"compression": {"realised_mean": ratio}, "held_out_loss": {"mean": loss}}
+    losses = {"compressed": {"mean": loss}}
+    return {"compression": {"realised_mean": ratio}, "held_out_loss": losses}
 
 
 def test_a_sheet_shows_its_first_row(tmp_path: Path) -> None:

@@ -11,13 +11,15 @@ import pytest
 from diffcr.cli import main
 from diffcr.errors import DiffCRError
 from diffcr.records.record import make_record, write_record
-from diffcr.report.comparison import Seeds, read_rows
-from diffcr.report.overview import read_collection, trade_offs, write_overview
+from diffcr.report.comparison import Seeds, read_collection, read_rows
+from diffcr.report.figures.trade_off import trade_offs
+from diffcr.report.overview import write_overview
 
 
 def _row(accuracy: float, total: float, **more: Any) -> dict[str, Any]:
+    quality = {"caption_accuracy": accuracy, "judge_frechet_distance": 1000 * (1 - accuracy)}
     return {
-        "quality": {"caption_accuracy": accuracy, "judge_frechet_distance": 1000 * (1 - accuracy)},
+        "quality": {"compressed": quality},
         "flops": {
             "dense": {"linear": 8.0, "total": 10.0},
             "compressed": {"linear": 0.8 * total, "total": total},
@@ -34,7 +36,7 @@ def _write(directory: Path, name: str, seed: int, results: dict[str, Any], steps
 
 
 def _losses(mean: float) -> dict[str, Any]:
-    return {"held_out_loss": {"noise": [mean, mean], "mean": mean}}
+    return {"held_out_loss": {"compressed": {"noise": [mean, mean], "mean": mean}}}
 
 
 @pytest.fixture
@@ -48,12 +50,11 @@ def records(tmp_path: Path) -> Path:
 
 
 def _speed(directory: Path) -> None:
-    results = {
-        "pipeline": {
-            "median_seconds": {"dense": 2.0, "mod-30": 1.5},
-            "ratio_to_dense": {"mod-30": 0.75},
-        }
+    pipeline = {
+        "median_seconds": {"dense": 2.0, "mod-30": 1.5},
+        "ratio_to_dense": {"mod-30": 0.75},
     }
+    results = {"times": {"pipeline": pipeline}}
     write_record(
         make_record("speed", {}, results, seeds={}, samples={"pipeline/dense": [2.0]}),
         directory / "methods.json",

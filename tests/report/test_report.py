@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffcr.records.record import make_record, read_record
 from diffcr.report.report import write_report
-from diffcr.report.tables import make_tables
+from diffcr.report.sections import make_tables
 from tests.evaluation.synthetic import synthetic_record
 
 

@@ -126,9 +126,9 @@ def evaluate(
     if (output / RECORD).exists() and not force:
         raise DiffCRError(f"{output} holds a report: give another --output, or --force")
     pipe = open_pipeline(model, checkpoint, dense, method)
+    from diffcr.evaluation.evaluate import evaluate as measure
     from diffcr.evaluation.generate import text_tokens
-    from diffcr.evaluation.run import EvaluationOptions, Subjects
-    from diffcr.evaluation.run import evaluate as measure
+    from diffcr.evaluation.options import EvaluationOptions, Subjects
     from diffcr.pretrained import judge_path
     from diffcr.scenes import ScenesDataset
     from diffcr.scenes.judge import load_judge
@@ -137,15 +137,12 @@ def evaluate(
     options = EvaluationOptions(seed, steps, choose_guidance(guidance_scale, model))
     bare = open_bare_beside(pipe, model)
     if texts:
-        record = measure(pipe, Subjects(texts), output, options, bare=bare)
+        subjects, judge = Subjects(texts), None
     else:
         test = ScenesDataset("test", size=captions)
-        scenes = [test[i] for i in range(captions)]
         held_out = encode_dataset(pipe, test, output / "encoded", text_tokens(pipe))
-        subjects = Subjects([scene.caption for scene in scenes], scenes, held_out)
-        judge = load_judge(judge_path())
-        record = measure(pipe, subjects, output, options, judge, bare=bare)
-    report = write_report(record, output)
+        subjects, judge = Subjects.of_scenes(list(test), held_out), load_judge(judge_path())
+    report = write_report(measure(pipe, subjects, options, judge, bare).save(output), output)
     typer.echo(f"report: {report.page}, record: {report.record}")
 
 

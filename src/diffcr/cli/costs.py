@@ -99,24 +99,12 @@ def bench(
     if output is not None:
         check_record_file(output, force)
     contenders = read_contenders(method or [], checkpoint, model)
-    import json
-    from dataclasses import asdict
-
-    from rich.console import Console
-
-    from diffcr.evaluation.timing.bench import BenchOptions, bench_tables
+    from diffcr.cli.records import write_and_show
+    from diffcr.evaluation.timing.bench import BenchOptions
     from diffcr.evaluation.timing.bench import bench as measure
     from diffcr.evaluation.timing.subject import open_subject
-    from diffcr.records.record import write_record
-    from diffcr.report.console import show_tables
 
     subject = open_subject(model, resolution, dtype)
     batches = tuple(batch_size or [1])
     options = BenchOptions(batches, pairs, compiled=compiled, cuda_graph=cuda_graph)
-    record = measure(subject, contenders, options)
-    if output is not None:
-        write_record(record, output)
-    if as_json:
-        typer.echo(json.dumps(asdict(record)))
-    else:
-        show_tables(bench_tables(record), Console())
+    write_and_show(measure(subject, contenders, options), output, as_json)

@@ -13,7 +13,11 @@ from diffcr.cli.options import Guidance
 from diffcr.errors import DiffCRError, DiffCRWarning
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
+
+    from diffcr.inpainting.images.pictures import Picture
 
 # Formats that keep every pixel, the transparent ones' colours, too.
 _FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -68,19 +72,11 @@ def inpaint(
     if not prompt.strip():
         raise DiffCRError("--prompt is empty: give some words")
     from diffcr.inpainting.images.blending import check_blending
-    from diffcr.inpainting.images.edits import check_sizes
-    from diffcr.inpainting.images.masks import read_masks
-    from diffcr.inpainting.images.pictures import open_image, read_pictures
 
     check_blending(blending)
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", DiffCRWarning)
-        (original,), (white,) = read_pictures(open_image(image)), read_masks(open_image(mask))
-    for note in notes:
-        typer.echo(str(note.message), err=True)
-    check_sizes(original, white)
+    original, white = _read(image, mask)
     if not white.any():
-        from diffcr.inpainting.call import EMPTY_MASK
+        from diffcr.inpainting.request import EMPTY_MASK
 
         typer.echo(EMPTY_MASK, err=True)
         _write(original.to_pil(), out)
@@ -102,13 +98,29 @@ def inpaint(
     typer.echo(f"{out}: {white.mean():.1%} of the picture was masked")
 
 
+def _read(image: Path, mask: Path) -> tuple[Picture, NDArray[np.bool_]]:
+    """The picture, and the pixels [H, W] that are repainted; what there is to say of them, said."""
+    from diffcr.inpainting.images.edits import check_sizes
+    from diffcr.inpainting.images.pictures import open_image, read_masks, read_pictures
+
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", DiffCRWarning)
+        (original,), (white,) = read_pictures(open_image(image)), read_masks(open_image(mask))
+    for note in notes:
+        typer.echo(str(note.message), err=True)
+    check_sizes(original, white)
+    return original, white
+
+
 def _write_example(image: Path, mask: Path) -> str:
     """The example's picture and mask as files; its prompt."""
+    from PIL import Image
+
     from diffcr.inpainting.example import make_example
 
     example = make_example()
     _write(example.image, image)
-    _write(example.mask, mask)
+    _write(Image.fromarray(example.mask).convert("L"), mask)
     typer.echo(f"{image}, {mask}: repainted as {example.prompt!r}")
     return example.prompt
 

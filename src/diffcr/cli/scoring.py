@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from diffcr.cli.inputs import check_output, read_prompts
-from diffcr.errors import DiffCRError
+from diffcr.cli.inputs import check_record_file, read_prompts
+from diffcr.cli.records import write_and_show
+from diffcr.errors import DiffCRError, SettingsError
 
-if TYPE_CHECKING:
-    from diffcr.records.record import Record
+_SPELLINGS = {
+    "clip": "--clip MODEL",
+    "hps": "--hps MODEL",
+    "hps_version": "--hps-version",
+    "inception": "--inception FILE",
+    "kid_subset_size": "--kid-subset-size",
+    "prompts": "--prompts FILE",
+    "reference": "--reference DIR",
+}
 
 
 def score(
@@ -47,45 +55,23 @@ def score(
     from diffcr.evaluation.metrics.options import ScoreOptions
 
     models = {"dinov2": dinov2, "cmmd": cmmd, "clip": clip, "hps": hps}
-    options = ScoreOptions(
-        metrics=tuple(metric or ()),
-        inception=inception,
-        hps_version=hps_version,
-        kid_subsets=kid_subsets,
-        kid_subset_size=kid_subset_size,
-        seed=seed,
-        batch_size=batch_size,
-        **{name: given for name, given in models.items() if given},
-    )
-    prompts = read_prompts([], prompt_file) if prompt_file else []
-    if output is not None:
-        _check_file(output, force)
-    from diffcr.evaluation.metrics.scoring import score_images
-    from diffcr.records.record import write_record
+    try:
+        options = ScoreOptions(
+            metrics=tuple(metric or ()),
+            inception=inception,
+            hps_version=hps_version,
+            kid_subsets=kid_subsets,
+            kid_subset_size=kid_subset_size,
+            seed=seed,
+            batch_size=batch_size,
+            **{name: given for name, given in models.items() if given},
+        )
+        prompts = read_prompts([], prompt_file) if prompt_file else []
+        if output is not None:
+            check_record_file(output, force)
+        from diffcr.evaluation.metrics.scoring import score_images
 
-    record = score_images(images, options, reference, prompts, progress=not as_json)
-    if output is not None:
-        write_record(record, output)
-    _print(record, as_json)
-
-
-def _check_file(output: Path, force: bool) -> None:
-    if output.is_dir():
-        raise DiffCRError(f"--output {output} is a directory: give a file")
-    if output.exists() and not force:
-        raise DiffCRError(f"{output} exists: give another --output, or --force to overwrite")
-    check_output(output.parent)
-
-
-def _print(record: Record, as_json: bool) -> None:
-    import json
-    from dataclasses import asdict
-
-    from rich.console import Console
-
-    from diffcr.report.console import show
-
-    if as_json:
-        typer.echo(json.dumps(asdict(record)))
-    else:
-        show(record, Console())
+        record = score_images(images, options, reference, prompts, progress=not as_json)
+    except SettingsError as error:
+        raise DiffCRError(error.spelled(_SPELLINGS)) from error
+    write_and_show(record, output, as_json)

@@ -1,4 +1,4 @@
-"""Compression and floating-point operations of a pipeline, as the sections of a record."""
+"""Floating-point operations of a pipeline, as the section of a record."""
 
 from __future__ import annotations
 
@@ -11,34 +11,6 @@ from diffcr.core.regions import TIMESTEPS, region_of
 from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
 from diffcr.evaluation.generate import text_tokens
 from diffcr.hosts import find_transformer
-from diffcr.methods.diffcr.compressor import Compressor
-
-
-def compression_section(compressor: Compressor) -> dict[str, Any]:
-    """Learned and realised ratios, tables [layers][regions] and means."""
-    return {
-        "learned": compressor.learned_compression_ratios.tolist(),
-        "realised": [[b / 10 for b in row] for row in compressor.inference_bins()],
-        "learned_mean": compressor.mean_compression_ratio,
-        "realised_mean": compressor.realised_mean_compression_ratio,
-        "target": compressor.config.target_compression_ratio,
-    }
-
-
-def trajectory_section(history: Sequence[Mapping[str, Any]], target: float) -> dict[str, Any]:
-    """The course of the ratios in training, from the lines of its history.jsonl."""
-    tables = [line["table"] for line in history]
-    regions = range(len(tables[0][0]))
-    return {
-        "step": [line["step"] for line in history],
-        "mean": [line["ratio"] for line in history],
-        "per_region": [
-            [sum(layer[region] for layer in table) / len(table) for table in tables]
-            for region in regions
-        ],
-        "loss": [line["loss"] for line in history],
-        "target": target,
-    }
 
 
 def flops_section(

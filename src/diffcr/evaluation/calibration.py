@@ -14,7 +14,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import is_attached
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import call_options, check_generation, generators, quiet
+from diffcr.evaluation.generate import call_options, check_generation, generators, without_progress
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import family_of, find_transformer
 from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
@@ -103,7 +103,7 @@ def calibrate(
     total = len(prompts) * (1 + len(candidates) + len(_DRIFTS))
     with (
         evaluating(find_transformer(pipe)),
-        quiet(pipe),
+        without_progress(pipe),
         tqdm(total=total, desc="calibrating", unit="image", disable=not progress) as bar,
     ):
         started = time.perf_counter()

@@ -60,7 +60,7 @@ def generate_images(
     }
     images: list[Image.Image] = []
     bar = tqdm(total=len(prompts), desc=progress, unit="image", disable=progress is None)
-    with evaluating(find_transformer(pipe)), quiet(pipe), bar:
+    with evaluating(find_transformer(pipe)), without_progress(pipe), bar:
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])
             images += pipe(batch, generator=generators(seed + start, len(batch)), **options)[0]
@@ -111,7 +111,7 @@ def text_tokens(pipe: Any) -> int:
 
 
 @contextmanager
-def quiet(pipe: Any) -> Iterator[None]:
+def without_progress(pipe: Any) -> Iterator[None]:
     """Hides the pipeline's own progress bar, one per call, within the context."""
     previous = dict(getattr(pipe, "_progress_bar_config", {}))
     pipe.set_progress_bar_config(**{**previous, "disable": True})

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from diffcr.evaluation.metrics.frechet import frechet_distance
+from diffcr.evaluation.metrics.distances import frechet_distance
 from diffcr.scenes import Scene
 from diffcr.scenes.judge import (
     AttributeAccuracy,

@@ -31,7 +31,8 @@ class RouterMaps:
     Attributes:
         caption: Of the picture.
         timesteps: [S], of the steps, noisiest first or as asked for.
-        scores: [S, L, h, w] float32, the router's logit of every token in every layer.
+        scores: [S, L, h, w] float32, the router's logit of every token in every layer; its sigmoid
+            is the token's importance (Sec. 3.2).
         kept: [S, L, h, w] bool, the tokens that the layer computes.
         image: The picture, RGB.
         mask: [H, W] bool, where objects are; None where that is not known.
@@ -43,11 +44,6 @@ class RouterMaps:
     kept: NDArray[np.bool_]
     image: Image.Image
     mask: NDArray[np.bool_] | None
-
-    @property
-    def importance(self) -> NDArray[np.float32]:
-        """`sigmoid(s)`, [S, L, h, w] in [0, 1] (Sec. 3.2)."""
-        return torch.sigmoid(torch.from_numpy(self.scores)).numpy()
 
     def object_share(self) -> NDArray[np.float64]:
         """Share of every token's patch that objects cover, [h, w] in [0, 1]."""
@@ -149,11 +145,8 @@ def router_maps(
     pipe: Any,
     prompt: str,
     steps: Sequence[int],
-    seed: int = 0,
     num_inference_steps: int = 20,
-    guidance_scale: float = 4.5,
-    height: int | None = None,
-    width: int | None = None,
+    **generation: Any,
 ) -> RouterMaps:
     """Maps while a picture is generated.
 
@@ -161,11 +154,8 @@ def router_maps(
         pipe: An attached text-to-image pipeline.
         prompt: Of the picture.
         steps: Denoising steps to look at, 0 is the first.
-        seed: Of the noise.
         num_inference_steps: Denoising steps.
-        guidance_scale: Of classifier-free guidance.
-        height: In pixels, the pipeline's own by default.
-        width: In pixels, the pipeline's own by default.
+        generation: Other arguments of `generate_images`: seed, guidance, size.
 
     Raises:
         DiffCRError: A step does not exist, or DiffCR is not attached.
@@ -175,7 +165,7 @@ def router_maps(
             raise DiffCRError(f"step {step} does not exist: give 0 to {num_inference_steps - 1}")
     with recording_routers(pipe) as calls:
         image = generate_images(
-            pipe, [prompt], seed, num_inference_steps, guidance_scale, height, width
+            pipe, [prompt], num_inference_steps=num_inference_steps, **generation
         )[0]
     return _stack([calls[step] for step in steps], prompt, image, None)
 

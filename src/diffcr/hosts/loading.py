@@ -25,7 +25,6 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
         DiffCRError: There is no such pipeline, it cannot be read, or its class is not supported.
     """
     from diffusers import DiffusionPipeline
-    from safetensors import SafetensorError
 
     name = str(model)
     is_id = isinstance(model, str) and name.count("/") == 1 and name[0] not in "./~"
@@ -37,15 +36,28 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
             f"{name} is an inpainting pipeline: use `diffcr inpaint`, or a recipe with the section "
             "'inpainting'"
         )
+    pipe = read_pipeline(DiffusionPipeline, model)
+    family_of(find_transformer(pipe))
+    return pipe.to(device or own_device())
+
+
+def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> Any:
+    """`pipeline_class.from_pretrained(model, **components)`, where whatever it raises is one line.
+
+    Raises:
+        DiffCRError: It cannot be read.
+    """
+    from safetensors import SafetensorError
+
     try:
         # Without it diffusers falls back to unpickling where there is no safetensors file.
-        pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True)
+        return pipeline_class.from_pretrained(model, use_safetensors=True, **components)
+    except DiffCRError:
+        raise
     # A class that diffusers does not have is an AttributeError.
     except (OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise DiffCRError(f"no pipeline can be loaded from {name}: {reason}") from error
-    family_of(find_transformer(pipe))
-    return pipe.to(device or own_device())
+        raise DiffCRError(f"no pipeline can be loaded from {model}: {reason}") from error
 
 
 def size_multiple(pipe: Any) -> int:

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from diffcr.inpainting.call import Call, Request, read_call, run_call
 from diffcr.inpainting.images.edits import Edit, resize_pixels
 from diffcr.inpainting.images.masks import bounds, latent_mask, masked_tokens, resize_mask
+from diffcr.inpainting.request import Prepared, Request, finish, prepare
 from diffcr.inpainting.sampling import (
-    Prompts,
+    Sampler,
     decode_pixels,
-    denoise,
     encode_pixels,
     encode_prompts,
     guided_prediction,
+    pixels_per_token,
+    working_side,
 )
 
 
@@ -39,16 +39,6 @@ class RegenerateImage:
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
 
-    @property
-    def pixels_per_token(self) -> int:
-        """Side of a token's square of pixels."""
-        return int(self.pipe.vae_scale_factor * self.pipe.transformer.config.patch_size)
-
-    @property
-    def model_side(self) -> int:
-        """Longer side of the pictures that the model works on, in pixels."""
-        return int(self.pipe.vae_scale_factor * self.pipe.transformer.config.sample_size)
-
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The images, from the arguments of `LazyInpaintPipeline` (a `Request`).
@@ -57,42 +47,29 @@ class RegenerateImage:
             DiffCRError: As `LazyInpaintPipeline` does.
         """
         request = Request(*args, **kwargs)
+        prepared = prepare(request, working_side(self.pipe), pixels_per_token(self.pipe))
+        return finish(prepared, self._generate(prepared) if prepared.edits else [])
 
-        def generate(masked: Call) -> NDArray[np.uint8]:
-            prompts = encode_prompts(self.pipe, masked.prompts, request)
-            return self._regenerate(
-                masked, prompts, request.num_inference_steps, request.guidance_scale
+    def _generate(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
+        """A picture [h, w, 3] per sample, at the model's size."""
+        pipe, edits = self.pipe, prepared.edits
+        prompts = encode_prompts(pipe, prepared)
+        sampler = Sampler(pipe, prepared)
+        latents = noise = sampler.noise(prompts.embeds.dtype)
+        drawn = noise / sampler.scheduler.init_noise_sigma
+        known = torch.cat([encode_pixels(pipe, edit.working_pixels) for edit in edits]).to(noise)
+        grids = [masked_tokens(edit.working_region, pixels_per_token(pipe)) for edit in edits]
+        masked = latent_mask(grids, pipe.transformer.config.patch_size).to(noise.device)
+        for step, timestep in enumerate(sampler):
+            if step:
+                there = sampler.scheduler.add_noise(known, drawn, timestep.expand(len(known)))
+                latents = torch.where(masked, latents, there)
+            given = sampler.model_input(latents, timestep)
+            prediction = guided_prediction(
+                pipe.transformer, given, timestep, prompts, prepared.request.guidance_scale
             )
-
-        return run_call(read_call(request, self.model_side, self.pixels_per_token), generate)
-
-    def _regenerate(
-        self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float
-    ) -> NDArray[np.uint8]:
-        """Pictures [B, h, w, 3] at the model's size."""
-        pipe = self.pipe
-        device, dtype = pipe._execution_device, prompts.embeds.dtype
-        known = torch.cat([encode_pixels(pipe, edit.working_pixels) for edit in call.edits])
-        known = known.to(device, dtype)
-        grids = [masked_tokens(e.working_region, self.pixels_per_token) for e in call.edits]
-        masked = latent_mask(grids, pipe.transformer.config.patch_size).to(device)
-        height, width = call.edits[0].working_region.shape
-        noise = pipe.prepare_latents(
-            len(known), known.shape[1], height, width, dtype, device, call.generator, call.latents
-        )
-        drawn = noise / pipe.scheduler.init_noise_sigma
-
-        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
-            return guided_prediction(pipe.transformer, latents, timestep, prompts, guidance_scale)
-
-        def keep_known(latents: Tensor, following: Tensor | None) -> Tensor:
-            there = known
-            if following is not None:
-                there = pipe.scheduler.add_noise(known, drawn, following.expand(len(known)))
-            return torch.where(masked, latents, there)
-
-        denoised = denoise(pipe, noise, num_inference_steps, call.generator, predict, keep_known)
-        return decode_pixels(pipe, denoised)
+            latents = sampler.step(prediction, timestep, latents)
+        return decode_pixels(pipe, torch.where(masked, latents, known))
 
 
 class RegenerateCrop(RegenerateImage):
@@ -100,21 +77,17 @@ class RegenerateCrop(RegenerateImage):
     view of what is outside of the square. The square is cut from the picture at the model's size,
     so that its result is blended as that of every other pipeline."""
 
-    def _regenerate(
-        self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float
-    ) -> NDArray[np.uint8]:
-        windows = [_square_around(edit.working_region) for edit in call.edits]
+    def _generate(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
+        windows = [_square_around(edit.working_region) for edit in prepared.edits]
+        side = working_side(self.pipe)
         crops = [
-            _cropped(edit, window, self.model_side)
-            for edit, window in zip(call.edits, windows, strict=True)
+            _cropped(e, window, side) for e, window in zip(prepared.edits, windows, strict=True)
         ]
-        inner = replace(call, edits=crops)
-        generated = super()._regenerate(inner, prompts, num_inference_steps, guidance_scale)
-        pictures = [edit.working_pixels.copy() for edit in call.edits]
+        generated = super()._generate(replace(prepared, edits=crops))
+        pictures = [edit.working_pixels.copy() for edit in prepared.edits]
         for picture, window, pixels in zip(pictures, windows, generated, strict=True):
-            height, width = picture[window].shape[:2]
-            picture[window] = resize_pixels(pixels, height, width)
-        return np.stack(pictures)
+            picture[window] = resize_pixels(pixels, *picture[window].shape[:2])
+        return pictures
 
 
 def _square_around(region: NDArray[np.bool_]) -> tuple[slice, slice]:

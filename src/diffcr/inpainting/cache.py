@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,32 +15,34 @@ _SAMPLES = 4
 
 
 class TensorCache:
-    """The latest results by what they were computed from.
+    """The latest results by what they were computed from; threads may share one.
 
     A result is used again only where every value that the model was given is the same. Tokens of
     an earlier, larger mask would fit in shape, but they were computed without the pixels that the
     smaller mask leaves visible, and those of a smaller one with pixels that are hidden since.
 
     Args:
-        size: Results that are kept; the one that was used longest ago goes first.
+        size: Results that are kept, 0 or more; the one that was used longest ago goes first.
     """
 
     def __init__(self, size: int = 8) -> None:
         self.size = size
-        self._results: OrderedDict[str, Tensor] = OrderedDict()
+        self._results: dict[str, Tensor] = {}
 
     def get(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """The result under a key, computed where it is not there."""
-        if key not in self._results:
-            self._results[key] = compute()
-        self._results.move_to_end(key)
-        while len(self._results) > self.size:
-            self._results.popitem(last=False)
-        return self._results[key]
+        result = self._results.get(key)
+        if result is None:
+            result = compute()
+        # No dictionary changes once it is in place: other threads read a whole one, and what a race
+        # drops is computed again.
+        others = [item for item in self._results.items() if item[0] != key]
+        self._results = dict([*others, (key, result)][max(len(others) + 1 - self.size, 0) :])
+        return result
 
     def clear(self) -> None:
         """Forget everything."""
-        self._results.clear()
+        self._results = {}
 
 
 def cache_key(models: Sequence[nn.Module], *arrays: NDArray[Any]) -> str:

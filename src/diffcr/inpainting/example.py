@@ -1,10 +1,11 @@
-"""A picture to repaint, for those who have none at hand."""
+"""Pictures to repaint, and one for those who have none at hand."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from diffcr.inpainting.images.masks import bounds
@@ -18,21 +19,22 @@ _MARGIN = 6
 
 @dataclass(frozen=True)
 class Example:
-    """A scene and another object that is to take the place of its own.
+    """A picture with what is to be seen in a part of it.
 
     Attributes:
         image: RGB.
-        mask: Greyscale, white in a box around the object.
-        prompt: The scene as it is to be.
+        mask: [H, W] bool, what is repainted.
+        prompt: The picture as it is to be; empty where nobody says.
     """
 
     image: Image.Image
-    mask: Image.Image
+    mask: NDArray[np.bool_]
     prompt: str
 
 
 def make_example() -> Example:
-    """The same one every time; no test or training picture."""
+    """A scene with a box around its object, and another object that is to take its place: the same
+    one every time, no test or training picture."""
     scenes = ScenesDataset("validation", resolution=_SIDE, object_shares=(1.0,))
     scene = scenes[_ITEM]
     (present,) = scene.attributes.objects
@@ -40,5 +42,4 @@ def make_example() -> Example:
     attributes = replace(scene.attributes, objects=(wanted,))
     mask = np.zeros_like(scene.mask)
     mask[bounds(scene.mask, _MARGIN)] = True
-    prompt = write_caption(attributes, np.random.default_rng(0))
-    return Example(scene.image, Image.fromarray(mask.astype(np.uint8) * 255), prompt)
+    return Example(scene.image, mask, write_caption(attributes, np.random.default_rng(0)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json
-from diffcr.hosts.loading import own_device
+from diffcr.hosts.loading import own_device, read_pipeline
 from diffcr.inpainting.pipeline import LazyInpaintPipeline
 
 
@@ -25,22 +25,12 @@ def load_inpainting_pipeline(
     Raises:
         DiffCRError: There is no such pipeline, or it cannot be read.
     """
-    from safetensors import SafetensorError
-
     directory = Path(model)
     if not (directory / "model_index.json").is_file():
         raise DiffCRError(f"{directory} is not a pipeline: give a LazyInpaintPipeline's directory")
     kind = read_json(directory / "model_index.json").get("_class_name")
     if kind != LazyInpaintPipeline.__name__:
         raise DiffCRError(f"{directory} holds a {kind}: give a LazyInpaintPipeline's directory")
-    try:
-        pipe: LazyInpaintPipeline = LazyInpaintPipeline.from_pretrained(
-            directory, use_safetensors=True, **components
-        )
-    except DiffCRError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DiffCRError(f"no pipeline can be loaded from {directory}: {reason}") from error
+    pipe: LazyInpaintPipeline = read_pipeline(LazyInpaintPipeline, directory, **components)
     pipe.to(device or own_device())
     return pipe

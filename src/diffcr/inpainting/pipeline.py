@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,26 +15,26 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from diffcr.errors import DiffCRError
 from diffcr.inpainting.cache import TensorCache, cache_key
-from diffcr.inpainting.call import Call, OutputType, Request, read_call, run_call
 from diffcr.inpainting.decoder import LazyTransformer2DModel
 from diffcr.inpainting.encoder import ContextEncoder
 from diffcr.inpainting.images.blending import Blending
 from diffcr.inpainting.images.edits import GREY, Edit
 from diffcr.inpainting.images.masks import (
-    MaskGroup,
     group_by_count,
     latent_mask,
     mask_coverage,
     masked_tokens,
     token_indices,
 )
+from diffcr.inpainting.request import OutputType, Prepared, Request, finish, prepare
 from diffcr.inpainting.sampling import (
-    Prompts,
+    Sampler,
     decode_pixels,
-    denoise,
     encode_pixels,
     encode_prompts,
     guided_prediction,
+    pixels_per_token,
+    working_side,
 )
 
 
@@ -41,7 +42,8 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
     """Repaints the masked part of pictures; what a step costs follows the mask's area.
 
     Text encoding, schedulers, offloading and saving are those of `PixArtSigmaPipeline`. A saved
-    directory is opened by `LazyInpaintPipeline.from_pretrained`.
+    directory is opened by `LazyInpaintPipeline.from_pretrained`. Threads may share a pipeline: what
+    belongs to a call is the call's own.
 
     Args:
         tokenizer: Of the text encoder.
@@ -81,12 +83,12 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
     @property
     def pixels_per_token(self) -> int:
         """Side of a token's square of pixels."""
-        return int(self.vae_scale_factor * self.transformer.config.patch_size)
+        return pixels_per_token(self)
 
     @property
     def working_side(self) -> int:
         """Longer side of the pictures that the model works on, in pixels."""
-        return int(self.vae_scale_factor * self.transformer.config.sample_size)
+        return working_side(self)
 
     @torch.no_grad()
     def __call__(
@@ -111,8 +113,8 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
     ) -> ImagePipelineOutput | tuple[Any]:
         """Repaint the masked part of pictures.
 
-        Images come back at their own size, whatever size the model works at; outside of the mask
-        and the ring around it they are equal to those that were given.
+        Images come back at their own size, whatever size the model works at; outside of the dilated
+        mask they are equal to those that were given.
 
         Args:
             prompt: What is to be seen; one for all pictures, or one each.
@@ -130,8 +132,8 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
             output_type: "pil", "np" or "pt".
             return_dict: As in diffusers: an output class, or a tuple.
             blending: "poisson" or "feather".
-            dilation: Width in pixels of the ring around the mask that is repainted and blended;
-                1/64 of the picture's longer side by default.
+            dilation: Pixels around the mask that are repainted and blended; 1/64 of the picture's
+                longer side by default.
             max_sequence_length: Text tokens at most.
             clean_caption: As in `PixArtSigmaPipeline`.
 
@@ -141,90 +143,43 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
         Raises:
             DiffCRError: A picture and its mask differ in size, or an argument is outside its range.
         """
-        request = Request(
-            prompt=prompt,
-            image=image,
-            mask_image=mask_image,
-            negative_prompt=negative_prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            num_images_per_prompt=num_images_per_prompt,
-            height=height,
-            width=width,
-            generator=generator,
-            latents=latents,
-            output_type=output_type,
-            blending=blending,
-            dilation=dilation,
-            max_sequence_length=max_sequence_length,
-            clean_caption=clean_caption,
-        )
-        call = read_call(request, self.working_side, self.pixels_per_token)
-
-        def generate(masked: Call) -> NDArray[np.uint8]:
-            prompts = encode_prompts(self, masked.prompts, request)
-            return self._generate(masked, prompts, num_inference_steps, guidance_scale)
-
-        images = run_call(call, generate)
+        # The signature above is for those who call; inside, the request goes on whole.
+        passed = locals()
+        request = Request(**{field.name: passed[field.name] for field in fields(Request)})
+        prepared = prepare(request, self.working_side, self.pixels_per_token)
+        images = finish(prepared, self._generate(prepared) if prepared.edits else [])
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _generate(
-        self, call: Call, prompts: Prompts, num_inference_steps: int, guidance_scale: float
-    ) -> NDArray[np.uint8]:
-        edits = call.edits
-        height, width = edits[0].working_region.shape
-        device, dtype = self._execution_device, prompts.embeds.dtype
+    def _generate(self, prepared: Prepared) -> list[NDArray[np.uint8]]:
+        """A picture [h, w, 3] per sample, at the model's size."""
+        edits, device = prepared.edits, self._execution_device
+        prompts = encode_prompts(self, prepared)
         grids = [masked_tokens(edit.working_region, self.pixels_per_token) for edit in edits]
-        groups = group_by_count([token_indices(grid) for grid in grids])
+        groups = group_by_count([token_indices(grid).to(device) for grid in grids])
+        order = torch.cat([group.samples for group in groups]).argsort()
         contexts = torch.cat([self.context(edit) for edit in edits]).to(device)
-        noise = self.prepare_latents(
-            len(edits),
-            self.transformer.config.in_channels,
-            height,
-            width,
-            dtype,
-            device,
-            call.generator,
-            call.latents,
-        )
-
-        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
-            return self._predict(latents, timestep, prompts, guidance_scale, groups, contexts)
-
-        denoised = denoise(self, noise, num_inference_steps, call.generator, predict)
-        surroundings = torch.cat([self.picture_latents(edit.working_pixels) for edit in edits])
-        masked = latent_mask(grids, self.transformer.config.patch_size).to(device)
-        return decode_pixels(self, torch.where(masked, denoised, surroundings.to(denoised)))
-
-    def _predict(
-        self,
-        latents: Tensor,
-        timestep: Tensor,
-        prompts: Prompts,
-        guidance_scale: float,
-        groups: list[MaskGroup],
-        contexts: Tensor,
-    ) -> Tensor:
-        """The groups one after the other, each sample with its own kind alone."""
-        outputs = []
-        for group in groups:
-            samples = group.samples.to(latents.device)
-            indices = group.indices.to(latents.device)
-            context = contexts[samples.unsqueeze(1), indices]
-            outputs.append(
+        sampler = Sampler(self, prepared)
+        latents = sampler.noise(prompts.embeds.dtype)
+        for timestep in sampler:
+            given = sampler.model_input(latents, timestep)
+            # Group by group, each sample with its own kind alone.
+            outputs = [
                 guided_prediction(
                     self.transformer,
-                    latents[samples],
+                    given[group.samples],
                     timestep,
-                    prompts.select(samples),
-                    guidance_scale,
-                    token_indices=indices,
-                    context=context,
+                    prompts.select(group.samples),
+                    prepared.request.guidance_scale,
+                    token_indices=group.indices,
+                    context=contexts[group.samples.unsqueeze(1), group.indices],
                 )
-            )
-        order = torch.cat([group.samples for group in groups]).argsort().to(latents.device)
-        return torch.cat(outputs)[order]
+                for group in groups
+            ]
+            latents = sampler.step(torch.cat(outputs)[order], timestep, latents)
+        surroundings = torch.cat([self.picture_latents(edit.working_pixels) for edit in edits])
+        masked = latent_mask(grids, self.transformer.config.patch_size).to(device)
+        return decode_pixels(self, torch.where(masked, latents, surroundings.to(latents)))
 
     @torch.no_grad()
     def context(self, edit: Edit) -> Tensor:

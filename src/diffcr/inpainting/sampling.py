@@ -1,60 +1,75 @@
-"""The denoising loop that the lazy pipeline and its baselines share.
+"""From noise to pictures: what the lazy pipeline and its baselines share.
 
-Shapes: B samples, C latent channels, h x w latents, T text tokens.
+Shapes: B samples, C latent channels, h x w latents, T text tokens, G 2 with guidance and else 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
+from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.inpainting.call import Request
+from diffcr.inpainting.request import Prepared
+
+# A tokenizer keeps padding and truncation between calls: threads that share one would cut each
+# other's prompts.
+_TEXT_LOCK = Lock()
+
+
+def working_side(pipe: Any) -> int:
+    """Longer side of the pictures that a pipeline's model works on, in pixels."""
+    return int(pipe.vae_scale_factor * pipe.transformer.config.sample_size)
+
+
+def pixels_per_token(pipe: Any) -> int:
+    """Side of a token's square of pixels."""
+    return int(pipe.vae_scale_factor * pipe.transformer.config.patch_size)
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Encoded prompts of a batch.
+    """Encoded prompts of a batch; with guidance the negative ones come first.
 
     Attributes:
-        embeds: [B, T, D].
-        mask: [B, T].
-        negative_embeds: [B, T, D]; None without guidance.
-        negative_mask: [B, T]; None without guidance.
+        embeds: [G, B, T, D].
+        mask: [G, B, T], 1 for a token of the prompt.
     """
 
     embeds: Tensor
     mask: Tensor
-    negative_embeds: Tensor | None
-    negative_mask: Tensor | None
 
     def select(self, samples: Tensor) -> Prompts:
         """Those of some samples, [b] int64."""
-        chosen = [None if v is None else v[samples.to(v.device)] for v in vars(self).values()]
-        return Prompts(*chosen)  # type: ignore[arg-type]
+        return Prompts(self.embeds[:, samples], self.mask[:, samples])
 
 
-def encode_prompts(pipe: Any, prompts: list[str], request: Request) -> Prompts:
-    """Prompts through a PixArt pipeline's own text encoder, as the request says."""
+def encode_prompts(pipe: Any, prepared: Prepared) -> Prompts:
+    """The samples' prompts through a PixArt pipeline's own text encoder."""
+    request = prepared.request
     length = request.max_sequence_length
-    longest = getattr(pipe.tokenizer, "model_max_length", length)
-    found = pipe.encode_prompt(
-        prompts,
-        do_classifier_free_guidance=request.guidance_scale > 1,
-        negative_prompt=request.negative_prompt,
-        device=pipe._execution_device,
-        max_sequence_length=min(length, longest),
-        clean_caption=request.clean_caption,
-    )
-    return Prompts(*found)
+    with _TEXT_LOCK:
+        embeds, mask, negative_embeds, negative_mask = pipe.encode_prompt(
+            prepared.prompts,
+            do_classifier_free_guidance=request.guidance_scale > 1,
+            negative_prompt=request.negative_prompt,
+            device=pipe._execution_device,
+            max_sequence_length=min(length, getattr(pipe.tokenizer, "model_max_length", length)),
+            clean_caption=request.clean_caption,
+        )
+    if negative_embeds is None:
+        return Prompts(embeds[None], mask[None])
+    return Prompts(torch.stack([negative_embeds, embeds]), torch.stack([negative_mask, mask]))
 
 
 def guided_prediction(
@@ -72,23 +87,20 @@ def guided_prediction(
         latents: [B, C, h, w], as the scheduler scales the model's input.
         timestep: Scalar.
         prompts: Of the batch.
-        guidance_scale: 1 is none.
+        guidance_scale: Of no account where the prompts have no negative ones.
         tokens: Further arguments of the model, per sample.
 
     Returns:
         [B, C_out, h, w]; a learned variance is the prompt's own.
     """
-    embeds, mask = prompts.embeds, prompts.mask
-    guided = prompts.negative_embeds is not None and prompts.negative_mask is not None
-    if guided:
-        embeds = torch.cat([prompts.negative_embeds, embeds])  # type: ignore[list-item]
-        mask = torch.cat([prompts.negative_mask, mask])  # type: ignore[list-item]
-        tokens = {name: torch.cat([value, value]) for name, value in tokens.items()}
-    given = torch.cat([latents, latents]) if guided else latents
+    copies = len(prompts.embeds)
+    given = torch.cat([latents] * copies)
     timesteps = timestep.to(given.device).expand(len(given))
+    embeds, mask = prompts.embeds.flatten(0, 1), prompts.mask.flatten(0, 1)
     inputs = family_of(transformer).call_inputs(transformer, given, timesteps, embeds, mask)
-    output: Tensor = transformer(**inputs, **tokens)[0]
-    if not guided:
+    repeated = {name: torch.cat([value] * copies) for name, value in tokens.items()}
+    output: Tensor = transformer(**inputs, **repeated)[0]
+    if copies == 1:
         return output
     without, with_prompt = output.chunk(2)
     channels = latents.shape[1]
@@ -97,52 +109,62 @@ def guided_prediction(
     return torch.cat([guided_noise, rest], dim=1)
 
 
-def denoise(
-    pipe: Any,
-    latents: Tensor,
-    num_inference_steps: int,
-    generator: Any,
-    predict: Callable[[Tensor, Tensor], Tensor],
-    after_step: Callable[[Tensor, Tensor | None], Tensor] | None = None,
-) -> Tensor:
-    """Run the pipeline's scheduler from noise to latents.
+class Sampler:
+    """One call's way from noise to latents: iterating gives its timesteps, scalars, noisy to clean.
+
+    A scheduler counts its steps and keeps earlier outputs. Every call takes a copy of the
+    pipeline's, so that threads may share a pipeline.
 
     Args:
         pipe: Has a scheduler and a progress bar.
-        latents: [B, C, h, w], noise at the scheduler's first level.
-        num_inference_steps: At least 1.
-        generator: Of schedulers that draw noise; one, or one per sample.
-        predict: From the model's input and the timestep to the predicted noise.
-        after_step: From the latents after a step and the next timestep (None after the last) to
-            those that go on.
+        prepared: Says how many steps, and what draws noise.
 
     Raises:
         DiffCRError: The scheduler looks at all latents together (dynamic thresholding).
     """
-    scheduler = pipe.scheduler
-    if scheduler.config.get("thresholding"):
-        raise DiffCRError(
-            "the scheduler's dynamic thresholding mixes masked and other latents: turn it off"
+
+    def __init__(self, pipe: Any, prepared: Prepared) -> None:
+        if pipe.scheduler.config.get("thresholding"):
+            raise DiffCRError(
+                "the scheduler's dynamic thresholding mixes masked and other latents: turn it off"
+            )
+        self.scheduler = deepcopy(pipe.scheduler)
+        self.scheduler.set_timesteps(
+            prepared.request.num_inference_steps, device=pipe._execution_device
         )
-    scheduler.set_timesteps(num_inference_steps, device=latents.device)
-    extra = pipe.prepare_extra_step_kwargs(generator, 0.0)
-    timesteps: Tensor = scheduler.timesteps
-    with pipe.progress_bar(total=len(timesteps)) as bar:
-        for step, timestep in enumerate(timesteps):
-            prediction = predict(scheduler.scale_model_input(latents, timestep), timestep)
-            if not _takes_variance(scheduler):
-                prediction = prediction[:, : latents.shape[1]]
-            latents = scheduler.step(prediction, timestep, latents, **extra, return_dict=False)[0]
-            if after_step is not None:
-                following = timesteps[step + 1] if step + 1 < len(timesteps) else None
-                latents = after_step(latents, following)
-            bar.update()
-    return latents
+        self._pipe = pipe
+        self._prepared = prepared
+        self._options = pipe.prepare_extra_step_kwargs(prepared.generator, 0.0)
+        learned = self.scheduler.config.get("variance_type") in ("learned", "learned_range")
+        self._takes_variance = learned and isinstance(self.scheduler, DDPMScheduler)
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._pipe.progress_bar(self.scheduler.timesteps))
 
-def _takes_variance(scheduler: Any) -> bool:
-    learned = scheduler.config.get("variance_type") in ("learned", "learned_range")
-    return learned and isinstance(scheduler, DDPMScheduler)
+    def noise(self, dtype: torch.dtype) -> Tensor:
+        """Latents [B, C, h, w] of pure noise at the scheduler's first level."""
+        pipe, prepared = self._pipe, self._prepared
+        sides = [side // pipe.vae_scale_factor for side in prepared.edits[0].working_region.shape]
+        shape = (len(prepared.edits), pipe.transformer.config.in_channels, *sides)
+        device, noise = pipe._execution_device, prepared.latents
+        if noise is None:
+            noise = randn_tensor(shape, prepared.generator, device, dtype)
+        scaled: Tensor = noise.to(device) * self.scheduler.init_noise_sigma
+        return scaled
+
+    def model_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """Latents [B, C, h, w] as the model sees them."""
+        scaled: Tensor = self.scheduler.scale_model_input(latents, timestep)
+        return scaled
+
+    def step(self, prediction: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
+        """The latents [B, C, h, w] after a step, from a prediction [B, C_out, h, w]."""
+        if not self._takes_variance:
+            prediction = prediction[:, : latents.shape[1]]
+        stepped: Tensor = self.scheduler.step(
+            prediction, timestep, latents, **self._options, return_dict=False
+        )[0]
+        return stepped
 
 
 @torch.no_grad()
@@ -155,12 +177,12 @@ def encode_pixels(pipe: Any, pixels: NDArray[np.uint8]) -> Tensor:
 
 
 @torch.no_grad()
-def decode_pixels(pipe: Any, latents: Tensor) -> NDArray[np.uint8]:
-    """Pictures [B, H, W, 3] of scaled latents [B, C, h, w], one at a time: a batch of large ones
-    takes the autoencoder's memory many times."""
+def decode_pixels(pipe: Any, latents: Tensor) -> list[NDArray[np.uint8]]:
+    """Pictures [H, W, 3] of scaled latents [B, C, h, w], one at a time: a batch of large ones takes
+    the autoencoder's memory many times."""
     pictures = []
     for sample in (latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype).split(1):
         image = pipe.vae.decode(sample, return_dict=False)[0].float()
         scaled = ((image / 2 + 0.5).clamp(0, 1) * 255).round()
         pictures.append(scaled.to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy())
-    return np.stack(pictures)
+    return pictures

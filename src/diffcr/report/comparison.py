@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,6 +13,7 @@ from diffcr.errors import DiffCRError
 from diffcr.records.record import Record, read_record
 
 Value = Callable[[Mapping[str, Any]], float]
+_ROWS = "experiments"
 _NAME = re.compile(r"(?P<row>.+)-seed-(?P<seed>\d+)")
 
 
@@ -64,15 +65,38 @@ class Row:
         """A value of the row's records."""
         return Seeds(tuple(value(record.results) for record in self.records))
 
-    @property
-    def has_held_out_loss(self) -> bool:
-        """Whether the records hold it: with fewer denoising steps it is nobody's own."""
-        return all("held_out_loss" in record.results for record in self.records)
+
+@dataclass(frozen=True)
+class Collection:
+    """Records of a directory.
+
+    Attributes:
+        rows: Of the comparison, by name; from its subdirectory `experiments`, or from itself.
+        others: All other records, by file name.
+    """
+
+    rows: Mapping[str, Row]
+    others: Mapping[str, Record]
 
 
-def is_row(path: Path) -> bool:
-    """Whether a file is called as a row's records are."""
-    return _NAME.fullmatch(path.stem) is not None
+def read_collection(directory: Path) -> Collection:
+    """Every record of a directory.
+
+    Raises:
+        DiffCRError: There is none, or one is damaged.
+    """
+    if not directory.is_dir():
+        raise DiffCRError(f"{directory} is not a directory: give one that holds records")
+    rows = directory / _ROWS if (directory / _ROWS).is_dir() else directory
+    found = read_rows(rows)
+    others = {
+        path.stem: read_record(path)
+        for path in sorted(directory.glob("*.json"))
+        if not _NAME.fullmatch(path.stem)
+    }
+    if not found and not others:
+        raise DiffCRError(f"{directory} holds no records: give a directory with some")
+    return Collection(found, others)
 
 
 def read_rows(directory: Path) -> dict[str, Row]:
@@ -96,19 +120,25 @@ def read_rows(directory: Path) -> dict[str, Row]:
     }
 
 
+def own(section: Mapping[str, Any]) -> Any:
+    """What a section by model says of the model itself: "compressed" where a method is attached,
+    else "dense"."""
+    return section["compressed"] if "compressed" in section else section["dense"]
+
+
 def held_out(results: Mapping[str, Any]) -> float:
     """Mean noise error over the timestep regions."""
-    return float(results["held_out_loss"]["mean"])
+    return float(own(results["held_out_loss"])["mean"])
 
 
 def frechet(results: Mapping[str, Any]) -> float:
     """The judge's Frechet distance."""
-    return float(results["quality"]["judge_frechet_distance"])
+    return float(own(results["quality"])["judge_frechet_distance"])
 
 
 def accuracy(results: Mapping[str, Any]) -> float:
     """Caption accuracy, a share."""
-    return float(results["quality"]["caption_accuracy"])
+    return float(own(results["quality"])["caption_accuracy"])
 
 
 def skipped(results: Mapping[str, Any]) -> float:
@@ -120,9 +150,7 @@ def flops(kind: str) -> Value:
     """Operations of a forward as a share of the dense model's, "total" or "linear"."""
 
     def share(results: Mapping[str, Any]) -> float:
-        counts = results["flops"]
-        compressed = counts.get("compressed", counts["dense"])
-        return float(compressed[kind] / counts["dense"][kind])
+        return float(own(results["flops"])[kind] / results["flops"]["dense"][kind])
 
     return share
 
@@ -151,14 +179,14 @@ def quality_rows(rows: Mapping[str, Row], titles: Mapping[str, str]) -> list[lis
 
 def _quality_row(row: Row, title: str) -> list[str]:
     total, linear = (100 * row.over_seeds(flops(kind)).mean for kind in ("total", "linear"))
-    routed = all("compression" in record.results for record in row.records)
+    results = [record.results for record in row.records]
+    routed = all("compression" in found for found in results)
     errors = ["-", "-"]
-    if row.has_held_out_loss:
-        per_region: Sequence[Sequence[float]] = list(
-            zip(*(record.results["held_out_loss"]["noise"] for record in row.records), strict=True)
-        )
+    # With fewer denoising steps it is nobody's own.
+    if all("held_out_loss" in found for found in results):
+        regions = zip(*(own(found["held_out_loss"])["noise"] for found in results), strict=True)
         errors = [
-            " / ".join(f"{mean(values):.4f}" for values in per_region),
+            " / ".join(f"{mean(values):.4f}" for values in regions),
             row.over_seeds(held_out).text(".5f"),
         ]
     return [

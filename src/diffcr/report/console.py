@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from diffcr.records.record import Record
-from diffcr.report.tables import Table, make_tables
+from diffcr.report.sections import make_tables
+from diffcr.report.tables import Table
 
 
 def show(record: Record, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""What every HTML page shares: its head and style, and tables."""
+"""What every HTML page shares: its head and style, tables and figures."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ img { max-width: 100%; height: auto; }
 
 
 def make_page(title: str, parts: Sequence[str]) -> str:
-    """A whole page.
+    """A whole page under its title.
 
     Args:
         title: Plain text.
         parts: HTML of the body.
     """
+    name = html.escape(title)
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{name}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
     )
     return head + "\n".join(parts) + "\n</body>\n</html>\n"
 
@@ -46,3 +47,9 @@ def table_html(table: Table) -> str:
         f'<h2>{html.escape(table.title)}</h2>\n<div class="table"><table>\n<tr>{head}</tr>\n'
         f"{rows}\n</table></div>{note}"
     )
+
+
+def figure_html(title: str, source: str) -> str:
+    """A picture, by its address, under its title."""
+    name = html.escape(title)
+    return f'<h2>{name}</h2>\n<img src="{html.escape(source)}" alt="{name}">'

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from diffcr.files import write_text
 from diffcr.records.record import Record, write_record
-from diffcr.report.figures.evaluation import FigureFile, plot_all
-from diffcr.report.page import make_page, table_html
-from diffcr.report.tables import Table, make_tables
+from diffcr.report.figures.record import FigureFile, plot_all
+from diffcr.report.page import figure_html, make_page, table_html
+from diffcr.report.sections import make_tables
+from diffcr.report.tables import Table
 
 RECORD = "report.json"
 
@@ -50,19 +51,11 @@ def write_report(record: Record, directory: str | Path, title: str = "DiffCR rep
 
 
 def _page(record: Record, figures: Sequence[FigureFile], folder: Path, title: str) -> str:
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [f"<p>{html.escape(note)}</p>" for note in record.results.get("notes", [])]
-    parts += [_figure(figure, folder) for figure in figures]
-    parts += [table_html(table) for table in make_tables(record)]
-    parts.append(table_html(_provenance(record)))
+    parts = [f"<p>{html.escape(note)}</p>" for note in record.results.get("notes", [])]
+    parts += [figure_html(f.title, f.path.relative_to(folder).as_posix()) for f in figures]
+    parts += [table_html(table) for table in [*make_tables(record), _provenance(record)]]
     parts.append('<p>Everything above, with raw samples: <a href="report.json">report.json</a></p>')
     return make_page(title, parts)
-
-
-def _figure(figure: FigureFile, folder: Path) -> str:
-    source = html.escape(figure.path.relative_to(folder).as_posix())
-    title = html.escape(figure.title)
-    return f'<h2>{title}</h2>\n<img src="{source}" alt="{title}">'
 
 
 def _provenance(record: Record) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -77,26 +78,28 @@ class ScenesDataset:
     def __len__(self) -> int:
         return self.size if self.size is not None else _SIZES[self.split]
 
+    def __iter__(self) -> Iterator[Scene]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Scene:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        random = self._random(index)
-        attributes = self._draw_attributes(random)
-        caption = write_caption(attributes, random)
+        attributes, caption, random = self._describe(index)
         drawing = draw_scene(attributes, self.resolution, random)
         return Scene(Image.fromarray(drawing.pixels), caption, drawing.mask, attributes)
 
     def describe(self, index: int) -> Scene:
         """Item `index` with a picture of one pixel: its caption and attributes without drawing."""
-        random = self._random(index)
-        attributes = self._draw_attributes(random)
-        caption = write_caption(attributes, random)
+        attributes, caption, _ = self._describe(index)
         blank = np.zeros((1, 1), dtype=bool)
         return Scene(Image.new("RGB", (1, 1)), caption, blank, attributes)
 
-    def _random(self, index: int) -> np.random.Generator:
+    def _describe(self, index: int) -> tuple[SceneAttributes, str, np.random.Generator]:
+        """Attributes, caption, and the generator that goes on to draw them."""
         split = get_args(Split).index(self.split)
-        return np.random.default_rng(np.random.SeedSequence([split, index]))
+        random = np.random.default_rng(np.random.SeedSequence([split, index]))
+        attributes = self._draw_attributes(random)
+        return attributes, write_caption(attributes, random), random
 
     def _draw_attributes(self, random: np.random.Generator) -> SceneAttributes:
         shares = np.asarray(self.object_shares) / sum(self.object_shares)

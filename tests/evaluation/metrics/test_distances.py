@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.metrics.cmmd import clip_mmd
-from diffcr.evaluation.metrics.frechet import frechet_distance
-from diffcr.evaluation.metrics.kid import kernel_distance
+from diffcr.evaluation.metrics.distances import clip_mmd, frechet_distance, kernel_distance
 
 DISTANCES = (frechet_distance, lambda a, b: kernel_distance(a, b, 2, 5), clip_mmd)
 
@@ -95,7 +93,7 @@ def test_cmmd_is_the_mean_over_all_pairs() -> None:
 def test_cmmd_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = _unit(_features(30, seed=1)), _unit(_features(25, seed=2))
     whole = clip_mmd(a, b)
-    monkeypatch.setattr("diffcr.evaluation.metrics.cmmd._ROWS", 7)
+    monkeypatch.setattr("diffcr.evaluation.metrics.distances._CMMD_ROWS", 7)
     assert clip_mmd(a, b) == pytest.approx(whole, rel=1e-9)
 
 

@@ -17,7 +17,7 @@ from diffcr.evaluation.metrics.images import generated_images
 from diffcr.evaluation.metrics.options import ScoreOptions
 from diffcr.evaluation.metrics.scoring import score_images
 from diffcr.records.record import read_record
-from diffcr.report.tables import make_tables
+from diffcr.report.sections import make_tables
 from tests.evaluation.metrics.models import (
     write_clip,
     write_dinov2,
@@ -105,7 +105,7 @@ def test_what_is_missing_is_said_before_any_work(place: Path, tmp_path: Path) ->
     with pytest.raises(DiffCRError, match="6 images in .* and 2 prompts"):
         score_images(images, _options(place, "clip"), prompts=PROMPTS[:2])
     few = _options(place, "kid", kid_subset_size=7)
-    with pytest.raises(DiffCRError, match="kid needs 7 pictures and .* holds 6.*subset-size"):
+    with pytest.raises(DiffCRError, match="kid needs 7 pictures and .* holds 6.*kid_subset_size"):
         score_images(images, few, place / "reference")
     write_pictures(tmp_path / "one", 1)
     with pytest.raises(DiffCRError, match="cmmd needs 2 pictures and .* holds 1"):
@@ -117,9 +117,9 @@ def test_what_is_missing_is_said_before_any_work(place: Path, tmp_path: Path) ->
     [
         ({"metrics": ()}, "there is no metric: choose from fid, kid"),
         ({"metrics": ("is",)}, "metric 'is' is not known: choose from fid, kid"),
-        ({"metrics": ("kid",), "inception": None}, "give --inception FILE"),
-        ({"metrics": ("clip",), "clip": ""}, "give --clip MODEL"),
-        ({"metrics": ("hps",), "hps_version": "v2"}, "--hps-version v2.0 or v2.1"),
+        ({"metrics": ("kid",), "inception": None}, "give inception, docs"),
+        ({"metrics": ("clip",), "clip": ""}, "give clip, that"),
+        ({"metrics": ("hps",), "hps_version": "v2"}, "give hps and hps_version v2.0 or v2.1"),
         ({"metrics": ("fid",), "batch_size": 0}, "batch_size is 0"),
     ],
 )
@@ -160,8 +160,18 @@ def test_the_command_writes_a_record_and_refuses_to_overwrite(
     [
         ((), "there is no metric"),
         (("--metric", "bogus"), "metric 'bogus' is not known"),
-        (("--metric", "fid"), "give --inception FILE"),
-        (("--metric", "cmmd"), "cmmd needs real pictures"),
+        (("--metric", "fid"), "give --inception FILE, docs/metrics.md"),
+        (("--metric", "clip"), "give --clip MODEL, that of the scores"),
+        (("--metric", "hps"), "give --hps MODEL and --hps-version v2.0 or v2.1"),
+        (("--metric", "cmmd"), "cmmd needs real pictures: give --reference DIR"),
+        (
+            ("--metric", "clip", "--clip", "x"),
+            "needs the images' prompts: give --prompts FILE",
+        ),
+        (
+            ("--metric", "kid", "--inception", "no.pt", "--reference", "."),
+            "give more, or a smaller --kid-subset-size",
+        ),
         (("--metric", "fid", "--inception", "no.pt", "--reference", "."), "save https://nvlabs"),
     ],
 )

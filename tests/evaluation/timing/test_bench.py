@@ -24,19 +24,20 @@ from diffcr.cost.flops import LayerCost, LayerTokens
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing import memory as memory_module
 from diffcr.evaluation.timing import timed_batch
-from diffcr.evaluation.timing.bench import BenchOptions, bench, bench_tables
+from diffcr.evaluation.timing.bench import BenchOptions, bench
 from diffcr.evaluation.timing.contenders import build, checkpoint_contender, parse_contender
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing
 from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
 from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import Subject, open_subject
-from diffcr.evaluation.timing.timed_batch import Measured, Share, Visit, visits_of
+from diffcr.evaluation.timing.timed_batch import Measured, Share, Variant, Visit, visits_of
 from diffcr.hosts import find_transformer, published
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.methods.tome.config import ToMeConfig
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.records.record import read_record, write_record
+from diffcr.report.sections import make_tables
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 
 _METHODS = ("mod:0.2", "diffcr:0.3", "tome:0.3:block", "at-edm:0.3", "pruning:0.3")
@@ -160,7 +161,9 @@ def test_a_checkpoint_keeps_its_weights_to_itself_and_loses_its_lora(tmp_path: P
 
 def test_efficiency_is_the_measured_by_the_predicted_speed_up() -> None:
     latency = LatencyRatio(Timing((2.0, 4.0, 10.0)), Timing((1.0, 3.2, 8.0)))
-    measured = Measured(latency, "dense", Share(0.4, 0.6), None, (Visit(500, 1.0),))
+    model, visits = nn.Identity(), (Visit(500, 1.0),)
+    variant = Variant("mod:0.5", "dense", model, visits, Share(0.4, 0.6))
+    measured = Measured(variant, latency, None)
     assert latency.ratio == pytest.approx(0.8)
     # A speed-up of 1.25, where 2.5 and 1.67 were predicted.
     assert measured.efficiency.linear == pytest.approx(1.25 / 2.5)
@@ -209,7 +212,7 @@ def test_a_record_holds_every_forwards_seconds(
     mean = sum(0.25 * a + 0.75 * b for a, b in zip(early, late, strict=True)) / 2
     assert measured["at-edm:0.3"]["median_seconds"] == pytest.approx(mean)
     assert "batch 3" in capsys.readouterr().err
-    times, efficiencies, *_ = bench_tables(record)
+    times, efficiencies, *_ = make_tables(record)
     assert [row[0] for row in times.rows] == [row[0] for row in efficiencies.rows]
 
 
@@ -233,7 +236,7 @@ def test_what_does_not_fit_is_left_out_and_dense_has_to(
     record = bench(_subject(), contenders, options)
     assert list(record.results["batches"]["1"]) == ["dense", "mod:0.2"]
     assert record.results["left_out"] == {"1": {"at-edm:0.3": "out of memory"}}
-    assert "at-edm:0.3 was left out: out of memory." in bench_tables(record)[0].note
+    assert "at-edm:0.3 was left out: out of memory." in make_tables(record)[0].note
     monkeypatch.setattr(timed_batch, "_forward", too_large(lambda model: True))
     with pytest.raises(DiffCRError, match="dense cannot run at batch size 1: out of memory"):
         bench(_subject(), contenders, options)
@@ -249,7 +252,7 @@ def test_memory_that_cannot_be_measured_is_absent(
     assert peak_memory(lambda: None, torch.device("meta")) is None
     record = bench(_subject(), [parse_contender("at-edm:0.3")], BenchOptions(pairs=1))
     assert all("peak_memory" not in values for values in record.results["batches"]["1"].values())
-    assert all(row[-2:] == ("-", "-") for row in bench_tables(record)[0].rows)
+    assert all(row[-2:] == ("-", "-") for row in make_tables(record)[0].rows)
     # A peak that the kernel does not reset is that of something else.
     (tmp_path / "no-proc").mkdir()
     (tmp_path / "no-proc" / "clear_refs").touch()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, SettingsError
+from diffcr.validation import require_integer
 
 # By the network whose features of images and of a reference are compared.
 DISTANCES = {"fid": "inception", "kid": "inception", "fd-dinov2": "dinov2", "cmmd": "cmmd"}
@@ -55,23 +56,24 @@ class ScoreOptions:
         for name in self.metrics:
             if name not in METRICS:
                 raise DiffCRError(f"metric {name!r} is not known: choose from {', '.join(METRICS)}")
-        least = {"batch_size": 1, "kid_subsets": 1, "kid_subset_size": 2}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise DiffCRError(f"{name} is {getattr(self, name)}: give {smallest} or more")
+        for name, least in (("batch_size", 1), ("kid_subsets", 1), ("kid_subset_size", 2)):
+            require_integer(name, getattr(self, name), least)
         self._check_weights()
 
     def _check_weights(self) -> None:
         if {"fid", "kid"} & set(self.metrics) and self.inception is None:
-            raise DiffCRError(
-                "fid and kid need Inception: give --inception FILE, docs/metrics.md says which"
+            raise SettingsError(
+                "fid and kid need Inception: give {inception}, docs/metrics.md says which",
+                "inception",
             )
         if "clip" in self.metrics and not self.clip:
-            raise DiffCRError(
-                "clip needs a model: give --clip MODEL, that of the scores to compare with"
+            raise SettingsError(
+                "clip needs a model: give {clip}, that of the scores to compare with", "clip"
             )
         if "hps" in self.metrics and not (self.hps and self.hps_version in HPS_VERSIONS):
-            raise DiffCRError(
-                "hps needs converted weights and their version: give --hps MODEL and "
-                f"--hps-version {' or '.join(HPS_VERSIONS)}, docs/metrics.md says how"
+            raise SettingsError(
+                "hps needs converted weights and their version: give {hps} and {hps_version} "
+                f"{' or '.join(HPS_VERSIONS)}, docs/metrics.md says how",
+                "hps",
+                "hps_version",
             )

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from diffcr.errors import DiffCRError
-from diffcr.evaluation.metrics.clip import (
-    CLIP_SCORE,
-    CMMD,
-    HPS,
-    PromptMatcher,
-    cosines,
-    load_clip,
-    load_matcher,
-)
-from diffcr.evaluation.metrics.cmmd import clip_mmd
-from diffcr.evaluation.metrics.dinov2 import load_dinov2
-from diffcr.evaluation.metrics.features import FeatureNetwork, extract_features
-from diffcr.evaluation.metrics.frechet import frechet_distance
+from diffcr.errors import SettingsError
+from diffcr.evaluation.metrics.distances import clip_mmd, frechet_distance, kernel_distance
 from diffcr.evaluation.metrics.images import (
     ImageDirectory,
     check_prompts,
     generated_images,
     reference_images,
 )
-from diffcr.evaluation.metrics.inception import load_inception
-from diffcr.evaluation.metrics.kid import kernel_distance
 from diffcr.evaluation.metrics.local_model import model_name
+from diffcr.evaluation.metrics.networks import (
+    CLIP_SCORE,
+    CMMD,
+    HPS,
+    FeatureNetwork,
+    extract_features,
+    load_clip,
+    load_dinov2,
+    load_inception,
+)
 from diffcr.evaluation.metrics.options import DISTANCES, PROMPT_METRICS, ScoreOptions
+from diffcr.evaluation.metrics.prompts import PromptMatcher, cosines, load_matcher
 from diffcr.hosts.loading import own_device
 from diffcr.records.record import Record, make_record
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class _Score:
+    """A metric's section of the record, the raw samples behind it, and what to know of it."""
+
+    metric: str
+    section: dict[str, Any]
+    samples: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Sets:
     images: ImageDirectory
     reference: ImageDirectory | None
-    prompts: Sequence[str]
-
-
-@dataclass
-class _Results:
-    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def score_images(
@@ -77,61 +76,61 @@ def score_images(
     Raises:
         DiffCRError: Something that a metric needs is missing, or there are too few pictures.
     """
-    inputs = _Inputs(
-        generated_images(images),
-        None if reference is None else reference_images(reference),
-        prompts,
+    sets = _Sets(
+        generated_images(images), None if reference is None else reference_images(reference)
     )
-    _check(inputs, options)
+    _check(sets, prompts, options)
     networks, matchers = _load_networks(options), _load_matchers(options)
-    results = _Results()
+    scores: list[_Score] = []
     for name, network in networks.items():
-        assert inputs.reference is not None, "checked above"
-        sets = [
-            extract_features(network, images, options.batch_size, label if progress else None)
-            for label, images in (
-                (f"{name}, images", inputs.images),
-                (f"{name}, reference", inputs.reference),
+        assert sets.reference is not None, "checked above"
+        features = [
+            extract_features(network, chosen, options.batch_size, label if progress else None)
+            for label, chosen in (
+                (f"{name}, images", sets.images),
+                (f"{name}, reference", sets.reference),
             )
         ]
-        _compare(name, network, sets[0], sets[1], options, results)
+        scores += _distances(name, network, features[0], features[1], options)
     for metric, matcher in matchers.items():
         label = f"{metric}, images" if progress else None
-        features = extract_features(matcher.clip, inputs.images, options.batch_size, label)
-        _match(metric, matcher, features, prompts, options, results)
-    return _record(inputs, options, results)
+        found = extract_features(matcher.clip, sets.images, options.batch_size, label)
+        scores.append(_match(metric, matcher, found, prompts, options))
+    return _record(sets, options, scores)
 
 
-def _check(inputs: _Inputs, options: ScoreOptions) -> None:
+def _check(sets: _Sets, prompts: Sequence[str], options: ScoreOptions) -> None:
     for name in options.metrics:
         if name in PROMPT_METRICS:
-            if not inputs.prompts:
-                raise DiffCRError(f"{name} needs the images' prompts: give --prompts FILE")
-            check_prompts(inputs.images, inputs.prompts)
+            if not prompts:
+                raise SettingsError(
+                    f"{name} needs the images' prompts: give {{prompts}}", "prompts"
+                )
+            check_prompts(sets.images, prompts)
             continue
-        if inputs.reference is None:
-            raise DiffCRError(f"{name} needs real pictures: give --reference DIR")
+        if sets.reference is None:
+            raise SettingsError(f"{name} needs real pictures: give {{reference}}", "reference")
         least = options.kid_subset_size if name == "kid" else 2
-        for images in (inputs.images, inputs.reference):
+        for images in (sets.images, sets.reference):
             if len(images) < least:
-                advice = ", or a smaller --kid-subset-size" if name == "kid" else ""
-                raise DiffCRError(
+                advice = ", or a smaller {kid_subset_size}" if name == "kid" else ""
+                raise SettingsError(
                     f"{name} needs {least} pictures and {images.path} holds {len(images)}: "
-                    f"give more{advice}"
+                    f"give more{advice}",
+                    "kid_subset_size",
                 )
 
 
 def _load_networks(options: ScoreOptions) -> dict[str, FeatureNetwork]:
     """By name, each once, whichever metrics share it."""
-    networks: dict[str, FeatureNetwork] = {}
+    device = own_device()
+    loaders: dict[str, Callable[[], FeatureNetwork]] = {
+        "inception": lambda: load_inception(options.inception or Path(), device),
+        "dinov2": lambda: load_dinov2(options.dinov2, device),
+        "cmmd": lambda: load_clip(options.cmmd, CMMD, device),
+    }
     needed = {DISTANCES[name] for name in options.metrics if name in DISTANCES}
-    if "inception" in needed and options.inception is not None:
-        networks["inception"] = load_inception(options.inception, own_device())
-    if "dinov2" in needed:
-        networks["dinov2"] = load_dinov2(options.dinov2, own_device())
-    if "cmmd" in needed:
-        networks["cmmd"] = load_clip(options.cmmd, CMMD, own_device())
-    return networks
+    return {name: load() for name, load in loaders.items() if name in needed}
 
 
 def _load_matchers(options: ScoreOptions) -> dict[str, PromptMatcher]:
@@ -143,40 +142,32 @@ def _load_matchers(options: ScoreOptions) -> dict[str, PromptMatcher]:
     }
 
 
-def _compare(
+def _distances(
     network_name: str,
     network: FeatureNetwork,
     images: Tensor,
     reference: Tensor,
     options: ScoreOptions,
-    results: _Results,
-) -> None:
-    for metric in (name for name, of in DISTANCES.items() if of == network_name):
-        if metric not in options.metrics:
+) -> Iterator[_Score]:
+    for metric, of in DISTANCES.items():
+        if of != network_name or metric not in options.metrics:
             continue
-        section: dict[str, Any]
         if metric == "kid":
             kid = kernel_distance(
                 images, reference, options.kid_subsets, options.kid_subset_size, options.seed
             )
             section = {"value": kid.mean, "std": kid.std}
             section |= {"subsets": len(kid.values), "subset_size": kid.subset_size}
-            results.samples["kid"] = list(kid.values)
-        elif metric == "cmmd":
-            section = {"value": clip_mmd(images, reference)}
-        else:
-            section = {"value": frechet_distance(images, reference)}
-            _note_few(metric, images, reference, results)
-        results.scores[metric] = section | dict(network.description)
-
-
-def _note_few(metric: str, images: Tensor, reference: Tensor, results: _Results) -> None:
-    fewest, features = min(len(images), len(reference)), images.shape[1]
-    if fewest <= features:
-        results.notes.append(
-            f"{metric} has {fewest} images for {features} features: the covariances are singular "
-            "and the value is far above that of many images."
+            yield _Score(metric, {**section, **network.description}, list(kid.values))
+            continue
+        distance = clip_mmd if metric == "cmmd" else frechet_distance
+        value, fewest = distance(images, reference), min(len(images), len(reference))
+        few = metric != "cmmd" and fewest <= images.shape[1]
+        note = (
+            f"{metric} has {fewest} images for {images.shape[1]} features: the covariances are "
+            "singular and the value is far above that of many images."
         )
+        yield _Score(metric, {"value": value, **network.description}, notes=[note] * few)
 
 
 def _match(
@@ -185,8 +176,7 @@ def _match(
     images: Tensor,
     prompts: Sequence[str],
     options: ScoreOptions,
-    results: _Results,
-) -> None:
+) -> _Score:
     embedded = matcher.embed(prompts, options.batch_size)
     values = cosines(images, embedded.values)
     mean = float(values.mean())
@@ -196,33 +186,36 @@ def _match(
         section["times_100"] = max(100 * mean, 0.0)
     else:
         section["version"] = options.hps_version
-    results.samples[metric] = values.tolist()
-    results.scores[metric] = section | dict(matcher.clip.description)
-    if embedded.truncated:
-        results.notes.append(
-            f"{metric} reads only the beginning of {embedded.truncated} prompts, which are longer "
-            "than the model's text."
-        )
+    note = (
+        f"{metric} reads only the beginning of {embedded.truncated} prompts, which are longer than "
+        "the model's text."
+    )
+    notes = [note] if embedded.truncated else []
+    return _Score(metric, {**section, **matcher.clip.description}, values.tolist(), notes)
 
 
-def _record(inputs: _Inputs, options: ScoreOptions, results: _Results) -> Record:
-    sets = {"images": inputs.images, "reference": inputs.reference}
+def _record(sets: _Sets, options: ScoreOptions, scores: Sequence[_Score]) -> Record:
     described = {
         name: {
             "directory": images.path.resolve().name,
             "pictures": len(images),
             "sha256": images.sha256(),
         }
-        for name, images in sets.items()
+        for name, images in (("images", sets.images), ("reference", sets.reference))
         if images is not None
     }
     # Where a model lies on this machine identifies nothing elsewhere.
     named = {name: model_name(getattr(options, name)) for name in ("dinov2", "cmmd", "clip", "hps")}
     inception = None if options.inception is None else options.inception.name
+    results = {
+        "scores": {score.metric: score.section for score in scores},
+        "sets": described,
+        "notes": [note for score in scores for note in score.notes],
+    }
     return make_record(
         "scores",
         {**asdict(options), **named, "inception": inception},
-        {"scores": results.scores, "sets": described, "notes": results.notes},
+        results,
         seeds={"kid": options.seed},
-        samples=results.samples,
+        samples={score.metric: score.samples for score in scores if score.samples},
     )

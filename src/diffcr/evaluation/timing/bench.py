@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,7 @@ from diffcr.evaluation.timing.subject import WEIGHTS_SEED, Subject
 from diffcr.evaluation.timing.timed_batch import MIDDLE, Share, Variant, measure_batch, visits_of
 from diffcr.methods.config import DenseConfig
 from diffcr.records.record import Record, make_record
-from diffcr.report.tables import Table
 
-_MIB = 2**20
 _COMPILED, _CAPTURED = ", compiled", ", CUDA graph"
 
 
@@ -121,60 +119,3 @@ def _flops_share(subject: Subject, costs: Sequence[Sequence[LayerCost]] | None) 
     count = count_flops(subject.shape, costs, batch_size=1)
     mean, dense = count.mean, count.dense
     return Share(mean.linear / dense.linear, mean.total / dense.total)
-
-
-def bench_tables(record: Record) -> list[Table]:
-    """Per batch size what was measured, then what the operations predict."""
-    tables = []
-    for batch_size, measured in record.results["batches"].items():
-        configuration = record.configuration
-        where = (
-            f"{configuration['model']}, {configuration['image_tokens']} image tokens, "
-            f"{configuration['dtype']}, batch {batch_size}"
-        )
-        left_out = record.results["left_out"].get(batch_size, {})
-        tables += [_time_table(where, measured, left_out), _efficiency_table(measured)]
-    return tables
-
-
-def _time_table(where: str, measured: Mapping[str, Any], left_out: Mapping[str, str]) -> Table:
-    rows = [
-        (
-            name,
-            f"{1000 * values['median_seconds']:.2f}",
-            f"{values['ratio_to_dense']:.3f}",
-            _mebibytes(values, "peak"),
-            _mebibytes(values, "rise"),
-        )
-        for name, values in measured.items()
-    ]
-    note = (
-        "Medians of forwards taken in turns; of dense: median over the rounds of a method's time "
-        "by that of dense, compiled or replayed alike. rise: the peak without what was held "
-        "before the forward."
-    )
-    note += "".join(f" {name} was left out: {reason}." for name, reason in left_out.items())
-    columns = ("method", "median, ms", "of dense", "peak, MiB", "rise, MiB")
-    return Table(f"Denoiser: {where}", columns, tuple(rows), note)
-
-
-def _mebibytes(values: Mapping[str, Any], name: str) -> str:
-    memory = values.get("peak_memory")
-    return "-" if memory is None else f"{memory[name] / _MIB:.1f}"
-
-
-def _efficiency_table(measured: Mapping[str, Any]) -> Table:
-    rows = [
-        (
-            name,
-            *(f"{100 * values['flops_ratio'][count]:.1f} %" for count in ("linear", "total")),
-            *(f"{values['efficiency'][count]:.3f}" for count in ("linear", "total")),
-        )
-        for name, values in measured.items()
-    ]
-    note = (
-        "linear: the products of linear layers, the paper's count; total: with those inside "
-        "attention. Efficiency: the measured speed-up by the one that these FLOPs predict."
-    )
-    columns = ("method", "linear", "total", "efficiency, linear", "total")
-    return Table("FLOPs of dense, and efficiency", columns, tuple(rows), note)

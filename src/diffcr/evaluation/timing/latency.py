@@ -52,6 +52,19 @@ class LatencyRatio:
         }
 
 
+def summarise(timings: Mapping[str, Timing], baseline: str = "dense") -> dict[str, Any]:
+    """A part of a record's section `times`: medians in seconds, and of every other one the ratio to
+    the baseline, which was timed in turns with it."""
+    return {
+        "median_seconds": {name: timing.median for name, timing in timings.items()},
+        "ratio_to_dense": {
+            name: LatencyRatio(timings[baseline], timing).ratio
+            for name, timing in timings.items()
+            if name != baseline
+        },
+    }
+
+
 def time_interleaved(
     calls: Mapping[str, Callable[[], Any]],
     repeats: int = 15,
@@ -92,10 +105,8 @@ def compare_latency(
     device: torch.device | None = None,
 ) -> LatencyRatio:
     """Time two callables in turns."""
-    timings = time_interleaved(
-        {"baseline": baseline, "candidate": candidate}, repeats, warmup, device
-    )
-    return LatencyRatio(timings["baseline"], timings["candidate"])
+    calls = {"baseline": baseline, "candidate": candidate}
+    return LatencyRatio(**time_interleaved(calls, repeats, warmup, device))
 
 
 def _time(call: Callable[[], Any], device: torch.device | None) -> float:

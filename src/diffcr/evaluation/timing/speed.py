@@ -125,32 +125,23 @@ def _divide(timing: Timing, parts: int) -> Timing:
 
 
 def pipeline_latency(
-    pipe: Any,
-    prompts: Sequence[str],
-    num_inference_steps: int = 20,
-    guidance_scale: float = 4.5,
-    height: int | None = None,
-    width: int | None = None,
-    repeats: int = 5,
-    warmup: int = 1,
+    pipe: Any, prompts: Sequence[str], repeats: int = 5, warmup: int = 1, **generation: Any
 ) -> LatencyRatio:
     """Seconds of one call of the whole pipeline: prompts to pictures, all in one batch.
 
     A LoRA is left out of both sides: merged into its layers it costs nothing.
+
+    Args:
+        pipe: An attached text-to-image pipeline.
+        prompts: At least one.
+        repeats: Pairs of samples.
+        warmup: Pairs before the first sample.
+        generation: Arguments of `generate_images`: steps, guidance, size.
     """
     transformer = find_transformer(pipe)
 
     def generate() -> None:
-        generate_images(
-            pipe,
-            prompts,
-            0,
-            num_inference_steps,
-            guidance_scale,
-            height,
-            width,
-            batch_size=len(prompts),
-        )
+        generate_images(pipe, prompts, batch_size=len(prompts), **generation)
 
     with without_adapters(transformer):
         device = next(transformer.parameters()).device

@@ -93,34 +93,30 @@ class Measured:
     """A variant beside its baseline.
 
     Attributes:
+        variant: What was timed.
         latency: Seconds of a forward, mean over the method's timestep regions.
-        baseline: Name of what it is compared with.
-        flops: Operations as a share of the dense model's.
         memory: Of a forward; None where it cannot be measured.
-        visits: Timesteps that were timed.
     """
 
+    variant: Variant
     latency: LatencyRatio
-    baseline: str
-    flops: Share
     memory: PeakMemory | None
-    visits: tuple[Visit, ...]
 
     @property
     def efficiency(self) -> Share:
         """Measured speed-up by the one that the operations predict; 1 is all of it."""
-        ratio = self.latency.ratio
-        return Share(self.flops.linear / ratio, self.flops.total / ratio)
+        flops, ratio = self.variant.flops, self.latency.ratio
+        return Share(flops.linear / ratio, flops.total / ratio)
 
     def to_json_dict(self) -> dict[str, Any]:
         """Values by name: seconds, shares, bytes; no memory where it was not measured."""
         values: dict[str, Any] = {
             "median_seconds": self.latency.candidate.median,
-            "baseline": self.baseline,
+            "baseline": self.variant.baseline,
             "ratio_to_dense": self.latency.ratio,
-            "flops_ratio": asdict(self.flops),
+            "flops_ratio": asdict(self.variant.flops),
             "efficiency": asdict(self.efficiency),
-            "timestep_weights": {str(visit.timestep): visit.weight for visit in self.visits},
+            "timestep_weights": {str(v.timestep): v.weight for v in self.variant.visits},
         }
         if self.memory is not None:
             values["peak_memory"] = self.memory.to_json_dict()
@@ -185,7 +181,11 @@ class _Batch:
             timings = time_interleaved(flat, pairs, warmup, self.device, bar.update)
             memory = {name: self._watch_memory(name, bar) for name in self.calls}
         seconds = {name: self._mean_over_visits(name, timings) for name in self.calls}
-        measured = {name: self._compare(name, seconds, memory[name]) for name in self.calls}
+        measured = {}
+        for name in self.calls:
+            variant = self.variants[name]
+            latency = LatencyRatio(seconds[variant.baseline], seconds[name])
+            measured[name] = Measured(variant, latency, memory[name])
         return BatchResult(measured, {k: t.samples for k, t in timings.items()}, left_out)
 
     def _try_out(self, bar: Any) -> dict[str, str]:
@@ -218,13 +218,6 @@ class _Batch:
                 for turn in zip(*parts, strict=True)
             )
         )
-
-    def _compare(
-        self, name: str, seconds: Mapping[str, Timing], memory: PeakMemory | None
-    ) -> Measured:
-        variant = self.variants[name]
-        latency = LatencyRatio(seconds[variant.baseline], seconds[name])
-        return Measured(latency, variant.baseline, variant.flops, memory, variant.visits)
 
 
 @torch.no_grad()

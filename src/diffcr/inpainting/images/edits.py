@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcr.errors import DiffCRError
-from diffcr.inpainting.images.masks import dilate, read_masks, resize_mask
-from diffcr.inpainting.images.pictures import Picture, read_pictures
+from diffcr.inpainting.images.masks import default_dilation, dilate, resize_mask
+from diffcr.inpainting.images.pictures import Picture, read_masks, read_pictures
 
 # What the context encoder sees in place of masked pixels.
 GREY = 128
-# Of the longer side: 16 pixels at 1024.
-_RING = 64
 
 
 @dataclass(frozen=True)
@@ -27,15 +25,15 @@ class Edit:
     Attributes:
         picture: At its own size.
         mask: [H, W] bool, what the caller masked.
-        ring: Pixels around the mask that are repainted and blended, too.
-        region: [H, W] bool, the mask with its ring: outside of it nothing changes.
+        dilation: Pixels around the mask that are repainted and blended, too.
+        region: [H, W] bool, the mask dilated: outside of it nothing changes.
         working_pixels: [h, w, 3] uint8, the picture at the model's size.
         working_region: [h, w] bool, the region at the model's size.
     """
 
     picture: Picture
     mask: NDArray[np.bool_]
-    ring: int
+    dilation: int
     region: NDArray[np.bool_]
     working_pixels: NDArray[np.uint8]
     working_region: NDArray[np.bool_]
@@ -51,14 +49,14 @@ class WorkingSize:
     """The size that a model works at.
 
     Attributes:
-        longest: Of its pictures, in pixels.
-        multiple: What height and width are multiples of: whole tokens.
+        working_side: Longer side of its pictures, in pixels.
+        pixels_per_token: Side of a token, in pixels: height and width are multiples of it.
         height: Asked for by the caller; None follows the picture's proportions.
         width: Likewise.
     """
 
-    longest: int
-    multiple: int
+    working_side: int
+    pixels_per_token: int
     height: int | None = None
     width: int | None = None
 
@@ -66,20 +64,21 @@ class WorkingSize:
         """Height and width for a picture. The longer side is the model's, whether the picture is
         smaller or larger, unless the caller asks for another size; a side that is left open keeps
         the proportions as well as whole tokens can."""
-        scale = self.longest / max(picture.height, picture.width)
+        scale = self.working_side / max(picture.height, picture.width)
         if self.height is not None:
             scale = self.height / picture.height
         elif self.width is not None:
             scale = self.width / picture.width
+        side = self.pixels_per_token
         rounded = [
-            max(round(length * scale / self.multiple), 1) * self.multiple
+            max(round(length * scale / side), 1) * side
             for length in (picture.height, picture.width)
         ]
         return self.height or rounded[0], self.width or rounded[1]
 
 
 def prepare_edits(
-    images: Any, masks: Any, size: WorkingSize, ring: int | None = None
+    images: Any, masks: Any, size: WorkingSize, dilation: int | None = None
 ) -> list[Edit]:
     """Pictures and masks in any form, one edit each; a single one goes with all of the others.
 
@@ -87,21 +86,19 @@ def prepare_edits(
         images: As `read_pictures` takes them.
         masks: As `read_masks` takes them.
         size: What the model works at.
-        ring: Pixels around the mask; by default 1/64 of the picture's longer side.
+        dilation: Pixels around the masks; by default `default_dilation` of each.
 
     Raises:
         DiffCRError: A picture and its mask differ in size, their numbers do not fit, the pictures
             of a batch need different working sizes, or a size is not whole tokens.
     """
     for name, length in (("height", size.height), ("width", size.width)):
-        if length is not None and (length < 1 or length % size.multiple):
-            raise DiffCRError(f"{name} is {length}: give a multiple of {size.multiple}")
-    if ring is not None and ring < 0:
-        raise DiffCRError(f"dilation is {ring}: give 0 or more pixels")
-    pictures, wanted = read_pictures(images), read_masks(masks)
-    count = common_length(image=pictures, mask_image=wanted)
-    pairs = zip(repeated(pictures, count), repeated(wanted, count), strict=True)
-    edits = [_prepare(picture, mask, size, ring) for picture, mask in pairs]
+        if length is not None and (length < 1 or length % size.pixels_per_token):
+            raise DiffCRError(f"{name} is {length}: give a multiple of {size.pixels_per_token}")
+    if dilation is not None and dilation < 0:
+        raise DiffCRError(f"dilation is {dilation}: give 0 or more pixels")
+    pairs = zip(*broadcast(image=read_pictures(images), mask_image=read_masks(masks)), strict=True)
+    edits = [_prepare(picture, mask, size, dilation) for picture, mask in pairs]
     shapes = sorted({edit.working_region.shape for edit in edits})
     if len(shapes) > 1:
         raise DiffCRError(
@@ -112,14 +109,14 @@ def prepare_edits(
 
 
 def _prepare(
-    picture: Picture, mask: NDArray[np.bool_], size: WorkingSize, ring: int | None
+    picture: Picture, mask: NDArray[np.bool_], size: WorkingSize, dilation: int | None
 ) -> Edit:
     check_sizes(picture, mask)
-    around = max(mask.shape) // _RING if ring is None else ring
-    region = dilate(mask, around)
+    width_around = default_dilation(mask) if dilation is None else dilation
+    region = dilate(mask, width_around)
     height, width = size.of(picture)
     pixels = resize_pixels(picture.pixels, height, width)
-    return Edit(picture, mask, around, region, pixels, resize_mask(region, height, width))
+    return Edit(picture, mask, width_around, region, pixels, resize_mask(region, height, width))
 
 
 def check_sizes(picture: Picture, mask: NDArray[np.bool_]) -> None:
@@ -139,20 +136,17 @@ def resize_pixels(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray
     return np.asarray(resized)
 
 
-def common_length(**lists: Sequence[Any]) -> int:
-    """The length of lists that are equally long or hold a single entry.
+def broadcast(**lists: Sequence[Any]) -> list[list[Any]]:
+    """Lists of one length: a single entry goes with each of the other lists' entries.
+
+    Args:
+        lists: By the names that messages give them.
 
     Raises:
-        DiffCRError: They do not fit, or one is empty.
+        DiffCRError: Lists of several entries are not equally long, or one is empty.
     """
-    lengths = {name: len(entries) for name, entries in lists.items()}
-    longest = max(lengths.values())
-    if not all(length in (1, longest) for length in lengths.values()):
-        counts = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+    longest = max(map(len, lists.values()))
+    if not all(len(entries) in (1, longest) for entries in lists.values()):
+        counts = ", ".join(f"{len(entries)} of {name}" for name, entries in lists.items())
         raise DiffCRError(f"there are {counts}: give one, or equally many")
-    return longest
-
-
-def repeated(entries: Sequence[Any], count: int) -> list[Any]:
-    """A single entry `count` times; several as they are."""
-    return list(entries) * (count if len(entries) == 1 else 1)
+    return [list(e) * (longest if len(e) == 1 else 1) for e in lists.values()]

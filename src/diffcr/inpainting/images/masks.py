@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-
-from diffcr.inpainting.images.pictures import Picture, read_picture, separate
-
-_HALF = np.float32(127.5)
-# Rec. 601, as PIL converts to greyscale.
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -30,30 +23,6 @@ class MaskGroup:
 
     samples: Tensor
     indices: Tensor
-
-
-def read_masks(masks: Any) -> list[NDArray[np.bool_]]:
-    """Masks of the forms that `read_pictures` reads: white is repainted, black stays.
-
-    A pixel is masked where its luminance is at least one half. Transparent pixels count as black:
-    white strokes on a transparent layer are a mask.
-
-    Returns:
-        [H, W] bool for each.
-
-    Raises:
-        DiffCRError: One is no picture.
-    """
-    return [_where_white(read_picture(mask, "mask")) for mask in separate(masks)]
-
-
-def _where_white(picture: Picture) -> NDArray[np.bool_]:
-    luminance = np.zeros(picture.pixels.shape[:2], dtype=np.float32)
-    for channel, weight in enumerate(_LUMINANCE):
-        luminance += np.float32(weight) * picture.pixels[..., channel]
-    if picture.alpha is not None:
-        luminance *= picture.alpha.astype(np.float32) / 255
-    return luminance >= _HALF
 
 
 def bounds(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
@@ -75,6 +44,12 @@ def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     grown = np.zeros_like(mask)
     grown[window] = window_sum(mask[window], radius) > 0
     return grown
+
+
+def default_dilation(mask: NDArray[np.bool_]) -> int:
+    """Pixels around a mask that are repainted, too, where the caller asks for no other number:
+    1/64 of the picture's longer side, 16 at 1024."""
+    return int(max(mask.shape)) // 64
 
 
 def window_sum(mask: NDArray[np.bool_], radius: int) -> NDArray[np.int32]:
@@ -136,11 +111,11 @@ def group_by_count(indices: Sequence[Tensor]) -> list[MaskGroup]:
     """Samples of a batch by their number of masked tokens, ascending.
 
     Args:
-        indices: Each sample's places of masked tokens, [K] int64.
+        indices: Each sample's places of masked tokens, [K] int64, all on one device.
     """
-    counts = sorted({len(places) for places in indices})
     groups = []
-    for count in counts:
+    for count in sorted({len(places) for places in indices}):
         samples = [i for i, places in enumerate(indices) if len(places) == count]
-        groups.append(MaskGroup(torch.tensor(samples), torch.stack([indices[i] for i in samples])))
+        stacked = torch.stack([indices[i] for i in samples])
+        groups.append(MaskGroup(torch.tensor(samples, device=stacked.device), stacked))
     return groups

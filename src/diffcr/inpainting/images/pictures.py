@@ -16,6 +16,9 @@ from torch import Tensor
 from diffcr.errors import DiffCRError, DiffCRWarning
 
 _DEEP = 65535
+_HALF = np.float32(127.5)
+# Rec. 601, as PIL converts to greyscale.
+_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,30 @@ def read_pictures(images: Any) -> list[Picture]:
         DiffCRError: It is none of these.
     """
     return [read_picture(image) for image in separate(images)]
+
+
+def read_masks(masks: Any) -> list[NDArray[np.bool_]]:
+    """Masks of the forms that `read_pictures` reads: white is repainted, black stays.
+
+    A pixel is masked where its luminance is at least one half. Transparent pixels count as black:
+    white strokes on a transparent layer are a mask.
+
+    Returns:
+        [H, W] bool for each.
+
+    Raises:
+        DiffCRError: One is no picture.
+    """
+    return [_where_white(read_picture(mask, "mask")) for mask in separate(masks)]
+
+
+def _where_white(picture: Picture) -> NDArray[np.bool_]:
+    luminance = np.zeros(picture.pixels.shape[:2], dtype=np.float32)
+    for channel, weight in enumerate(_LUMINANCE):
+        luminance += np.float32(weight) * picture.pixels[..., channel]
+    if picture.alpha is not None:
+        luminance *= picture.alpha.astype(np.float32) / 255
+    return luminance >= _HALF
 
 
 def separate(images: Any) -> list[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from diffcr.core.regions import region_timesteps
 from diffcr.files import replacing_file
@@ -19,18 +19,18 @@ LINE_STYLES = ("-", "--", "-.", ":")
 # Of compared rows: yellow marks are lost on white, and there are more rows than the palette
 # has colours; the others are Paul Tol's "muted".
 _MORE_COLOURS = ("#882255", "#999933", "#332288", "#44AA99", "#661100")
-ROW_COLOURS = (*(colour for colour in PALETTE if colour != "#F0E442"), *_MORE_COLOURS)
-ROW_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_ROW_COLOURS = (*(colour for colour in PALETTE if colour != "#F0E442"), *_MORE_COLOURS)
+_ROW_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DPI = 150
 
 
-class Measured(Protocol):
-    """A record: measured values by name."""
-
-    @property
-    def results(self) -> Mapping[str, Any]:
-        """By section."""
-        ...
+def row_style(place: int) -> dict[str, Any]:
+    """How matplotlib draws compared row number `place`: colour, marker, line."""
+    return {
+        "color": _ROW_COLOURS[place % len(_ROW_COLOURS)],
+        "marker": _ROW_MARKERS[place % len(_ROW_MARKERS)],
+        "ls": LINE_STYLES[place % len(LINE_STYLES)],
+    }
 
 
 def region_labels(regions: int) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from diffcr.report.figures.canvas import LINE_STYLES, ROW_COLOURS, ROW_MARKERS, write_figure
+from diffcr.records.record import Record
+from diffcr.report.comparison import Collection, Row, Value, accuracy, flops, frechet
+from diffcr.report.figures.canvas import row_style, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +51,66 @@ class TradeOff:
     points: Sequence[TradeOffPoint]
 
 
+def trade_offs(collection: Collection) -> list[TradeOff]:
+    """Wrong attributes and Frechet distance against the whole pipeline's cost.
+
+    Cost is measured time where a record has the pipeline's; else operations times denoising steps.
+    """
+    seconds = _pipeline_seconds(collection.others.values())
+    timed = {name: row for name, row in collection.rows.items() if name in seconds}
+    if timed:
+        cost = "time of the pipeline, % of dense"
+        costs = {name: seconds[name] for name in timed}
+        rows: Mapping[str, Row] = timed
+    else:
+        cost, rows = "operations of the denoiser over all steps, % of dense", collection.rows
+        most = max(_steps(row) for row in rows.values())
+        costs = {
+            name: row.over_seeds(flops("total")).mean * _steps(row) / most
+            for name, row in rows.items()
+        }
+    errors, distances = _points(rows, costs, _wrong, 100), _points(rows, costs, frechet, 1)
+    return [
+        TradeOff(cost, "wrong caption attributes, %", errors),
+        TradeOff(cost, "judge's Frechet distance", distances),
+    ]
+
+
+def _wrong(results: Mapping[str, Any]) -> float:
+    return 1 - accuracy(results)
+
+
+def _points(
+    rows: Mapping[str, Row], costs: Mapping[str, float], value: Value, factor: float
+) -> list[TradeOffPoint]:
+    points = []
+    for name, row in rows.items():
+        seeds = row.over_seeds(value)
+        series, number = _series(name)
+        mean, spread = factor * seeds.mean, factor * seeds.spread
+        points.append(TradeOffPoint(series, number, costs[name], mean, spread))
+    return points
+
+
+def _series(name: str) -> tuple[str, str]:
+    """What a row is a point of, and which one: its number of steps, or its ratio in per cent."""
+    if matched := re.fullmatch(r".*?-?(\d+)-steps", name):
+        return "fewer denoising steps", matched[1]
+    matched = re.fullmatch(r"(.+)-(\d+)(-finished)?", name)
+    return (matched[1] + (matched[3] or ""), matched[2]) if matched else (name, "")
+
+
+def _steps(row: Row) -> int:
+    return int(row.records[0].configuration["num_inference_steps"])
+
+
+def _pipeline_seconds(records: Iterable[Record]) -> Mapping[str, float]:
+    for record in records:
+        if timed := record.results.get("times", {}).get("pipeline"):
+            return {"dense": 1.0, **timed["ratio_to_dense"]}
+    return {}
+
+
 def plot_trade_offs(panels: Sequence[TradeOff], path: str | Path) -> None:
     """Panels side by side with one legend."""
 
@@ -70,9 +133,7 @@ def _draw_panel(axes: Axes, panel: TradeOff) -> None:
             [100 * point.cost for point in points],
             [point.quality for point in points],
             yerr=[point.spread for point in points],
-            color=ROW_COLOURS[place % len(ROW_COLOURS)],
-            marker=ROW_MARKERS[place % len(ROW_MARKERS)],
-            ls=LINE_STYLES[place % len(LINE_STYLES)],
+            **row_style(place),
             lw=1.1,
             ms=6,
             capsize=3,

@@ -1,0 +1,175 @@
+"""One evaluation of a pipeline, attached or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from diffcr.binding.model import (
+    changes_dense,
+    disabled,
+    get_attached,
+    get_compressor,
+    is_attached,
+    is_routed,
+)
+from diffcr.cost.sections import flops_section
+from diffcr.evaluation.compression import Compression
+from diffcr.evaluation.generate import generate_images
+from diffcr.evaluation.held_out import held_out_loss
+from diffcr.evaluation.options import EvaluationOptions, Subjects
+from diffcr.evaluation.quality import measure_quality
+from diffcr.evaluation.results import Evaluation, ModelResults
+from diffcr.evaluation.router_auc import router_auc
+from diffcr.evaluation.router_maps import RouterMaps, router_maps, scene_router_maps
+from diffcr.evaluation.timing.latency import LatencyRatio
+from diffcr.evaluation.timing.speed import denoiser_latency, pipeline_latency
+from diffcr.hosts import find_transformer
+from diffcr.scenes.judge import SceneJudge
+from diffcr.validation import require_choice
+
+_DENSE, _COMPRESSED = "dense", "compressed"
+_REGIONS = 4
+_CHANGED_WEIGHTS = (
+    "The model's own weights were fine-tuned: 'dense' is those weights with all tokens computed, "
+    "not the base model."
+)
+
+
+def evaluate(
+    pipe: Any,
+    subjects: Subjects,
+    options: EvaluationOptions | None = None,
+    judge: SceneJudge | None = None,
+    bare: Any | None = None,
+) -> Evaluation:
+    """Measure a pipeline: compression, FLOPs, latency, quality, held-out loss, router maps and, on
+    scenes, how well routers tell objects from background.
+
+    With a method attached, images and losses are measured twice: "compressed" is the pipeline as it
+    is, "dense" the same pipeline under `diffcr.disabled`, without adapters, or `bare`. Without one
+    there is only "dense".
+
+    Args:
+        pipe: A text-to-image pipeline of diffusers.
+        subjects: What to measure on.
+        options: How much.
+        judge: Needed for quality, which also needs scenes.
+        bare: The pipeline before it was fine-tuned, for the images and held-out loss of "dense":
+            where host weights were fine-tuned, `diffcr.disabled` does not bring them back.
+
+    Raises:
+        DiffCRError: There are no prompts, or an option is outside its range.
+    """
+    options = options or EvaluationOptions()
+    require_choice("image_precision", options.image_precision, ("no", "bf16"))
+    transformer = find_transformer(pipe)
+    attached, routed = is_attached(transformer), is_routed(transformer)
+    both = attached and options.beside_dense
+    names = [_DENSE] * (both or not attached) + [_COMPRESSED] * attached
+    regions = options.held_out_regions
+    if regions is None:
+        regions = get_compressor(pipe).config.timestep_regions if routed else _REGIONS
+    models = {}
+    for name in names:
+        with _model(name, pipe, bare) as model:
+            models[name] = _measure(model, name, subjects, options, judge, regions)
+    scenes = subjects.scenes[: options.router_scenes]
+    return Evaluation(
+        options=options,
+        pipeline=_describe(pipe),
+        prompts=subjects.prompts,
+        models=models,
+        flops=flops_section(pipe, options.num_inference_steps, **options.size),
+        compression=Compression.of(get_compressor(pipe)) if routed else None,
+        router_maps=_map_routers(pipe, subjects, options) if routed else None,
+        router_auc=router_auc(pipe, scenes, seed=options.seed) if routed and scenes else None,
+        latency=_measure_latency(pipe, subjects.prompts, options) if attached else {},
+        notes=[_CHANGED_WEIGHTS] if both and bare is None and changes_dense(transformer) else [],
+    )
+
+
+@contextmanager
+def _model(name: str, pipe: Any, bare: Any | None) -> Iterator[Any]:
+    """The pipeline to call for one of the names."""
+    if name == _DENSE and bare is not None:
+        yield bare
+    elif name == _DENSE and is_attached(find_transformer(pipe)):
+        with disabled(pipe):
+            yield pipe
+    else:
+        yield pipe
+
+
+def _measure(
+    pipe: Any,
+    name: str,
+    subjects: Subjects,
+    options: EvaluationOptions,
+    judge: SceneJudge | None,
+    regions: int,
+) -> ModelResults:
+    images = subjects.dense_images if name == _DENSE else None
+    if images is None:
+        images = _generate(pipe, subjects.prompts, options, f"generating, {name}")
+    quality = loss = None
+    if judge is not None and subjects.scenes:
+        quality = measure_quality(judge, images, subjects.scenes)
+    if subjects.held_out is not None:
+        samples = options.held_out_samples
+        loss = held_out_loss(pipe, subjects.held_out, regions, samples, options.seed)
+    return ModelResults(images, quality, loss)
+
+
+def _generate(
+    pipe: Any, prompts: Sequence[str], options: EvaluationOptions, progress: str
+) -> list[Image.Image]:
+    device = next(find_transformer(pipe).parameters()).device.type
+    lower = options.image_precision == "bf16"
+    with torch.autocast(device, dtype=torch.bfloat16) if lower else nullcontext():
+        return generate_images(
+            pipe, prompts, batch_size=options.batch_size, progress=progress, **options.generation
+        )
+
+
+def _map_routers(pipe: Any, subjects: Subjects, options: EvaluationOptions) -> RouterMaps | None:
+    if not options.map_timesteps:
+        return None
+    if subjects.scenes:
+        return scene_router_maps(pipe, subjects.scenes[0], options.map_timesteps, options.seed)
+    last, count = options.num_inference_steps - 1, len(options.map_timesteps)
+    steps = sorted({round(last * i / max(1, count - 1)) for i in range(count)})
+    return router_maps(pipe, subjects.prompts[0], steps, **options.generation)
+
+
+def _describe(pipe: Any) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "pipeline": type(pipe).__name__,
+        "model": Path(getattr(pipe.config, "_name_or_path", None) or "").name,
+        "method": {"method": "dense"},
+    }
+    if is_attached(find_transformer(pipe)):
+        described["method"] = get_attached(pipe).config.to_json_dict()
+    return described
+
+
+def _measure_latency(
+    pipe: Any, prompts: Sequence[str], options: EvaluationOptions
+) -> dict[str, LatencyRatio]:
+    batch, timed = options.latency_batch_size, {}
+    samples = batch * (2 if options.guidance_scale > 1 else 1)
+    if repeats := options.denoiser_repeats:
+        timed[f"denoiser, one step, {samples} samples"] = denoiser_latency(
+            pipe, samples, repeats=repeats, **options.size
+        )
+    if repeats := options.pipeline_repeats:
+        chosen = [prompts[i % len(prompts)] for i in range(batch)]
+        timed[f"pipeline, {options.num_inference_steps} steps, {batch} images"] = pipeline_latency(
+            pipe, chosen, repeats, **options.generation
+        )
+    return timed
