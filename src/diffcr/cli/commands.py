@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffcr.cli.calibrating import calibrate
 from diffcr.cli.costs import bench, flops
 from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import (
@@ -161,7 +162,7 @@ def report(
     typer.echo(f"report: {write_overview(records, output)}")
 
 
-for command in (inpaint, score, flops, bench):
+for command in (calibrate, inpaint, score, flops, bench):
     app.command()(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -59,6 +59,10 @@ class Calibration:
     trials: tuple[Trial, ...]
     dense_seconds: float
     num_inference_steps: int
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """For a record."""
+        return asdict(self)
 
 
 def calibrate(

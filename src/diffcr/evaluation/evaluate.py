@@ -120,7 +120,7 @@ def _measure(
     quality = loss = None
     if judge is not None and subjects.scenes:
         quality = measure_quality(judge, images, subjects.scenes)
-    if subjects.held_out is not None:
+    if subjects.held_out is not None and not (name != _DENSE and _keeps_steps(pipe)):
         samples = options.held_out_samples
         loss = held_out_loss(pipe, subjects.held_out, regions, samples, options.seed)
     return ModelResults(images, quality, loss)
@@ -158,12 +158,17 @@ def _describe(pipe: Any) -> dict[str, Any]:
     return described
 
 
+def _keeps_steps(pipe: Any) -> bool:
+    transformer = find_transformer(pipe)
+    return is_attached(transformer) and get_attached(transformer).keeps_steps
+
+
 def _measure_latency(
     pipe: Any, prompts: Sequence[str], options: EvaluationOptions
 ) -> dict[str, LatencyRatio]:
     batch, timed = options.latency_batch_size, {}
     samples = batch * (2 if options.guidance_scale > 1 else 1)
-    if repeats := options.denoiser_repeats:
+    if (repeats := options.denoiser_repeats) and not _keeps_steps(pipe):
         timed[f"denoiser, one step, {samples} samples"] = denoiser_latency(
             pipe, samples, repeats=repeats, **options.size
         )

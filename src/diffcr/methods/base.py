@@ -85,9 +85,12 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         current: The calling thread's call.
         beneath: The method that was attached before this one; None for the first.
         replaces_weights: Whether the host holds parameters of the method's while it is enabled.
+        keeps_steps: Whether a call depends on earlier ones of its sampling run, so that one call
+            alone says nothing of its quality or time.
     """
 
     replaces_weights: ClassVar[bool] = False
+    keeps_steps: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, host: Host) -> None:
         super().__init__()

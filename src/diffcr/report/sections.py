@@ -13,6 +13,7 @@ from diffcr.report.timing import bench_tables, time_tables
 def make_tables(record: Record) -> list[Table]:
     """Tables of the sections that the record has."""
     sections = {
+        "calibration": _calibration,
         "compression": _compression,
         "flops": _flops,
         "latency": _latency,
@@ -25,6 +26,29 @@ def make_tables(record: Record) -> list[Table]:
     results = record.results
     tables = [make(results[name]) for name, make in sections.items() if results.get(name)]
     return [*tables, *bench_tables(record), *time_tables(record)]
+
+
+def _calibration(section: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            "chosen" if trial == section["chosen"] else "",
+            str(trial["dense_steps"]),
+            f"{100 * trial['config']['compression_ratio']:.1f} %",
+            f"{trial['config']['drift']:g}",
+            f"{100 * trial['mean_compression_ratio']:.1f} %",
+            f"{100 * trial['error']:.2f} %",
+            f"{trial['seconds'] / section['dense_seconds']:.2f}",
+        )
+        for trial in section["trials"]
+    ]
+    columns = ("", "dense steps", "skipped after", "drift", "skipped, mean", "error", "time")
+    return Table(
+        f"Settings that were tried, {section['num_inference_steps']} steps",
+        columns,
+        tuple(rows),
+        "error: of the final latents against the dense run of the same prompts and seeds. "
+        "time: of one run each, as a share of the dense run's.",
+    )
 
 
 def _compression(section: Mapping[str, Any]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
@@ -78,6 +78,8 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
     that halves of guidance that are called apart keep theirs, and a pipeline's next call, which
     makes others, begins anew.
     """
+
+    keeps_steps: ClassVar[bool] = True
 
     current: ReusingCall
 

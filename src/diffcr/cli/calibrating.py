@@ -1,0 +1,89 @@
+"""The command that makes a pipeline cheaper without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffcr.cli.inputs import check_output, choose_guidance, open_pipeline, read_prompts
+from diffcr.cli.options import Guidance, Model, Seed, Steps
+from diffcr.errors import DiffCRError
+
+_SHOWN = 8
+
+
+def calibrate(
+    model: Model = "",
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option("--prompts", help="A file with one prompt per line; captions of scenes."),
+    ] = None,
+    target: Annotated[
+        float, typer.Option(help="Mean share of tokens that a run skips.", min=0.01, max=0.9)
+    ] = 0.3,
+    steps: Steps = 20,
+    guidance_scale: Guidance = None,
+    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(help="Prompts per call.", min=1)] = 8,
+    output: Annotated[
+        Path, typer.Option(help="Directory of the checkpoint, pictures and report.")
+    ] = Path("runs/calibrated"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
+) -> None:
+    """Make a pipeline skip tokens that changed little, without training."""
+    check_output(output)
+    from diffcr.report.report import RECORD, write_report
+
+    if (output / RECORD).exists() and not force:
+        raise DiffCRError(f"{output} holds a report: give another --output, or --force")
+    if model and prompt_file is None:
+        raise DiffCRError("--model needs --prompts FILE: some prompts like those that it is for")
+    texts = read_prompts([], prompt_file) if prompt_file else _scene_captions()
+    pipe = open_pipeline(model, "", dense=True)
+    from rich.console import Console
+
+    from diffcr.binding.model import disabled
+    from diffcr.checkpoint.saving import save
+    from diffcr.evaluation.calibration import calibrate as find_settings
+    from diffcr.evaluation.generate import generate_images, save_images
+    from diffcr.records.record import make_record
+    from diffcr.report.console import show
+
+    scale = choose_guidance(guidance_scale, model)
+    found = find_settings(pipe, texts, target, steps, scale, seed, batch_size)
+    checkpoint = save(pipe, output / "checkpoint")
+    images: dict[str, list[str]] = {"prompts": texts[:_SHOWN]}
+    for name in ("dense", "reuse"):
+        options = (texts[:_SHOWN], seed, steps, scale)
+        if name == "dense":
+            with disabled(pipe):
+                pictures = generate_images(pipe, *options)
+        else:
+            pictures = generate_images(pipe, *options)
+        paths = save_images(pictures, output / "images", name)
+        images[name] = [path.relative_to(output).as_posix() for path in paths]
+    results = {"calibration": found.to_json_dict(), "images": images}
+    configuration = {
+        "method": found.chosen.config.to_json_dict(),
+        "prompts": len(texts),
+        "target_compression_ratio": target,
+        "guidance_scale": scale,
+    }
+    record = make_record("calibration", configuration, results, seeds={"images": seed})
+    written = write_report(record, output, "Calibrated token reuse")
+    show(record, Console())
+    typer.echo(
+        f"checkpoint: {checkpoint}, report: {written.page}\n"
+        f"use it: diffcr generate --checkpoint {checkpoint}"
+        + (f" --model {model}" if model else "")
+        + ' "a prompt"'
+    )
+
+
+def _scene_captions() -> list[str]:
+    from diffcr.scenes import ScenesDataset
+
+    scenes = ScenesDataset("validation", size=16)
+    return [scenes[i].caption for i in range(len(scenes))]
