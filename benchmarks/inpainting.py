@@ -131,7 +131,7 @@ def measure_quality_of(name: str, seed: int) -> None:
         return
     pipe, side = open_row(name, seed), SETTINGS["resolution"]
     test = ScenesDataset("test", size=SETTINGS["images"], resolution=side)
-    scenes = [test[i] for i in range(len(test))]
+    scenes = list(test)
     edits = [scene_edit(scene, SETTINGS["margin"]) for scene in scenes]
     photographs = photograph_edits(
         SETTINGS["photographs"], side, SETTINGS["photographs_most_masked"]

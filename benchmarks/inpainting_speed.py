@@ -1,12 +1,15 @@
-"""Seconds of first strokes: `python benchmarks/inpainting_speed.py area [NAME ...]`, and `run`.
+"""Seconds of inpainting: `python benchmarks/inpainting_speed.py area [NAME ...]`, `run`, `step`.
 
-area: by the masked share of a picture, the rows of `inpainting.py` that this machine has in turns;
-`results/inpainting-area.json`.
-run: by the pipeline's parts, at published sizes with random weights, 1024 x 1024 pixels, a mask of
-256 x 256: PixArt-alpha XL/2's decoder, ViT-XL/2's encoder, Stable Diffusion's autoencoder. One run
-with the whole decoder, one with 30 % of the tokens skipped in every layer, with guidance. T5-XXL
-does not fit: a text encoder of one layer and its width stands in.
+area: a first stroke by the masked share of a picture, the rows of `inpainting.py` that this machine
+has in turns; `results/inpainting-area.json`.
+run: a first stroke by the pipeline's parts, at published sizes with random weights, 1024 x 1024
+pixels, a mask of 256 x 256: PixArt-alpha XL/2's decoder, ViT-XL/2's encoder, Stable Diffusion's
+autoencoder. One run with the whole decoder, one with 30 % of the tokens skipped in every layer,
+with guidance. T5-XXL does not fit: a text encoder of one layer and its width stands in.
 `results/inpainting-run-xl-1024.json`.
+step: PixArt-alpha XL/2's configuration at 1024 x 1024, batch 1: a step of the text-to-image model,
+which RegenerateImage takes, against one of the masked tokens' decoder at 1/16 of the area,
+uncompressed and with the routed forward at 30 %; `results/inpainting-pixart-alpha-xl-1024.json`.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ from transformers import T5Config, T5EncoderModel
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
 from diffcr.evaluation.timing.contenders import build, parse_contender
+from diffcr.evaluation.timing.latency import LatencyRatio
+from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS, open_subject
 from diffcr.hosts.lazy import decoder_shape
 from diffcr.inpainting import ContextEncoder, LazyInpaintPipeline, LazyTransformer2DModel, request
@@ -46,6 +51,8 @@ _TEXT_TOKENS = 48
 _PIXELS_PER_TOKEN = 8
 _PIXELS = 1024
 _MASKED = 256
+# Of ViT-XL/2.
+_CONTEXT_CHANNELS = 1152
 _STAGES = (128, 256, 512, 512)
 
 
@@ -171,10 +178,39 @@ def seconds_by_part(pipe: LazyInpaintPipeline, steps: int) -> dict[str, float]:
     return {**seconds, "other": whole - sum(seconds.values())}
 
 
+def measure_step(rounds: int) -> None:
+    """Write the record of seconds of a denoising step."""
+    subject = open_subject("pixart-alpha-xl", _PIXELS)
+    decoder = LazyTransformer2DModel.from_text_to_image(subject.transformer, _CONTEXT_CHANNELS)
+    # An image of 64 x 64 tokens, a mask of a quarter of its side.
+    indices = torch.arange(64 * 64).view(64, 64)[24:40, 24:40].reshape(1, -1)
+    context = torch.randn(1, indices.shape[1], _CONTEXT_CHANNELS)
+    masked = {"token_indices": indices, "context": context}
+    models = {
+        "dense": subject.transformer,
+        "256 tokens": decoder,
+        "256 tokens, 30 %": build(parse_contender("diffcr:0.3"), decoder),
+    }
+    calls = {}
+    for name, model in models.items():
+        sizes = (1, subject.side, subject.side, subject.text_tokens, [500])
+        arguments = forward_inputs(model, *sizes)[500]
+        arguments |= masked if isinstance(model, LazyTransformer2DModel) else {}
+        calls[name] = torch.no_grad()(partial(model, **arguments))
+    timings = timed(calls, rounds)
+    whole, compressed = (timings[f"256 tokens{ratio}"] for ratio in ("", ", 30 %"))
+    write_times(
+        "inpainting-pixart-alpha-xl-1024",
+        {"a denoising step": timings},
+        {"pairs": rounds},
+        **{"30_percent_to_0": LatencyRatio(whole, compressed).ratio},
+    )
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["area", "run"])
+    parser.add_argument("what", choices=["area", "run", "step"])
     parser.add_argument("names", nargs="*", default=[*TITLES], metavar="NAME")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
@@ -182,8 +218,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "area":
         measure_area(arguments.names, arguments.seed, arguments.rounds)
-    else:
+    elif arguments.what == "run":
         measure_run(arguments.steps)
+    else:
+        measure_step(arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 methods: the rows of the comparison: the denoiser (16 samples, mean over the timestep regions), the
 pipeline (8 images, guidance, the row's own number of steps), and, of the rows at 30 %, a training
 step of all weights (32 samples, bfloat16, nothing compiled, AdamW).
-inpainting: PixArt-alpha XL/2's configuration at 1024 x 1024, batch 1: a step of the text-to-image
-model, which RegenerateImage takes, against one of the masked tokens' decoder at 1/16 of the area,
-uncompressed and with the routed forward at 30 %.
 precision: a training step of the embedded pipeline's transformer in float32, and in bfloat16 with
 either kernel of attention.
 step: a fine-tuning step of the embedded pipeline's transformer with LoRA: the dense model against
@@ -23,22 +20,14 @@ from typing import Any
 import torch
 from claim import METHODS, RATIOS, RESULTS
 from rows import OPTIONS, UNTRAINED, Run
-from torch import Tensor
 
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import get_compressor, is_routed
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.timing.contenders import ROUTERS_SEED, build, draw_routers, parse_contender
-from diffcr.evaluation.timing.latency import (
-    LatencyRatio,
-    Timing,
-    summarise,
-    time_interleaved,
-)
-from diffcr.evaluation.timing.speed import forward_inputs, sweep_regions
-from diffcr.evaluation.timing.subject import open_subject
-from diffcr.inpainting import LazyTransformer2DModel
+from diffcr.evaluation.timing.contenders import ROUTERS_SEED, draw_routers
+from diffcr.evaluation.timing.latency import Timing, summarise, time_interleaved
+from diffcr.evaluation.timing.speed import sweep_regions
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
@@ -47,7 +36,6 @@ from diffcr.records.record import make_record, read_record, write_record
 from diffcr.scenes import ScenesDataset
 from diffcr.training.run import attention_kernel
 
-CONTEXT_CHANNELS = 1152
 _BATCH = 32
 _REGIONS = 4
 _IMAGES = 8
@@ -120,37 +108,6 @@ def _generation(pipe: Any, prompts: list[str], steps: int) -> _Call:
         guidance_scale=OPTIONS.guidance_scale,
         batch_size=len(prompts),
     )
-
-
-def measure_inpainting(rounds: int) -> None:
-    subject = open_subject("pixart-alpha-xl", 1024)
-    decoder = LazyTransformer2DModel.from_text_to_image(subject.transformer, CONTEXT_CHANNELS)
-    # An image of 64 x 64 tokens, a mask of a quarter of its side.
-    grid = torch.arange(64 * 64).view(64, 64)
-    indices = grid[24:40, 24:40].reshape(1, -1)
-    models = {
-        "dense": subject.transformer,
-        "256 tokens": decoder,
-        "256 tokens, 30 %": build(parse_contender("diffcr:0.3"), decoder),
-    }
-    size = (1, subject.side, subject.side, subject.text_tokens, [500])
-    calls = {name: _forward(model, size, indices) for name, model in models.items()}
-    timings = timed(calls, rounds)
-    whole, compressed = (timings[f"256 tokens{ratio}"] for ratio in ("", ", 30 %"))
-    write_times(
-        "inpainting-pixart-alpha-xl-1024",
-        {"a denoising step": timings},
-        {"pairs": rounds},
-        **{"30_percent_to_0": LatencyRatio(whole, compressed).ratio},
-    )
-
-
-def _forward(model: Any, size: tuple[Any, ...], indices: Tensor) -> _Call:
-    arguments = forward_inputs(model, *size)[500]
-    if isinstance(model, LazyTransformer2DModel):
-        context = torch.randn(1, indices.shape[1], CONTEXT_CHANNELS)
-        arguments |= {"token_indices": indices, "context": context}
-    return torch.no_grad()(partial(model, **arguments))
 
 
 def measure_step(rounds: int) -> None:
@@ -263,7 +220,6 @@ def main() -> None:
     """The command line."""
     measures = {
         "methods": measure_methods,
-        "inpainting": measure_inpainting,
         "precision": measure_precision,
         "step": measure_step,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from diffcr.evaluation.compression import Trajectory
 from diffcr.evaluation.evaluate import evaluate
 from diffcr.evaluation.generate import generate_images, text_tokens
 from diffcr.evaluation.options import EvaluationOptions, Subjects
+from diffcr.evaluation.results import Evaluation
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.records.record import Record
@@ -23,7 +24,7 @@ from diffcr.report.console import show
 from diffcr.report.report import Report, write_report
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import SceneJudge, load_judge
-from diffcr.training import EncodedDataset, TrainingRecipe, TrainingResult, encode_dataset, train
+from diffcr.training import EncodedDataset, TrainingRecipe, encode_dataset, train
 from diffcr.training.history import read_history
 from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
 
@@ -131,45 +132,37 @@ def demonstrate(
     """
     check_demo(output_dir, plan)
     console = console or Console()
-    output, clock = Path(output_dir), _Clock()
-    size = plan.resolution
+    output, size, started = Path(output_dir), plan.resolution, time.perf_counter()
+    seconds: dict[str, float] = {}
     options = replace(plan.evaluation, seed=plan.seed, height=size, width=size)
-    with clock.part("before"):
+    with _timed(seconds, "before"):
         subjects = _subjects(pipe, plan, options, output)
     console.print(
         f"Training DiffCR-LT for {plan.steps} steps: LoRA, routers, and a compression ratio per "
         f"layer and timestep region, {_METHOD.target_compression_ratio:.0%} on average."
     )
-    with clock.part("encoding"):
+    with _timed(seconds, "encoding"):
         data = _encode(pipe, plan, output, "train")
     recipe = demo_recipe(plan)
-    with clock.part("training"):
+    with _timed(seconds, "training"):
         trained = train(recipe, pipe, data, output / "training")
     console.print("Measuring the dense and the compressed model in turns.")
-    with clock.part("measuring"):
-        measured = evaluate(pipe, subjects, options, judge).save(output, "demo")
-    record = _complete(measured, recipe, trained, clock)
+    with _timed(seconds, "measuring"):
+        evaluation = evaluate(pipe, subjects, options, judge)
+    seconds["training steps"] = round(trained.seconds, 2)
+    record = _complete(evaluation, output, recipe, trained.directory, seconds)
     report = write_report(record, output, "DiffCR demo")
     show(record, console)
     console.print(f"Report: {report.page}", soft_wrap=True)
-    return DemoResult(record, report, trained.directory / "final", clock.total())
+    took = time.perf_counter() - started
+    return DemoResult(record, report, trained.directory / "final", took)
 
 
-class _Clock:
-    """Seconds of the demo's parts."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.parts: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.parts[name] = round(time.perf_counter() - start, 2)
-
-    def total(self) -> float:
-        return time.perf_counter() - self.started
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] = round(time.perf_counter() - start, 2)
 
 
 def demo_recipe(plan: DemoPlan) -> TrainingRecipe:
@@ -219,29 +212,36 @@ def _encode(pipe: Any, plan: DemoPlan, output: Path, split: str) -> EncodedDatas
 
 
 def _complete(
-    record: Record, recipe: TrainingRecipe, trained: TrainingResult, clock: _Clock
+    evaluation: Evaluation,
+    output: Path,
+    recipe: TrainingRecipe,
+    run: Path,
+    seconds: dict[str, float],
 ) -> Record:
-    """The record with what is known of the training."""
-    history = read_history(trained.directory / "history.jsonl")
-    results = dict(record.results)
-    trajectory = Trajectory.of(history, _METHOD.target_compression_ratio)
-    results["trajectory"] = trajectory.to_json_dict()
-    results["seconds"] = {**clock.parts, "training steps": round(trained.seconds, 2)}
-    results["notes"] = _notes(recipe.steps, results)
-    configuration = {**record.configuration, "recipe": recipe.to_json_dict()}
-    seeds = {**record.seeds, "training": recipe.seed}
-    return replace(record, results=results, configuration=configuration, seeds=seeds)
+    """The record with what is known of the training in `run`."""
+    record, history = evaluation.save(output, "demo"), read_history(run / "history.jsonl")
+    sections = {
+        "trajectory": Trajectory.of(history, _METHOD.target_compression_ratio).to_json_dict(),
+        "seconds": seconds,
+        "notes": _notes(recipe.steps, evaluation),
+    }
+    return replace(
+        record,
+        results={**record.results, **sections},
+        configuration={**record.configuration, "recipe": recipe.to_json_dict()},
+        seeds={**record.seeds, "training": recipe.seed},
+    )
 
 
-def _notes(steps: int, results: Mapping[str, Any]) -> list[str]:
-    skipped = results["compression"]["realised_mean"]
-    flops = results["flops"]
+def _notes(steps: int, evaluation: Evaluation) -> list[str]:
+    assert evaluation.compression is not None, "DiffCR is attached"
+    skipped, flops = evaluation.compression.realised_mean, evaluation.flops
     share = flops["compressed"]["total"] / flops["dense"]["total"]
-    timed = [value["ratio"] for value in results["latency"].values() if isinstance(value, dict)]
+    timed = " and ".join(f"{latency.ratio:.1%}" for latency in evaluation.latency.values())
     return [
         f"After {steps} training steps {skipped:.1%} of the tokens bypass a layer on average "
         f"(target {_METHOD.target_compression_ratio:.0%}); operations fall to {share:.1%}, time "
-        f"to {' and '.join(f'{ratio:.1%}' for ratio in timed)} of the dense model's.",
+        f"to {timed} of the dense model's.",
         "This is a short training, which shows the method at work and not what it reaches: quality "
         "recovers in longer runs. 'dense' is the pretrained pipeline as it was loaded; it was not "
         "trained any further. Routing costs a fixed time per layer, which weighs much in a model "

@@ -11,6 +11,7 @@ from diffcr.cli.calibrating import calibrate
 from diffcr.cli.costs import bench, flops
 from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import (
+    check_file,
     check_output,
     check_size,
     choose_guidance,
@@ -154,9 +155,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the page.")] = False,
 ) -> None:
     """Show a directory of records as one page: tables, figures, and where they are from."""
-    check_output(output.parent)
-    if output.exists() and not force:
-        raise DiffCRError(f"{output} exists: give another --output, or --force to overwrite")
+    check_file(output, force)
     from diffcr.report.overview import write_overview
 
     typer.echo(f"report: {write_overview(records, output)}")

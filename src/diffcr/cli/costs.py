@@ -94,10 +94,10 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Time a forward of methods and the dense model in turns, and watch its memory."""
-    from diffcr.cli.inputs import check_record_file, read_contenders
+    from diffcr.cli.inputs import check_file, read_contenders
 
     if output is not None:
-        check_record_file(output, force)
+        check_file(output, force)
     contenders = read_contenders(method or [], checkpoint, model)
     from diffcr.cli.records import write_and_show
     from diffcr.evaluation.timing.bench import BenchOptions

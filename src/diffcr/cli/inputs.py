@@ -62,8 +62,8 @@ def choose_guidance(asked: float | None, model: str) -> float:
     return asked if asked is not None else 4.5 if model else GUIDANCE_SCALE
 
 
-def check_record_file(file: Path, force: bool) -> None:
-    """Raises DiffCRError where a record cannot be written, or stands already: before the work."""
+def check_file(file: Path, force: bool) -> None:
+    """Raises DiffCRError where a file cannot be written, or stands already: before the work."""
     check_output(file.parent)
     if file.is_dir():
         raise DiffCRError(f"--output {file} is a directory: give a file")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffcr.cli.inputs import check_record_file, read_prompts
+from diffcr.cli.inputs import check_file, read_prompts
 from diffcr.cli.records import write_and_show
 from diffcr.errors import DiffCRError, SettingsError
 
@@ -68,7 +68,7 @@ def score(
         )
         prompts = read_prompts([], prompt_file) if prompt_file else []
         if output is not None:
-            check_record_file(output, force)
+            check_file(output, force)
         from diffcr.evaluation.metrics.scoring import score_images
 
         record = score_images(images, options, reference, prompts, progress=not as_json)

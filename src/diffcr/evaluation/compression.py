@@ -16,8 +16,8 @@ class Compression:
     Attributes:
         learned: [layers][regions], clean to noisy.
         realised: The same, rounded to the bins of inference.
-        learned_mean: Over layers and regions.
-        realised_mean: Over layers and regions.
+        learned_mean: Mean of `learned` over layers and regions.
+        realised_mean: Mean of `realised` over layers and regions.
         target: That training steers the mean to.
     """
 
@@ -51,7 +51,7 @@ class Trajectory:
         step: Steps that were logged, from 1, [n].
         mean: Learned ratio over all layers and regions at each of them, [n].
         per_region: Learned ratio over the layers, [regions][n].
-        loss: Of the step, [n].
+        loss: Training loss at each of them, [n].
         target: That the mean is steered to.
     """
 

@@ -19,8 +19,8 @@ class EvaluationOptions:
 
     Attributes:
         seed: Of the first image, of the held-out noise.
-        num_inference_steps: Denoising steps.
-        guidance_scale: Of classifier-free guidance.
+        num_inference_steps: Denoising steps, 1 or more.
+        guidance_scale: Of classifier-free guidance, 0 or more; at most 1 is none.
         height: Of the images in pixels, the pipeline's own by default.
         width: Of the images in pixels, the pipeline's own by default.
         image_precision: "bf16" generates images under autocast, "no" in the model's own dtype.

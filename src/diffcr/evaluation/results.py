@@ -42,7 +42,7 @@ class Evaluation:
     Attributes:
         options: How much was measured.
         pipeline: Class, model and method, for the record's configuration.
-        prompts: Of the images.
+        prompts: What the images were generated from, in their order.
         models: By name: "compressed" has a method attached, "dense" is the bare model.
         flops: Operations, as `diffcr.cost.sections.flops_section` counts them.
         compression: Ratios; None without routers, as the next two.

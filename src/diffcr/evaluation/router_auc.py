@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffcr.binding.model import get_compressor
 from diffcr.core.regions import region_timesteps
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.router_maps import scene_router_maps
+from diffcr.evaluation.router_maps import RouterMaps, scene_router_maps
 from diffcr.scenes import Scene
 
 # What models with one region are reported in: noise matters to their routers' input, too.
@@ -134,23 +134,24 @@ def router_auc(
         raise DiffCRError(f"timesteps_per_region is {timesteps_per_region}: give 1 or more")
     regions = get_compressor(pipe).config.timestep_regions
     timesteps = _spread_timesteps(_QUARTERS if regions == 1 else regions, timesteps_per_region)
-    measured = [
-        _measure(pipe, scene, timesteps, seed + i)
+    levels = [timestep for region in timesteps for timestep in region]
+    maps = [
+        scene_router_maps(pipe, scene, levels, seed + i)
         for i, scene in enumerate(scenes)
         if scene.mask.any() and not scene.mask.all()
     ]
-    if not measured:
+    if not maps:
         raise DiffCRError(
             f"none of {len(scenes)} scenes shows both objects and background: give others"
         )
-    shares = np.stack([scene.shares for scene in measured])
+    shares = np.stack([single.object_share().flatten() for single in maps])
     others = [np.delete(shares, i, axis=0).sum(axis=0) for i in range(len(shares))]
     return RouterAUC(
-        per_scene=np.stack([scene.areas for scene in measured]),
+        per_scene=np.stack([_areas(single, len(timesteps)) for single in maps]),
         timesteps=timesteps,
         attainable=float(np.mean([*map(area_under_curve, shares, shares)])),
         from_place=float(np.mean([*map(area_under_curve, others, shares)])),
-        left_out=len(scenes) - len(measured),
+        left_out=len(scenes) - len(maps),
     )
 
 
@@ -162,20 +163,10 @@ def _spread_timesteps(regions: int, count: int) -> tuple[tuple[int, ...], ...]:
     )
 
 
-@dataclass(frozen=True)
-class _SceneAUC:
-    """One scene's areas, [L, R], and its patches' covered shares, [N]."""
-
-    areas: NDArray[np.float64]
-    shares: NDArray[np.float64]
-
-
-def _measure(
-    pipe: Any, scene: Scene, timesteps: tuple[tuple[int, ...], ...], seed: int
-) -> _SceneAUC:
-    levels = [timestep for region in timesteps for timestep in region]
-    maps = scene_router_maps(pipe, scene, levels, seed)
+def _areas(maps: RouterMaps, regions: int) -> NDArray[np.float64]:
+    """Of one scene, [L, R]."""
     shares = maps.object_share().flatten()
-    scores = maps.scores.reshape(len(timesteps), -1, maps.scores.shape[1], len(shares))
+    scores = maps.scores.reshape(regions, -1, maps.scores.shape[1], len(shares))
     areas = np.apply_along_axis(area_under_curve, -1, scores, shares)
-    return _SceneAUC(areas.mean(axis=1).T, shares)
+    means: NDArray[np.float64] = areas.mean(axis=1).T
+    return means

@@ -29,7 +29,7 @@ class RouterMaps:
     """Maps of one picture at some denoising steps.
 
     Attributes:
-        caption: Of the picture.
+        caption: What the picture was painted from, or shows.
         timesteps: [S], of the steps, noisiest first or as asked for.
         scores: [S, L, h, w] float32, the router's logit of every token in every layer; its sigmoid
             is the token's importance (Sec. 3.2).

@@ -69,7 +69,7 @@ def train_autoencoder(
     """
     vae = make_autoencoder(settings.seed)
     scenes = ScenesDataset("train", size=settings.images)
-    pixels = torch.stack([image_tensor([scenes[i].image])[0] for i in range(len(scenes))])
+    pixels = torch.stack([image_tensor([scene.image])[0] for scene in scenes])
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -37,7 +37,7 @@ def train_judge(settings: JudgeSettings, report: Callable[[int, float], None]) -
     torch.manual_seed(settings.seed)
     judge = SceneJudge(JudgeConfig())
     data = ScenesDataset("train", size=settings.images)
-    scenes = [data[i] for i in range(len(data))]
+    scenes = list(data)
     pixels = torch.stack([_pixels(scene.image) for scene in scenes])
     targets = stack_targets(scenes)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=settings.learning_rate, weight_decay=0.05)

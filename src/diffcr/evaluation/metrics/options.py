@@ -24,14 +24,14 @@ class ScoreOptions:
     Attributes:
         metrics: Names of `METRICS`, at least one.
         inception: TorchScript file, for fid and kid.
-        dinov2: DINOv2 model.
+        dinov2: DINOv2 model, for fd-dinov2.
         cmmd: CLIP model of CMMD.
         clip: CLIP model of the CLIP score; it has no default because papers differ.
         hps: HPSv2 in the format of transformers' `CLIPModel`.
         hps_version: Which of `HPS_VERSIONS` it is.
-        kid_subsets: How many are drawn.
-        kid_subset_size: Images of each set in a subset.
-        seed: Of the subsets.
+        kid_subsets: Subsets that KID is estimated on, 1 or more.
+        kid_subset_size: Images of each set in a subset, 2 or more.
+        seed: Of the draws of the subsets.
         batch_size: Images per call of a network; changes results by rounding only.
 
     Raises:

@@ -33,10 +33,10 @@ class PromptMatcher:
     """Both sides of a CLIP.
 
     Attributes:
-        clip: Its image side.
+        clip: Its image side, whose features have norm 1.
         network: `CLIPModel` of transformers, on `device`.
-        tokenizer: Its own.
-        device: That the network is on.
+        tokenizer: `CLIPTokenizer` of the same model.
+        device: Where the network is, as torch names it.
     """
 
     clip: FeatureNetwork

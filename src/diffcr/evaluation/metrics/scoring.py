@@ -44,10 +44,8 @@ class _Score:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Sets:
-    images: ImageDirectory
-    reference: ImageDirectory | None
+# The images, and, where a metric compares with it, the reference.
+_Sets = dict[str, ImageDirectory]
 
 
 def score_images(
@@ -76,25 +74,22 @@ def score_images(
     Raises:
         DiffCRError: Something that a metric needs is missing, or there are too few pictures.
     """
-    sets = _Sets(
-        generated_images(images), None if reference is None else reference_images(reference)
-    )
+    sets = {"images": generated_images(images)}
+    if reference is not None:
+        sets["reference"] = reference_images(reference)
     _check(sets, prompts, options)
+
+    def extract(network: FeatureNetwork, network_name: str, name: str) -> Tensor:
+        label = f"{network_name}, {name}" if progress else None
+        return extract_features(network, sets[name], options.batch_size, label)
+
     networks, matchers = _load_networks(options), _load_matchers(options)
     scores: list[_Score] = []
     for name, network in networks.items():
-        assert sets.reference is not None, "checked above"
-        features = [
-            extract_features(network, chosen, options.batch_size, label if progress else None)
-            for label, chosen in (
-                (f"{name}, images", sets.images),
-                (f"{name}, reference", sets.reference),
-            )
-        ]
+        features = [extract(network, name, kind) for kind in ("images", "reference")]
         scores += _distances(name, network, features[0], features[1], options)
     for metric, matcher in matchers.items():
-        label = f"{metric}, images" if progress else None
-        found = extract_features(matcher.clip, sets.images, options.batch_size, label)
+        found = extract(matcher.clip, metric, "images")
         scores.append(_match(metric, matcher, found, prompts, options))
     return _record(sets, options, scores)
 
@@ -106,12 +101,12 @@ def _check(sets: _Sets, prompts: Sequence[str], options: ScoreOptions) -> None:
                 raise SettingsError(
                     f"{name} needs the images' prompts: give {{prompts}}", "prompts"
                 )
-            check_prompts(sets.images, prompts)
+            check_prompts(sets["images"], prompts)
             continue
-        if sets.reference is None:
+        if "reference" not in sets:
             raise SettingsError(f"{name} needs real pictures: give {{reference}}", "reference")
         least = options.kid_subset_size if name == "kid" else 2
-        for images in (sets.images, sets.reference):
+        for images in sets.values():
             if len(images) < least:
                 advice = ", or a smaller {kid_subset_size}" if name == "kid" else ""
                 raise SettingsError(
@@ -201,8 +196,7 @@ def _record(sets: _Sets, options: ScoreOptions, scores: Sequence[_Score]) -> Rec
             "pictures": len(images),
             "sha256": images.sha256(),
         }
-        for name, images in (("images", sets.images), ("reference", sets.reference))
-        if images is not None
+        for name, images in sets.items()
     }
     # Where a model lies on this machine identifies nothing elsewhere.
     named = {name: model_name(getattr(options, name)) for name in ("dinov2", "cmmd", "clip", "hps")}

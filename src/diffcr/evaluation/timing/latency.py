@@ -30,7 +30,7 @@ class LatencyRatio:
     """A callable's seconds against a baseline's.
 
     Attributes:
-        baseline: Timing of the baseline.
+        baseline: Timing of what others are held against, as a rule the dense model.
         candidate: Timing of what is compared with it, taken in turns with it.
     """
 

@@ -82,10 +82,10 @@ def forward_inputs(
     Args:
         transformer: Bare or attached; the inputs get its device and dtype.
         batch_size: Samples.
-        rows: Of the latents.
-        columns: Of the latents.
+        rows: Height of the latents, not of the pictures.
+        columns: Width of the latents.
         text_tokens: Tokens of a prompt.
-        timesteps: 0 to 999.
+        timesteps: Noise levels, 0 to 999, in any order.
     """
     config, weights = transformer.config, next(transformer.parameters())
     generator = torch.Generator().manual_seed(INPUTS_SEED)

@@ -69,7 +69,7 @@ class Variant:
     Attributes:
         name: Of the method, with what was done to it.
         baseline: Name of the dense variant that was made in the same way.
-        model: The transformer.
+        model: The transformer, bare or attached, in eval mode.
         visits: Timesteps that are timed.
         flops: Operations as a share of the dense model's.
         captured: Whether its forwards are replayed from CUDA graphs, whose memory is not watched.
