@@ -231,6 +231,27 @@ def test_it_is_saved_loaded_set_and_switched_off(tmp_path: Path) -> None:
         other.diffcr.set_compression_ratio(0.99)
 
 
+def test_a_budget_is_the_share_of_tokens_of_a_run() -> None:
+    transformer, given = _attached(ReuseConfig(0.5, dense_above=0.8)), inputs()
+    seen: list[int] = []
+    transformer.transformer_blocks[0].ff.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].shape[1])
+    )
+    levels = tuple(range(975, 0, -50))
+    for budget in (1.0, 0.8, 0.5, 0.25):
+        transformer.diffcr.set_budget(budget)
+        seen.clear()
+        _sample(transformer, given, levels)
+        # A token is whole: of 16 a step may skip one too few.
+        assert sum(seen) / (16 * len(levels)) == pytest.approx(budget, abs=0.8 / 16)
+    bare = pixart()
+    transformer.diffcr.set_budget(1)
+    assert torch.equal(_sample(transformer, given, levels), _sample(bare, given, levels))
+    for budget in (1.01, 0.2, 0):
+        with pytest.raises(DiffCRError, match=f"budget is {budget}: give a value from 0.24 to 1"):
+            transformer.diffcr.set_budget(budget)
+
+
 def test_a_lora_that_is_added_later_takes_part() -> None:
     transformer, given = _attached(), inputs()
     before = _sample(transformer, given)

@@ -87,14 +87,27 @@ def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
     Raises:
         DiffCRError: What is attached keeps nothing from step to step.
     """
-    attached = get_attached(pipe_or_transformer)
-    if not isinstance(attached, TokenReuser):
-        raise DiffCRError(f"{attached.config.method} keeps nothing from step to step")
-    attached.current.forget()
+    reuser = get_reuser(pipe_or_transformer)
+    reuser.current.forget()
     try:
         yield
     finally:
-        attached.current.forget()
+        reuser.current.forget()
+
+
+def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
+    """The token reuse of a model.
+
+    Raises:
+        DiffCRError: Nothing is attached, or another method.
+    """
+    attached = get_attached(pipe_or_transformer)
+    if not isinstance(attached, TokenReuser):
+        raise DiffCRError(
+            f"{attached.config.method} keeps nothing from step to step: attach "
+            "diffcr.ReuseConfig(...), or call diffcr.calibrate"
+        )
+    return attached
 
 
 def parameter_groups(

@@ -19,7 +19,7 @@ from diffcr.cli.inputs import (
     open_pipeline,
     read_prompts,
 )
-from diffcr.cli.options import Checkpoint, Dense, Guidance, Method, Model, Seed, Steps
+from diffcr.cli.options import Budget, Checkpoint, Dense, Guidance, Method, Model, Seed, Steps
 from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
@@ -76,6 +76,7 @@ def generate(
     checkpoint: Checkpoint = "",
     dense: Dense = False,
     method: Method = "",
+    budget: Budget = None,
     output: Annotated[Path, typer.Option(help="Directory of the images.")] = Path("images"),
     steps: Steps = 20,
     guidance_scale: Guidance = None,
@@ -92,6 +93,10 @@ def generate(
     if present and not force:
         raise DiffCRError(f"{present[0]} exists: give another --output, or --force to overwrite")
     pipe = open_pipeline(model, checkpoint, dense, method)
+    if budget is not None:
+        from diffcr.binding.model import get_reuser
+
+        get_reuser(pipe).set_budget(budget)
     check_size(pipe, height=height, width=width)
     from diffcr.evaluation.generate import generate_images, save_images
 

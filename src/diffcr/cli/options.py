@@ -17,6 +17,13 @@ Method = Annotated[
     str,
     typer.Option(help="Training-free, in place of a checkpoint: tome:0.3:block, at-edm:0.3."),
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the dense model's tokens to spend on a run, of a checkpoint or method that "
+        "reuses tokens."
+    ),
+]
 Seed = Annotated[
     int, typer.Option(help="Of the first image; image i has seed + i.", min=0, max=2**62)
 ]

@@ -21,9 +21,9 @@ class ReuseConfig(MethodConfig):
 
     Attributes:
         compression_ratio: Share of tokens that a denoising step skips once it may, in [0, 0.95].
-            `mean over a run` is smaller: the steps above `dense_above` skip none.
-        dense_above: Noise level in [0, 1] above which every token is computed; the first step of a
-            trajectory computes all of them whatever its level.
+            The mean over a sampling run is smaller: steps above `dense_above` skip none.
+        dense_above: Noise level in (0, 1] above which every token is computed; the first step of a
+            sampling run computes all of them whatever its level.
         drift: Share, in [0, 1], of the mean change of the computed tokens' updates, keys and values
             by which those of the skipped ones move. The computed ones change most, so it is
             below 1.
@@ -41,5 +41,5 @@ class ReuseConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         require_between("compression_ratio", self.compression_ratio, 0, LARGEST_RATIO)
-        require_between("dense_above", self.dense_above, 0, 1)
+        require_between("dense_above", self.dense_above, 0.05, 1)
         require_between("drift", self.drift, 0, 1)

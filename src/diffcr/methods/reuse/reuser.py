@@ -13,9 +13,10 @@ from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached, CurrentCall, TransformerCall
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
-from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
 from diffcr.methods.reuse.trajectory import KeptTokens, Remembered, Trajectory
 from diffcr.methods.seam import Seam
+from diffcr.validation import require_between
 
 
 @dataclass
@@ -105,6 +106,24 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
             DiffCRError: The value is outside its range.
         """
         self.config = replace(self.config, compression_ratio=compression_ratio)
+
+    def set_budget(self, budget: float) -> None:
+        """Spend that share of the dense model's tokens on a sampling run, from the next call on.
+
+        Counted for a sampler whose noise levels are evenly spaced, dense steps included: 0.7 skips
+        30 % of the tokens of a run. `calibrate` finds settings for one budget; the others keep its
+        dense steps and drift.
+
+        Args:
+            budget: From what the largest ratio leaves, `1 - 0.95 * dense_above`, to 1, the dense
+                model.
+
+        Raises:
+            DiffCRError: The value is outside its range.
+        """
+        least = 1 - LARGEST_RATIO * self.config.dense_above
+        require_between("budget", budget, round(least, 3), 1)
+        self.set_compression_ratio(min((1 - budget) / self.config.dense_above, LARGEST_RATIO))
 
     def build_context(self, call: TransformerCall) -> ReusePass:
         """The trajectory that a call goes on with, and how many tokens it computes."""
