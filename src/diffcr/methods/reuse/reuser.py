@@ -197,8 +197,8 @@ def _leave(reused: ReusePass, output: Tensor, drift: float) -> Tensor:
     assert trajectory is not None and entered is not None
     reused.entered = None
     if kept is None:
-        trajectory.inputs = Remembered(entered.detach())
-        trajectory.updates = Remembered((output - entered).detach())
+        trajectory.inputs = Remembered(entered)
+        trajectory.updates = Remembered(output - entered)
         return output
     assert trajectory.inputs is not None and trajectory.updates is not None
     before = gather_tokens(entered, kept.indices, rows=kept.rows)
@@ -229,7 +229,7 @@ def _remember(owner: BoundBlock[TokenReuser], name: str, computed: Tensor) -> Te
     assert reused.trajectory is not None
     parts = reused.trajectory.parts
     if reused.kept is None:
-        parts[owner.layer, name] = Remembered(computed.detach())
+        parts[owner.layer, name] = Remembered(computed)
         return computed
     remembered = parts[owner.layer, name]
     return remembered.take(computed, reused.kept, owner.attached.config.drift)

@@ -10,24 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from diffcr.core.select import gather_tokens, rank_tokens, token_rows
-
-
-@dataclass
-class Remembered:
-    """A tensor per token [B, N, D], each row as of when its token was last computed."""
-
-    rows: Tensor
-
-    def take(self, computed: Tensor, kept: KeptTokens, drift: float) -> Tensor:
-        """All rows with those of the computed tokens [B, K, D] in their places; the others move by
-        `drift` times the mean change of these."""
-        before = gather_tokens(self.rows, kept.indices, rows=kept.rows)
-        shift = (computed.detach() - before).mean(1, keepdim=True)
-        present = torch.add(self.rows, shift, alpha=drift).flatten(0, 1)
-        present = present.index_copy(0, kept.rows, computed.flatten(0, 1)).view_as(self.rows)
-        self.rows = present.detach()
-        return present
+from diffcr.core.select import rank_tokens, token_rows
 
 
 @dataclass(frozen=True)
@@ -37,10 +20,40 @@ class KeptTokens:
     Attributes:
         indices: [B, K] int64, from the one that changed most.
         rows: `core.select.token_rows` of the indices.
+        shares: [B, 1, N], 1 / K for a computed token and 0 for another.
     """
 
     indices: Tensor
     rows: Tensor
+    shares: Tensor
+
+
+class Remembered:
+    """A tensor per token, each row as of when its token was last computed.
+
+    Attributes:
+        rows: [B, N, D], detached. Written in place where no gradient flows: what a call got of it
+            holds until the next one.
+    """
+
+    def __init__(self, computed: Tensor) -> None:
+        # A copy: hosts go on with what they computed.
+        self.rows = computed.detach().clone(memory_format=torch.contiguous_format)
+
+    def take(self, computed: Tensor, kept: KeptTokens, drift: float) -> Tensor:
+        """All rows with those of the computed tokens [B, K, D] in their places; the others move by
+        `drift` times the mean change of these."""
+        if drift:
+            before = kept.shares.to(self.rows.dtype) @ self.rows
+            shift = drift * (computed.detach().mean(1, keepdim=True) - before)
+            self.rows.add_(shift)
+        updated = computed.to(self.rows.dtype).flatten(0, 1)
+        if updated.requires_grad:
+            present = self.rows.flatten(0, 1).index_copy(0, kept.rows, updated)
+            self.rows = present.detach().view_as(self.rows)
+            return present.view_as(self.rows)
+        self.rows.flatten(0, 1).index_copy_(0, kept.rows, updated)
+        return self.rows
 
 
 @dataclass
@@ -82,7 +95,8 @@ class Trajectory:
         assert self.inputs is not None
         change = (hidden_states.detach() - self.inputs.rows).float().square().sum(-1)
         indices = rank_tokens(change, scattered)[:, :count]
-        return KeptTokens(indices, token_rows(indices, hidden_states.shape[1]))
+        shares = torch.zeros_like(change).scatter_(1, indices, 1 / count).unsqueeze(1)
+        return KeptTokens(indices, token_rows(indices, hidden_states.shape[1]), shares)
 
     @property
     def memory(self) -> int:
