@@ -22,7 +22,7 @@ from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data.encoding import ImageFolder
-from diffcr.training.recipe.file import recipe_from_dict
+from diffcr.training.recipe import recipe_from_dict
 from tests.inpainting.hosts import tiny_lazy_pipeline
 
 

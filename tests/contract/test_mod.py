@@ -11,7 +11,7 @@ import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import parameter_groups
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
-from diffcr.training.recipe.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
 from diffcr.training.run import prepare_model
 from tests.hosts import denoise, inputs, pixart, scramble_routers
 

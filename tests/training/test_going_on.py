@@ -17,8 +17,7 @@ from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import MoDConfig
 from diffcr.training.history import read_history
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import RatioLossRecipe
+from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
 from diffcr.training.run import make_teacher
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import (

@@ -26,9 +26,7 @@ from diffcr.training.draws import Draws
 from diffcr.training.job import run_recipe
 from diffcr.training.loop import train
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
-from diffcr.training.recipe.file import recipe_from_dict
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import DataRecipe, InpaintingRecipe
+from diffcr.training.recipe import DataRecipe, InpaintingRecipe, TrainingRecipe, recipe_from_dict
 from diffcr.training.step_losses import forward_losses
 from diffcr.training.task import Inpainting
 from tests.inpainting.hosts import tiny_lazy_pipeline

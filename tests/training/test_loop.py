@@ -23,7 +23,7 @@ from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.training import loop
 from diffcr.training.history import read_history
 from diffcr.training.loop import train
-from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
 
@@ -38,7 +38,7 @@ TWO_PROCESSES = (
 def _start(*arguments: object) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }

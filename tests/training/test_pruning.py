@@ -14,7 +14,7 @@ from diffcr.binding.compilation import compile
 from diffcr.binding.model import get_attached
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.training.history import read_history
-from diffcr.training.recipe.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import equal, run, state, tiny_pipe, tiny_recipe
 

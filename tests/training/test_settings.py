@@ -20,7 +20,7 @@ from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.history import read_history
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe.sections import OptimizerRecipe
+from diffcr.training.recipe import OptimizerRecipe
 from diffcr.training.run import (
     make_draws,
     make_teacher,

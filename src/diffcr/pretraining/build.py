@@ -31,8 +31,7 @@ from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import attribute_accuracy, save_judge
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe.file import find_recipe, load_recipe
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe
 
 RECORDS = "records"
 

@@ -7,8 +7,7 @@ from diffcr.training.data.encoding import (
     open_dataset,
 )
 from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe.file import load_recipe
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe, load_recipe
 
 __all__ = [
     "EncodedDataset",

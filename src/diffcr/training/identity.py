@@ -15,7 +15,7 @@ from diffcr.errors import DiffCRError
 from diffcr.files import read_json, write_json
 from diffcr.hosts import models_within
 from diffcr.hosts.weights import Fingerprint, take_fingerprint
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.task import Task
 
 _FILE = "run.json"

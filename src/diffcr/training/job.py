@@ -15,7 +15,7 @@ from diffcr.pretrained import default_pipeline_path, load_default_inpainting
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import check_start
 
 

@@ -25,7 +25,7 @@ from diffcr.training.identity import RunIdentity
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.optimizers import learning_rate_factor, make_optimizers
 from diffcr.training.ratio_schedule import RatioSteering, ratio_gradient_scales
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
     attention_kernel,
     check_start,

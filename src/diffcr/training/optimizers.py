@@ -10,8 +10,7 @@ from torch import nn
 from diffcr.binding.model import parameter_groups
 from diffcr.errors import DiffCRError
 from diffcr.hosts import host_blocks_within
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import OptimizerRecipe
+from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
 
 
 def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:

@@ -13,8 +13,7 @@ from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.ratios import bounded
 from diffcr.training.average import WeightAverage
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import RatioLossRecipe
+from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
 
 _RATIOS = "diffcr.ratios"
 

@@ -27,7 +27,7 @@ from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.ratios import BINS
 from diffcr.training.draws import Draws
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.step_losses import Teacher
 from diffcr.training.task import Task
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffcr.training.draws import MicroBatch
 from diffcr.training.objective import NoiseSchedule, diffusion_loss
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.task import Task
 
 Teacher = Callable[[Mapping[str, Any]], Tensor]

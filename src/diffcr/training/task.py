@@ -22,7 +22,7 @@ from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.data.masked import MaskedDataset
 from diffcr.training.draws import MicroBatch
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from diffcr.errors import DiffCRError
 from diffcr.files import read_tensors, replacing_file
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data.reading import CaptionedImages, read_batches
-from diffcr.training.recipe.sections import DataRecipe
+from diffcr.training.recipe import DataRecipe
 
 _SAMPLES = 256
 
