@@ -40,7 +40,8 @@ from diffcr.pretrained import judge_path, load_default_pipeline
 from diffcr.records.record import make_record, write_record
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import load_judge
-from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset
+from diffcr.training.data.pictures import open_dataset
 from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
 from diffcr.training.recipe.file import recipe_from_dict

@@ -12,8 +12,9 @@ from diffcr.errors import DiffCRError
 from diffcr.hosts.loading import load_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.pretrained import default_pipeline_path, load_default_inpainting
-from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
+from diffcr.training.data.pictures import open_dataset
 from diffcr.training.loop import TrainingResult, train
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import check_start
