@@ -23,11 +23,9 @@ from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.draws import Draws
-from diffcr.training.job import run_recipe
-from diffcr.training.loop import train
-from diffcr.training.objective import NoiseSchedule, diffusion_loss
+from diffcr.training.job import run_recipe, train
+from diffcr.training.objective import NoiseSchedule, Objective, diffusion_loss
 from diffcr.training.recipe import DataRecipe, InpaintingRecipe, TrainingRecipe, recipe_from_dict
-from diffcr.training.step_losses import forward_losses
 from diffcr.training.task import Inpainting
 from tests.inpainting.hosts import tiny_lazy_pipeline
 from tests.training.worker import METHOD, STILL, equal, state, tiny_data, tiny_pipe, tiny_recipe
@@ -86,6 +84,7 @@ def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
     pipe = tiny_lazy_pipeline()
     task = Inpainting(pipe, encoded.data, "both")
     schedule, cpu = NoiseSchedule.of(pipe.scheduler), torch.device("cpu")
+    objective = Objective(schedule, largest_loss_weight=1.0)
     draws = Draws(0, task.items, (4, 8, 8), 4, 1, 2, 0.1, groups=task.groups)
     draw = next(d for d in (draws.micro_batch(s, 0) for s in range(50)) if _partial(encoded, d))
     batch = task.batch(draw, schedule, cpu)
@@ -99,13 +98,12 @@ def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
         strips = [v[sample, :, kept][None, :, None] for v in (output, batch.latents, batch.noise)]
         times = batch.timesteps[sample : sample + 1]
         alone.append(diffusion_loss(schedule, *strips, times).total)
-    recipe = lazy_recipe("both", method=DenseConfig())
-    losses = forward_losses(task.model, task, schedule, draw, recipe, cpu)
+    losses = objective.losses(task.model, batch)
     assert torch.allclose(losses.diffusion, torch.cat(alone).mean(), rtol=1e-5)
     # Noise under the mask decides the loss, noise elsewhere does not.
     outside = torch.where(mask, draw.noise, draw.noise + 1)
-    elsewhere = forward_losses(
-        task.model, task, schedule, replace(draw, noise=outside), recipe, cpu
+    elsewhere = objective.losses(
+        task.model, task.batch(replace(draw, noise=outside), schedule, cpu)
     )
     assert torch.allclose(elsewhere.diffusion, losses.diffusion, atol=1e-6)
 

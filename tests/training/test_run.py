@@ -8,8 +8,8 @@ from diffusers import DPMSolverMultistepScheduler
 
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.optimizers import learning_rate_factor
-from diffcr.training.ratio_schedule import next_ratio_loss_weight, ratio_gradient_scales
+from diffcr.training.optimization import learning_rate_factor
+from diffcr.training.ratio_steering import next_ratio_loss_weight, ratio_gradient_scales
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
 from diffcr.training.run import attention_kernel
 

@@ -29,9 +29,9 @@ from diffcr.pretraining.text import TextSettings, make_tokenizer, train_text_enc
 from diffcr.pretraining.transformer import assemble_pipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import attribute_accuracy, save_judge
-from diffcr.training.history import read_history
 from diffcr.training.job import run_recipe
 from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe
+from diffcr.training.run_directory import read_history
 
 RECORDS = "records"
 

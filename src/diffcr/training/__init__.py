@@ -2,8 +2,9 @@
 
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.pictures import ImageFolder, open_dataset
-from diffcr.training.loop import TrainingResult, train
+from diffcr.training.job import train
 from diffcr.training.recipe import TrainingRecipe, load_recipe
+from diffcr.training.run_directory import TrainingResult
 
 __all__ = [
     "EncodedDataset",

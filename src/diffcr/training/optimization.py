@@ -1,11 +1,13 @@
-"""Optimizers of a training run and the course of their learning rates."""
+"""How trained weights move: optimizers, the course of their learning rates, the average."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffcr.binding.model import parameter_groups
 from diffcr.errors import DiffCRError
@@ -71,8 +73,18 @@ def _block_matrices(model: nn.Module) -> list[nn.Parameter]:
     return matrices
 
 
+def set_learning_rates(
+    optimizers: Sequence[torch.optim.Optimizer], recipe: OptimizerRecipe, step: int, steps: int
+) -> None:
+    """Bring the rates of all groups to where they are at a step, from 0, of `steps` steps."""
+    factor = learning_rate_factor(recipe, step, steps)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+
 def learning_rate_factor(recipe: OptimizerRecipe, step: int, steps: int) -> float:
-    """What learning rates are multiplied with at a step, from 0."""
+    """What the highest rates are multiplied with at a step, from 0, of `steps` steps; in [0, 1]."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     if recipe.schedule == "constant":
@@ -80,3 +92,45 @@ def learning_rate_factor(recipe: OptimizerRecipe, step: int, steps: int) -> floa
     done = (step - recipe.warmup_steps) / max(1, steps - recipe.warmup_steps)
     cosine = 0.5 * (1 + float(torch.cos(torch.tensor(done * torch.pi, dtype=torch.float64))))
     return recipe.final_fraction + (1 - recipe.final_fraction) * cosine
+
+
+class WeightAverage:
+    """Exponential moving average of parameters; its decay is min(decay, (1 + n) / (10 + n)).
+
+    Attributes:
+        parameters: What is averaged, by name.
+        decay: Largest decay, in [0, 1); 0 averages nothing.
+        values: The averages by the parameters' names; empty with a decay of 0.
+        updates: Updates done, n.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
+        self.parameters = parameters
+        self.decay = decay
+        self.updates = 0
+        self.values: dict[str, Tensor] = {}
+        if decay > 0:
+            self.values = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the parameters."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in self.values.items():
+            value.lerp_(self.parameters[name], 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the context the parameters hold their averages."""
+        present = {name: self.parameters[name].detach().clone() for name in self.values}
+        self._fill(self.values)
+        try:
+            yield
+        finally:
+            self._fill(present)
+
+    @torch.no_grad()
+    def _fill(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.parameters[name].copy_(value)
