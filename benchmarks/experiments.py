@@ -43,8 +43,7 @@ from diffcr.scenes.judge import load_judge
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.pictures import open_dataset
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe.file import recipe_from_dict
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe, recipe_from_dict
 from diffcr.training.run_directory import read_history
 
 _SHOWN = 8

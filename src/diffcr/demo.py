@@ -25,7 +25,7 @@ from diffcr.report.report import Report, write_report
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import SceneJudge, load_judge
 from diffcr.training import EncodedDataset, TrainingRecipe, encode_dataset, train
-from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.run_directory import read_history
 
 _METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=4, branching="sampled")

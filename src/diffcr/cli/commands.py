@@ -23,7 +23,7 @@ from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
-    from diffcr.training.recipe.recipe import TrainingRecipe
+    from diffcr.training.recipe import TrainingRecipe
 
 app = typer.Typer(
     help="Learned token compression for diffusion transformers.",
@@ -48,7 +48,7 @@ def train(
     """Fine-tune a pipeline by a recipe."""
     from dataclasses import replace
 
-    from diffcr.training.recipe.file import find_recipe, load_recipe
+    from diffcr.training.recipe import find_recipe, load_recipe
 
     chosen: TrainingRecipe = load_recipe(find_recipe(recipe)).with_changes(
         steps=steps, model=model or None, checkpoint=checkpoint or None
