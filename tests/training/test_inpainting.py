@@ -83,11 +83,11 @@ def test_masks_are_encoded_once_as_the_pipeline_encodes_them(encoded: Encoded) -
 def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
     pipe = tiny_lazy_pipeline()
     task = Inpainting(pipe, encoded.data, "both")
-    schedule, cpu = NoiseSchedule.of(pipe.scheduler), torch.device("cpu")
+    schedule = NoiseSchedule.of(pipe.scheduler)
     objective = Objective(schedule, largest_loss_weight=1.0)
     draws = Draws(0, task.items, (4, 8, 8), 4, 1, 2, 0.1, groups=task.groups)
     draw = next(d for d in (draws.micro_batch(s, 0) for s in range(50)) if _partial(encoded, d))
-    batch = task.batch(draw, schedule, cpu)
+    batch = task.batch(draw, schedule)
     mask = encoded.data.tokens[draw.indices].view(4, 1, 4, 4)
     mask = mask.repeat_interleave(2, 2).repeat_interleave(2, 3)
     with torch.no_grad():
@@ -102,9 +102,7 @@ def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
     assert torch.allclose(losses.diffusion, torch.cat(alone).mean(), rtol=1e-5)
     # Noise under the mask decides the loss, noise elsewhere does not.
     outside = torch.where(mask, draw.noise, draw.noise + 1)
-    elsewhere = objective.losses(
-        task.model, task.batch(replace(draw, noise=outside), schedule, cpu)
-    )
+    elsewhere = objective.losses(task.model, task.batch(replace(draw, noise=outside), schedule))
     assert torch.allclose(elsewhere.diffusion, losses.diffusion, atol=1e-6)
 
 

@@ -179,13 +179,13 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(tmp_path: Path) -
     task = TextToImage(alone, tiny_data())
     compressor = make_trainable(alone.transformer.train(), recipe)
     assert compressor is not None
-    schedule, cpu = NoiseSchedule.of(alone.scheduler), torch.device("cpu")
+    schedule = NoiseSchedule.of(alone.scheduler)
     objective = Objective(schedule, recipe.largest_loss_weight)
     draws = make_draws(recipe, task, processes=1)
     for micro in range(2):
         draw = draws.micro_batch(0, micro)
         compressor.seed_branches(draw.branch_seed)
-        losses = objective.losses(alone.transformer, task.batch(draw, schedule, cpu))
+        losses = objective.losses(alone.transformer, task.batch(draw, schedule))
         (losses.total / 2 + compressor.ratio_loss(recipe.ratio_loss.weight) / 2).backward()
     for name, parameter in alone.transformer.named_parameters():
         assert parameter.grad is not None

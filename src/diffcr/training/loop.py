@@ -26,7 +26,7 @@ from diffcr.training.run import (
     prepare,
     save_result,
 )
-from diffcr.training.run_directory import RunDirectory, RunIdentity, TrainingResult
+from diffcr.training.run_directory import RunDirectory, TrainingResult
 from diffcr.training.task import Task
 
 
@@ -51,7 +51,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.task = recipe, task
         self.accelerator = make_accelerator(recipe, directory)
-        self.directory = RunDirectory(directory, RunIdentity.of(recipe, task), resume)
+        self.directory = RunDirectory(directory, recipe, task, resume)
         device = self.accelerator.device
         self.objective = Objective(
             schedule,
@@ -109,7 +109,7 @@ class Trainer:
         )
         if self.accelerator.is_main_process:
             self._save_average("final")
-            self.directory.finish(self.recipe, result, self.task.items)
+            self.directory.finish(result)
         self.accelerator.end_training()
         self._hand_back()
         return result
@@ -153,13 +153,12 @@ class Trainer:
         return float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
 
     def _backward(self, draw: MicroBatch) -> StepLosses:
-        device = self.accelerator.device
         if self.ratios is not None:
             self.ratios.begin_micro_batch(draw)
         own = draw.of_process(self.accelerator.process_index, self.accelerator.num_processes)
         # Around backward too, which runs checkpointed blocks again.
-        with attention_kernel(device, self.recipe.mixed_precision):
-            batch = self.task.batch(own, self.objective.schedule, device)
+        with attention_kernel(self.accelerator.device, self.recipe.mixed_precision):
+            batch = self.task.batch(own, self.objective.schedule)
             losses = self.objective.losses(self.model, batch)
             total = losses.total
             if self.ratios is not None:

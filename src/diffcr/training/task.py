@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffcr.core.select import gather_tokens
@@ -46,18 +45,15 @@ class Task(ABC):
     groups: tuple[Tensor, ...] = ()
 
     @abstractmethod
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule, device: torch.device) -> Batch:
-        """What a draw stands for: arguments of `model`'s forward, and what they were made of."""
+    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+        """What a draw stands for, on the model's device: arguments of its forward, and what they
+        were made of."""
 
     def _noisy_batch(
-        self,
-        denoiser: nn.Module,
-        items: Tensor,
-        draw: MicroBatch,
-        schedule: NoiseSchedule,
-        device: torch.device,
+        self, denoiser: nn.Module, items: Tensor, draw: MicroBatch, schedule: NoiseSchedule
     ) -> Batch:
         """Noisy latents of pictures, [B] `items`, as the denoiser's own family calls it."""
+        device = next(denoiser.parameters()).device
         latents = self.pictures.latents[items].to(device)
         noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
         rows = self.pictures.captions(items, draw.drop_caption)
@@ -80,9 +76,9 @@ class TextToImage(Task):
         self.pictures = data
         self.items = len(data)
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule, device: torch.device) -> Batch:
+    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
         """As in `Task`."""
-        return self._noisy_batch(self.model, draw.indices, draw, schedule, device)
+        return self._noisy_batch(self.model, draw.indices, draw, schedule)
 
 
 class LazyModel(nn.Module):
@@ -148,12 +144,11 @@ class Inpainting(Task):
         self.items = len(data)
         self.groups = data.groups
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule, device: torch.device) -> Batch:
+    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
         """As in `Task`."""
         decoder = self.model.decoder
-        batch = self._noisy_batch(
-            decoder, self.data.picture_of[draw.indices], draw, schedule, device
-        )
+        batch = self._noisy_batch(decoder, self.data.picture_of[draw.indices], draw, schedule)
+        device = batch.latents.device
         batch.inputs.update(
             visible=self.data.visible[draw.indices].to(device),
             coverage=self.data.coverage[draw.indices].to(device),

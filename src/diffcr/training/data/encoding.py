@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffcr.core.images import image_tensor
-from diffcr.files import read_tensors, replacing_file
+from diffcr.files import read_tensors, write_tensors
 from diffcr.training.data.pictures import CaptionedImages, read_batches
 
 _SAMPLES = 256
@@ -70,33 +70,9 @@ def encode_dataset(
         batch_size: Pictures, or captions, per call of a model.
     """
     key = _cache_key(pipe, dataset, max_sequence_length)
-    return EncodedDataset(
-        **kept_tensors(
-            cache_directory / f"encoded-{key}.safetensors",
-            lambda: _encode(pipe, dataset, max_sequence_length, batch_size),
-        )
-    )
-
-
-def kept_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file, which is made and written where it is missing.
-
-    Raises:
-        DiffCRError: The file is damaged.
-    """
-    from safetensors.torch import save_file
-
+    path = cache_directory / f"encoded-{key}.safetensors"
     if path.exists():
-        return read_tensors(path)
-    tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-    with replacing_file(path) as temporary:
-        save_file(tensors, temporary)
-    return tensors
-
-
-def _encode(
-    pipe: Any, dataset: CaptionedImages, max_sequence_length: int, batch_size: int
-) -> dict[str, Tensor]:
+        return EncodedDataset(**read_tensors(path))
     captions = {"": 0}
     caption_of, latents = [], []
     with tqdm(total=len(dataset), desc="encoding pictures", mininterval=1) as progress:
@@ -105,12 +81,9 @@ def _encode(
             latents.append(encode_images(pipe, [item.image for item in items]).float().cpu())
             progress.update(len(items))
     embeds, masks = _encode_captions(pipe, list(captions), max_sequence_length, batch_size)
-    return {
-        "latents": torch.cat(latents),
-        "prompt_embeds": embeds,
-        "prompt_masks": masks,
-        "caption_of": torch.tensor(caption_of),
-    }
+    encoded = EncodedDataset(torch.cat(latents), embeds, masks, torch.tensor(caption_of))
+    write_tensors(path, vars(encoded))
+    return encoded
 
 
 @torch.no_grad()

@@ -15,15 +15,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffcr.files import read_tensors, write_tensors
 from diffcr.inpainting.images.edits import GREY
 from diffcr.inpainting.images.masks import mask_coverage, masked_tokens
 from diffcr.inpainting.images.random_masks import draw_mask, grow_region
-from diffcr.training.data.encoding import (
-    EncodedDataset,
-    encode_dataset,
-    encode_images,
-    kept_tensors,
-)
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset, encode_images
 from diffcr.training.data.pictures import CaptionedImages
 
 _KEYED = 8
@@ -81,16 +77,9 @@ def encode_masked(
     """
     pictures = encode_dataset(pipe, dataset, cache_directory, max_sequence_length, batch_size)
     key = _cache_key(pipe, pictures, dataset, masks_per_picture)
-    masked = kept_tensors(
-        cache_directory / f"masked-{key}.safetensors",
-        lambda: _encode(pipe, dataset, masks_per_picture, batch_size),
-    )
-    return MaskedDataset(pictures, **masked)
-
-
-def _encode(
-    pipe: Any, dataset: CaptionedImages, masks_per_picture: int, batch_size: int
-) -> dict[str, Tensor]:
+    path = cache_directory / f"masked-{key}.safetensors"
+    if path.exists():
+        return MaskedDataset(pictures, **read_tensors(path))
     total = len(dataset) * masks_per_picture
     items = (_masked_item(pipe, dataset, i, masks_per_picture) for i in range(len(dataset)))
     drawn = iter(tqdm(chain.from_iterable(items), "encoding masks", total))
@@ -99,12 +88,14 @@ def _encode(
         visible.append(encode_images(pipe, [masked.visible for masked in batch]).float().cpu())
         coverage += [masked.coverage for masked in batch]
         tokens += [masked.tokens for masked in batch]
-    return {
+    values = {
+        "picture_of": torch.arange(len(dataset)).repeat_interleave(masks_per_picture),
         "visible": torch.cat(visible),
         "coverage": torch.cat(coverage),
         "tokens": torch.cat(tokens),
-        "picture_of": torch.arange(len(dataset)).repeat_interleave(masks_per_picture),
     }
+    write_tensors(path, values)
+    return MaskedDataset(pictures, **values)
 
 
 @dataclass(frozen=True)
