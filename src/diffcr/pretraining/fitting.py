@@ -1,13 +1,19 @@
-"""The loop that trains the embedded default's small networks: text encoder, autoencoder, judge."""
+"""How the embedded default's small networks learn: the loop of text encoder, autoencoder and judge,
+and the loss of those that tell a scene's attributes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tqdm.auto import trange
+
+from diffcr.scenes import scene_targets
+from diffcr.scenes.attributes import BACKGROUND_CLASSES, OBJECT_CLASSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +77,21 @@ def course(losses: list[float]) -> list[float]:
     size = max(1, len(losses) // 50)
     parts = (losses[i : i + size] for i in range(0, len(losses), size))
     return [round(sum(part) / len(part), 5) for part in parts]
+
+
+def stack_targets(scenes: list[Any]) -> dict[str, Tensor]:
+    """Targets of scenes as tensors by attribute, [B, places] or [B]."""
+    targets = [scene_targets(scene.attributes) for scene in scenes]
+    names = ["presence", *OBJECT_CLASSES, *BACKGROUND_CLASSES]
+    return {name: torch.tensor([getattr(t, name) for t in targets]) for name in names}
+
+
+def attribute_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """Sum of the attributes' cross entropies; absent objects count for presence alone."""
+    presence = targets["presence"].float()
+    loss = binary_cross_entropy_with_logits(logits["presence"], presence)
+    for name, target in targets.items():
+        if name != "presence":
+            flat = logits[name].flatten(0, -2)
+            loss = loss + cross_entropy(flat, target.flatten(), ignore_index=-1)
+    return loss

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcr.files import replacing_directory
-from diffcr.pretraining.attribute_loss import attribute_loss, stack_targets
-from diffcr.pretraining.fitting import FitSettings, fit
+from diffcr.pretraining.fitting import FitSettings, attribute_loss, fit, stack_targets
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import JudgeConfig, SceneJudge, attribute_accuracy, save_judge
 

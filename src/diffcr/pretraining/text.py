@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcr.files import replacing_directory
-from diffcr.pretraining.attribute_loss import attribute_loss, stack_targets
-from diffcr.pretraining.fitting import FitSettings, fit
+from diffcr.pretraining.fitting import FitSettings, attribute_loss, fit, stack_targets
 from diffcr.scenes import ScenesDataset, vocabulary
 from diffcr.scenes.attributes import BACKGROUND_CLASSES, OBJECT_CLASSES, PLACES
 
