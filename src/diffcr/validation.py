@@ -22,6 +22,11 @@ class Allowed:
     wanted: str
     holds: Callable[[Any], bool]
 
+    def check(self, name: str, value: object) -> None:
+        """Raises DiffCRError where `value` is not allowed."""
+        if value is not None and not self.holds(value):
+            raise DiffCRError(f"{name} is {value!r}: give {self.wanted}")
+
 
 AT_LEAST_0 = Allowed("0 or more", lambda value: value >= 0)
 AT_LEAST_1 = Allowed("1 or more", lambda value: value >= 1)
@@ -29,6 +34,12 @@ Count = Annotated[int, AT_LEAST_1]
 NotNegative = Annotated[float, AT_LEAST_0]
 Share = Annotated[float, Allowed("a value in [0, 1]", lambda value: 0 <= value <= 1)]
 NotZeroShare = Annotated[float, Allowed("a value in (0, 1]", lambda value: 0 < value <= 1)]
+
+
+def between(least: float, most: float) -> Allowed:
+    """Numbers from `least` to `most`, both among them."""
+    wanted = f"a value from {least:g} to {most:g}"
+    return Allowed(wanted, lambda value: least <= value <= most)
 
 
 def check_fields(settings: Any, where: str = "") -> None:
@@ -55,7 +66,7 @@ def check_fields(settings: Any, where: str = "") -> None:
         kinds = get_args(kind) or (kind,)
         _require(_is_of(value, kinds), name, value, " or ".join(k.__name__ for k in kinds))
         for allowed in restrictions:
-            _require(value is None or allowed.holds(value), name, value, allowed.wanted)
+            allowed.check(name, value)
 
 
 def _is_of(value: object, kinds: tuple[type, ...]) -> bool:
@@ -71,23 +82,11 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
         raise DiffCRError(f"{name} is {value!r}: give {wanted}")
 
 
-def require_number(name: str, value: object) -> None:
-    """Raises DiffCRError where `value` is no number."""
-    _require(_is_of(value, (float,)), name, value, "a number")
-
-
 def require_integer(name: str, value: object, least: int) -> None:
     """Raises DiffCRError where `value` is no integer, or less than `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise DiffCRError(f"{name} is {value!r}: give an integer")
     _require(value >= least, name, value, f"{least} or more")
-
-
-def require_between(name: str, value: object, least: float, most: float) -> None:
-    """Raises DiffCRError where `value` is no number in [least, most]."""
-    require_number(name, value)
-    assert isinstance(value, int | float)
-    _require(least <= value <= most, name, value, f"a value from {least:g} to {most:g}")
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
