@@ -63,7 +63,7 @@ def train_autoencoder(settings: AutoencoderSettings, directory: Path) -> dict[st
     """
     vae = make_autoencoder(settings.seed)
     scenes = ScenesDataset("train", size=settings.images)
-    pixels = torch.stack([image_tensor([scenes[i].image])[0] for i in range(len(scenes))])
+    pixels = torch.stack([image_tensor([scene.image])[0] for scene in scenes])
 
     def loss_of(generator: torch.Generator) -> Tensor:
         crops = _draw_crops(pixels, settings, generator)
@@ -82,9 +82,7 @@ def train_autoencoder(settings: AutoencoderSettings, directory: Path) -> dict[st
         scale = float(vae.encode(pixels[:256]).latent_dist.mode().std())
     vae.register_to_config(scaling_factor=1 / scale)
     validation = ScenesDataset("validation", size=64)
-    psnr = reconstruction_psnr(
-        vae, image_tensor([validation[i].image for i in range(len(validation))])
-    )
+    psnr = reconstruction_psnr(vae, image_tensor([scene.image for scene in validation]))
     with replacing_directory(directory) as written:
         vae.save_pretrained(str(written))
     return {"settings": asdict(settings), "validation_psnr": psnr, "losses": losses}

@@ -37,8 +37,7 @@ def train_judge(settings: JudgeSettings, directory: Path, test_images: int) -> d
     """
     torch.manual_seed(settings.seed)
     judge = SceneJudge(JudgeConfig())
-    data = ScenesDataset("train", size=settings.images)
-    scenes = [data[i] for i in range(len(data))]
+    scenes = list(ScenesDataset("train", size=settings.images))
     # Bytes: as floats they would take four times the memory.
     pixels = torch.stack(
         [torch.from_numpy(np.array(scene.image)).permute(2, 0, 1) for scene in scenes]
@@ -54,10 +53,9 @@ def train_judge(settings: JudgeSettings, directory: Path, test_images: int) -> d
         return attribute_loss(logits, {name: values[rows] for name, values in targets.items()})
 
     losses = fit("judge", judge.parameters(), settings, loss_of, weight_decay=0.05, warm_up=0.1)
-    test = ScenesDataset("test", size=test_images)
-    scenes = [test[i] for i in range(len(test))]
+    test = list(ScenesDataset("test", size=test_images))
     accuracy = attribute_accuracy(
-        judge.eval(), [scene.image for scene in scenes], [scene.attributes for scene in scenes]
+        judge.eval(), [scene.image for scene in test], [scene.attributes for scene in test]
     )
     with replacing_directory(directory) as written:
         save_judge(judge, written)

@@ -111,7 +111,10 @@ class Trainer:
             self._save_average("final")
             self.directory.finish(result)
         self.accelerator.end_training()
-        self._hand_back()
+        # What the caller gets has the averaged weights, and none of accelerate's wrappers.
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.average.take_over()
+        hand_back(self.task, self.recipe)
         return result
 
     def _step(self, step: int) -> dict[str, float]:
@@ -210,12 +213,3 @@ class Trainer:
     def _save_average(self, name: str) -> None:
         with self.average.in_place():
             save_result(self.task, self.recipe, self.directory.path / name)
-
-    def _hand_back(self) -> None:
-        """Leave the averaged weights in the caller's model, without accelerate's wrappers."""
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        # `in_place` restores what it replaced; here the averages are to stay.
-        with torch.no_grad():
-            for name, value in self.average.values.items():
-                self.state.parameters[name].copy_(value)
-        hand_back(self.task, self.recipe)

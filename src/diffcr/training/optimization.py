@@ -63,14 +63,13 @@ def make_optimizers(transformer: nn.Module, recipe: TrainingRecipe) -> list[torc
     return optimizers
 
 
-def _block_matrices(model: nn.Module) -> list[nn.Parameter]:
-    matrices = []
-    for block in host_blocks_within(model):
-        for module in block.modules():
-            if isinstance(module, nn.Linear) and module.weight.requires_grad:
-                assert isinstance(module.weight, nn.Parameter)
-                matrices.append(module.weight)
-    return matrices
+def _block_matrices(model: nn.Module) -> list[Tensor]:
+    return [
+        module.weight
+        for block in host_blocks_within(model)
+        for module in block.modules()
+        if isinstance(module, nn.Linear) and module.weight.requires_grad
+    ]
 
 
 def set_learning_rates(
@@ -119,6 +118,10 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, value in self.values.items():
             value.lerp_(self.parameters[name], 1 - decay)
+
+    def take_over(self) -> None:
+        """Leave the averages in the parameters."""
+        self._fill(self.values)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
