@@ -23,7 +23,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import T5Config, T5EncoderModel
 
-from diffcr.evaluation.timing.contenders import build, parse_contender
+from diffcr.checkpoint.contenders import build, parse_contender
 from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS, open_subject
 from diffcr.inpainting import (
     ContextEncoder,

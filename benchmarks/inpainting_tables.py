@@ -8,9 +8,9 @@ from pathlib import Path
 
 from speed import CONTEXT_CHANNELS
 
+from diffcr.checkpoint.contenders import parse_contender
 from diffcr.cost.flop_count import count_flops
 from diffcr.cost.method_costs import method_costs
-from diffcr.evaluation.timing.contenders import parse_contender
 from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS
 from diffcr.hosts.lazy import decoder_shape
 from diffcr.hosts.published import transformer_config

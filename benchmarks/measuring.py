@@ -13,12 +13,13 @@ from pretrained import tile
 
 from diffcr.binding.model import get_compressor, is_routed
 from diffcr.cost.sections import compression_section, flops_section
-from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.router_auc import router_auc
 from diffcr.evaluation.router_maps import scene_router_maps
 from diffcr.files import replacing_file
+from diffcr.hosts.loading import text_tokens
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path
 from diffcr.records.record import make_record, write_record
 from diffcr.scenes import Scene, ScenesDataset

@@ -21,8 +21,8 @@ from speed import summarised, timed_samples, training_step
 from untrained import ROWS, open_row, row_configuration
 
 from diffcr.binding.attachment import attach
+from diffcr.checkpoint.contenders import ROUTERS_SEED, draw_routers
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.timing.contenders import ROUTERS_SEED, draw_routers
 from diffcr.evaluation.timing.speed import sweep_regions
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor

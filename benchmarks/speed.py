@@ -26,8 +26,8 @@ from torch import Tensor
 
 import diffcr
 from diffcr.binding.model import get_compressor, is_routed
+from diffcr.checkpoint.contenders import build, parse_contender
 from diffcr.evaluation.timing.bench import BenchOptions, bench, bench_tables
-from diffcr.evaluation.timing.contenders import build, parse_contender
 from diffcr.evaluation.timing.latency import time_interleaved
 from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import open_subject

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from diffcr.cost.sections import trajectory_section
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.run import EvaluationOptions, Subjects, evaluate
+from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.records.record import Record

@@ -126,9 +126,9 @@ def evaluate(
     if (output / RECORD).exists() and not force:
         raise DiffCRError(f"{output} holds a report: give another --output, or --force")
     pipe = open_pipeline(model, checkpoint, dense, method)
-    from diffcr.evaluation.generate import text_tokens
     from diffcr.evaluation.run import EvaluationOptions, Subjects
     from diffcr.evaluation.run import evaluate as measure
+    from diffcr.hosts.loading import text_tokens
     from diffcr.pretrained import judge_path
     from diffcr.scenes import ScenesDataset
     from diffcr.scenes.judge import load_judge

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffcr.checkpoint.contenders import Contender
 from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import LayerCost, TransformerShape, routed_costs
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.timing.contenders import Contender
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.at_edm.pruner import pruning_costs
 from diffcr.methods.config import DenseConfig

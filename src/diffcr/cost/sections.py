@@ -9,8 +9,8 @@ from typing import Any
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.core.regions import TIMESTEPS, region_of
 from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
-from diffcr.evaluation.generate import text_tokens
 from diffcr.hosts import find_transformer
+from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.compressor import Compressor
 
 

@@ -19,13 +19,13 @@ import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import get_attached
+from diffcr.checkpoint.contenders import build, checkpoint_contender, parse_contender
 from diffcr.cli import main
 from diffcr.cost.flops import LayerCost, LayerTokens
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing import memory as memory_module
 from diffcr.evaluation.timing import timed_batch
 from diffcr.evaluation.timing.bench import BenchOptions, bench, bench_tables
-from diffcr.evaluation.timing.contenders import build, checkpoint_contender, parse_contender
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing
 from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
 from diffcr.evaluation.timing.speed import forward_inputs

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffcr.binding.model import get_attached
+from diffcr.checkpoint.contenders import DENSE, ROUTERS_SEED, Contender, build
 from diffcr.cost.flop_count import count_flops
 from diffcr.cost.flops import LayerCost
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.timing.contenders import DENSE, ROUTERS_SEED, Contender, build
 from diffcr.evaluation.timing.speed import INPUTS_SEED
 from diffcr.evaluation.timing.subject import WEIGHTS_SEED, Subject
 from diffcr.evaluation.timing.timed_batch import MIDDLE, Share, Variant, measure_batch, visits_of

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from diffcr.cost.flops import TransformerShape, pixart_shape
-from diffcr.evaluation.generate import text_tokens
-from diffcr.hosts.loading import load_pipeline, own_device
+from diffcr.hosts.loading import load_pipeline, own_device, text_tokens
 from diffcr.hosts.published import is_published, transformer_config
 from diffcr.pretrained import default_pipeline_path
 from diffcr.validation import require_choice
