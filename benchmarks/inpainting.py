@@ -34,13 +34,13 @@ from tqdm.auto import tqdm
 
 import diffcr
 from diffcr.binding.attachment import attach
-from diffcr.binding.model import get_attached, get_compressor, is_attached, is_routed
-from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
+from diffcr.binding.model import get_compressor, is_attached, is_routed
+from diffcr.cost.counting import count_flops
 from diffcr.cost.sections import compression_section
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.quality import measure_quality
 from diffcr.files import read_json, replacing_file
-from diffcr.hosts.lazy import decoder_shape
+from diffcr.hosts.family import InputSize
 from diffcr.inpainting import LazyInpaintPipeline, RegenerateCrop, RegenerateImage
 from diffcr.inpainting.images.masks import masked_tokens
 from diffcr.methods.registry import config_from_json_dict
@@ -251,14 +251,9 @@ def _whole_run(pipe: Any, scene: Scene, mask: NDArray[np.bool_]) -> Any:
 
 def _decoder_flops(pipe: Any, tokens: int) -> float:
     """Of one step without guidance, full count, mean over timestep regions."""
-    if not isinstance(pipe, LazyInpaintPipeline):
-        config = pipe.pipe.transformer.config
-        return dense_flops(pixart_shape(config, _TEXT_TOKENS)).total
-    shape = decoder_shape(pipe.transformer.config, _TEXT_TOKENS, tokens)
-    if not is_attached(pipe.transformer):
-        return dense_flops(shape).total
-    costs = get_attached(pipe.transformer).layer_costs(shape)
-    return mean_flops(flops_per_region(shape, costs)).total
+    host = pipe.transformer if isinstance(pipe, LazyInpaintPipeline) else pipe.pipe.transformer
+    count = count_flops(host, InputSize(_TEXT_TOKENS, masked_tokens=tokens))
+    return (count.mean if is_attached(host) else count.dense).total
 
 
 def main() -> None:

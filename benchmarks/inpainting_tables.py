@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import torch
 from speed import CONTEXT_CHANNELS
 
 from diffcr.checkpoint.contenders import parse_contender
-from diffcr.cost.flop_count import count_flops
-from diffcr.cost.method_costs import method_costs
+from diffcr.cost.counting import count_contender
 from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS
-from diffcr.hosts.lazy import decoder_shape
+from diffcr.hosts.family import InputSize
 from diffcr.hosts.published import transformer_config
+from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.records.record import Record, read_record
 from diffcr.report.comparison import Seeds
 
@@ -180,9 +182,11 @@ def _counted(method: str) -> str:
     return _pair([counted_flops(method, masked) for masked in _MASKED], ".1f") if method else "-"
 
 
+@cache
 def counted_flops(method: str, masked: int) -> float:
     """G of the linear layers of XL/2's decoder under a method, `masked` tokens of 4096."""
     config = {**transformer_config("pixart-alpha-xl", 1024), "context_channels": CONTEXT_CHANNELS}
-    shape = decoder_shape(config, PAPERS_TEXT_TOKENS, masked)
-    costs = method_costs(parse_contender(method), shape)
-    return count_flops(shape, costs, 1).mean.linear / 1e9
+    with torch.device("meta"):
+        decoder = LazyTransformer2DModel.from_config(config)
+    size = InputSize(PAPERS_TEXT_TOKENS, masked_tokens=masked)
+    return count_contender(parse_contender(method), decoder, size).mean.linear / 1e9
