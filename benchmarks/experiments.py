@@ -31,10 +31,10 @@ from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression, Trajectory
 from diffcr.evaluation.evaluate import evaluate
-from diffcr.evaluation.generate import text_tokens
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.files import read_json, replacing_file
+from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import judge_path, load_default_pipeline
 from diffcr.records.record import make_record, write_record

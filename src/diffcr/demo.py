@@ -14,9 +14,10 @@ from rich.console import Console
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Trajectory
 from diffcr.evaluation.evaluate import evaluate
-from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.evaluation.results import Evaluation
+from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.records.record import Record

@@ -128,8 +128,8 @@ def evaluate(
         raise DiffCRError(f"{output} holds a report: give another --output, or --force")
     pipe = open_pipeline(model, checkpoint, dense, method)
     from diffcr.evaluation.evaluate import evaluate as measure
-    from diffcr.evaluation.generate import text_tokens
     from diffcr.evaluation.options import EvaluationOptions, Subjects
+    from diffcr.hosts.loading import text_tokens
     from diffcr.pretrained import judge_path
     from diffcr.scenes import ScenesDataset
     from diffcr.scenes.judge import load_judge
