@@ -31,20 +31,20 @@ from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression, Trajectory
 from diffcr.evaluation.evaluate import evaluate
-from diffcr.evaluation.generate import text_tokens
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.files import read_json, replacing_file
+from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import judge_path, load_default_pipeline
 from diffcr.records.record import make_record, write_record
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import load_judge
-from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset
-from diffcr.training.history import read_history
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset
+from diffcr.training.data.pictures import open_dataset
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe.file import recipe_from_dict
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe, recipe_from_dict
+from diffcr.training.run_directory import read_history
 
 _SHOWN = 8
 

@@ -58,9 +58,8 @@ from diffcr.pretraining.inpainting import stretched, take_trained
 from diffcr.records.record import make_record, read_record, write_record
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import load_judge
-from diffcr.training.history import read_history
-from diffcr.training.recipe.file import find_recipe, load_recipe, recipe_from_dict
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
+from diffcr.training.run_directory import read_history
 
 ROWS = ROOT / "benchmarks" / "inpainting"
 RUNS = ROOT / "runs" / "inpainting"

@@ -33,13 +33,13 @@ from PIL import Image
 from speed import timed, write_times
 from transformers import T5Config, T5EncoderModel
 
-from diffcr.binding.model import get_attached, is_attached
-from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
-from diffcr.evaluation.timing.contenders import build, parse_contender
+from diffcr.binding.model import is_attached
+from diffcr.checkpoint.contenders import build, parse_contender
+from diffcr.cost.counting import count_flops
 from diffcr.evaluation.timing.latency import LatencyRatio
 from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS, open_subject
-from diffcr.hosts.lazy import decoder_shape
+from diffcr.hosts.family import InputSize
 from diffcr.inpainting import ContextEncoder, LazyInpaintPipeline, LazyTransformer2DModel, request
 from diffcr.inpainting.images.masks import masked_tokens
 from diffcr.pretrained import load_default_pipeline
@@ -95,13 +95,9 @@ def measure_area(names: Sequence[str], seed: int, rounds: int) -> None:
 
 def _decoder_flops(pipe: Any, tokens: int) -> float:
     """Of one step without guidance, full count, mean over timestep regions."""
-    if not isinstance(pipe, LazyInpaintPipeline):
-        return dense_flops(pixart_shape(pipe.pipe.transformer.config, _TEXT_TOKENS)).total
-    shape = decoder_shape(pipe.transformer.config, _TEXT_TOKENS, tokens)
-    if not is_attached(pipe.transformer):
-        return dense_flops(shape).total
-    costs = get_attached(pipe.transformer).layer_costs(shape)
-    return mean_flops(flops_per_region(shape, costs)).total
+    host = pipe.transformer if isinstance(pipe, LazyInpaintPipeline) else pipe.pipe.transformer
+    count = count_flops(host, InputSize(_TEXT_TOKENS, masked_tokens=tokens))
+    return (count.mean if is_attached(host) else count.dense).total
 
 
 def measure_run(steps: int) -> None:

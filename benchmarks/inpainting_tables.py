@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from diffcr.cost.flop_count import count_flops
-from diffcr.cost.method_costs import method_costs
-from diffcr.evaluation.timing.contenders import parse_contender
+import torch
+
+from diffcr.checkpoint.contenders import parse_contender
+from diffcr.cost.counting import count_contender
 from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS
-from diffcr.hosts.lazy import decoder_shape
+from diffcr.hosts.family import InputSize
 from diffcr.hosts.published import transformer_config
+from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.records.record import read_record
 from diffcr.report.comparison import Row, skipped
 
@@ -144,13 +147,15 @@ def _pair(values: Sequence[float], form: str) -> str:
     return " / ".join(f"{value:{form}}" for value in values)
 
 
+@cache
 def counted_flops(method: str, masked: int) -> float:
     """G of the linear layers of XL/2's decoder under a method, `masked` tokens of 4096."""
     config = transformer_config("pixart-alpha-xl", 1024)
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    shape = decoder_shape({**config, "context_channels": width}, PAPERS_TEXT_TOKENS, masked)
-    costs = method_costs(parse_contender(method), shape)
-    return count_flops(shape, costs, 1).mean.linear / 1e9
+    with torch.device("meta"):
+        decoder = LazyTransformer2DModel.from_config({**config, "context_channels": width})
+    size = InputSize(PAPERS_TEXT_TOKENS, masked_tokens=masked)
+    return count_contender(parse_contender(method), decoder, size).mean.linear / 1e9
 
 
 TABLES: dict[str, Callable[[], Table]] = {

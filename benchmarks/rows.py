@@ -24,8 +24,7 @@ from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.pretrained import GUIDANCE_SCALE, load_default_pipeline
 from diffcr.records.record import read_record
-from diffcr.training.recipe.file import find_recipe, load_recipe, recipe_from_dict
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[1]
 TRAINED = ROOT / "benchmarks" / "experiments"

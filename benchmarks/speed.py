@@ -24,8 +24,8 @@ from rows import OPTIONS, UNTRAINED, Run
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import get_compressor, is_routed
+from diffcr.checkpoint.contenders import ROUTERS_SEED, draw_routers
 from diffcr.evaluation.generate import generate_images
-from diffcr.evaluation.timing.contenders import ROUTERS_SEED, draw_routers
 from diffcr.evaluation.timing.latency import Timing, summarise, time_interleaved
 from diffcr.evaluation.timing.speed import sweep_regions
 from diffcr.methods.config import DenseConfig

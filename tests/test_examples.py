@@ -8,7 +8,7 @@ from pathlib import Path
 
 import diffcr
 from diffcr.pretrained import load_default_pipeline
-from diffcr.training.data.encoding import ImageFolder
+from diffcr.training.data.pictures import ImageFolder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

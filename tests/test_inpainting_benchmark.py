@@ -21,8 +21,8 @@ from diffcr.inpainting.sampling import pixels_per_token, working_side
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
-from diffcr.training.data.encoding import ImageFolder
-from diffcr.training.recipe.file import recipe_from_dict
+from diffcr.training.data.pictures import ImageFolder
+from diffcr.training.recipe import recipe_from_dict
 from tests.inpainting.hosts import tiny_lazy_pipeline
 
 

@@ -14,9 +14,10 @@ from rich.console import Console
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Trajectory
 from diffcr.evaluation.evaluate import evaluate
-from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.evaluation.results import Evaluation
+from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.records.record import Record
@@ -25,8 +26,8 @@ from diffcr.report.report import Report, write_report
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import SceneJudge, load_judge
 from diffcr.training import EncodedDataset, TrainingRecipe, encode_dataset, train
-from diffcr.training.history import read_history
-from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.run_directory import read_history
 
 _METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=4, branching="sampled")
 

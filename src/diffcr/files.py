@@ -156,6 +156,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise DiffCRError(f"{path} is damaged ({error}): copy it again") from error
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file whole."""
+    from safetensors.torch import save_file
+
+    with replacing_file(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,36 +1,92 @@
-"""Checks that the configurations of all methods share."""
+"""Checks of settings: of one value, and of all fields of a dataclass by their annotations."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from diffcr.errors import DiffCRError
 
 
-def require(condition: bool, name: str, value: object, wanted: str) -> None:
-    """Raises DiffCRError where the condition does not hold; `wanted` says what to give."""
+@dataclass(frozen=True)
+class Allowed:
+    """What a field's `Annotated` says of its values beside their type; None is always allowed.
+
+    Attributes:
+        wanted: Which are allowed, in words that go on "give ...".
+        holds: Whether a value is one of them.
+    """
+
+    wanted: str
+    holds: Callable[[Any], bool]
+
+    def check(self, name: str, value: object) -> None:
+        """Raises DiffCRError where `value` is not allowed."""
+        if value is not None and not self.holds(value):
+            raise DiffCRError(f"{name} is {value!r}: give {self.wanted}")
+
+
+AT_LEAST_0 = Allowed("0 or more", lambda value: value >= 0)
+AT_LEAST_1 = Allowed("1 or more", lambda value: value >= 1)
+Count = Annotated[int, AT_LEAST_1]
+NotNegative = Annotated[float, AT_LEAST_0]
+Share = Annotated[float, Allowed("a value in [0, 1]", lambda value: 0 <= value <= 1)]
+NotZeroShare = Annotated[float, Allowed("a value in (0, 1]", lambda value: 0 < value <= 1)]
+
+
+def between(least: float, most: float) -> Allowed:
+    """Numbers from `least` to `most`, both among them."""
+    wanted = f"a value from {least:g} to {most:g}"
+    return Allowed(wanted, lambda value: least <= value <= most)
+
+
+def check_fields(settings: Any, where: str = "") -> None:
+    """Hold the fields of a dataclass against their annotations: type, `Literal` and `Allowed`.
+
+    Args:
+        settings: An instance.
+        where: What stands before the fields' names in errors.
+
+    Raises:
+        DiffCRError: A value is of another type, infinite, no number, or not allowed.
+    """
+    annotations = get_type_hints(type(settings), include_extras=True)
+    for field in fields(settings):
+        annotation, value = annotations[field.name], getattr(settings, field.name)
+        name = where + field.name
+        if get_origin(annotation) is Literal:
+            choices = get_args(annotation)
+            _require(value in choices, name, value, " or ".join(map(repr, choices)))
+            continue
+        kind, *restrictions = (
+            get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+        )
+        kinds = get_args(kind) or (kind,)
+        _require(_is_of(value, kinds), name, value, " or ".join(k.__name__ for k in kinds))
+        for allowed in restrictions:
+            allowed.check(name, value)
+
+
+def _is_of(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, int | float) and float in kinds:
+        return isfinite(value)
+    return isinstance(value, kinds)
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
     if not condition:
         raise DiffCRError(f"{name} is {value!r}: give {wanted}")
-
-
-def require_number(name: str, value: object) -> None:
-    """Raises DiffCRError where `value` is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DiffCRError(f"{name} is {value!r}: give a number")
 
 
 def require_integer(name: str, value: object, least: int) -> None:
     """Raises DiffCRError where `value` is no integer, or less than `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise DiffCRError(f"{name} is {value!r}: give an integer")
-    if value < least:
-        raise DiffCRError(f"{name} is {value}: give {least} or more")
-
-
-def require_between(name: str, value: object, least: float, most: float) -> None:
-    """Raises DiffCRError where `value` is no number in [least, most]."""
-    require_number(name, value)
-    assert isinstance(value, int | float)
-    if not least <= value <= most:
-        raise DiffCRError(f"{name} is {value}: give a value from {least:g} to {most:g}")
+    _require(value >= least, name, value, f"{least} or more")
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

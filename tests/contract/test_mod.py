@@ -11,8 +11,8 @@ import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import parameter_groups
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
-from diffcr.training.recipe.recipe import OptimizerRecipe, TrainingRecipe
-from diffcr.training.run import prepare_model
+from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.training.run import make_trainable
 from tests.hosts import denoise, inputs, pixart, scramble_routers
 
 _CONFIG = MoDConfig(compression_ratio=0.3)
@@ -53,7 +53,7 @@ def test_training_keeps_what_inference_keeps() -> None:
 def test_routers_get_a_gradient_and_ratios_stay(finetune: str) -> None:
     transformer = pixart()
     recipe = TrainingRecipe("mod", method=_CONFIG, finetune=finetune)  # type: ignore[arg-type]
-    compressor = prepare_model(transformer, recipe)
+    compressor = make_trainable(transformer, recipe)
     assert compressor is not None
     denoise(transformer.train(), inputs()).square().mean().backward()
     assert all((router.grad != 0).any() for router in compressor.routers.values())

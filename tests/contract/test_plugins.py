@@ -29,7 +29,7 @@ from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.registry import Method, config_from_json_dict, method_names, register_method
 from diffcr.methods.seam import Seam
-from diffcr.validation import require_between
+from diffcr.validation import Share
 from tests.hosts import denoise, inputs, pixart, scramble
 
 
@@ -39,10 +39,7 @@ class HalvedUpdateConfig(MethodConfig):
 
     method: ClassVar[str] = "halved"
 
-    compression_ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_between("compression_ratio", self.compression_ratio, 0, 1)
+    compression_ratio: Share = 0.0
 
 
 class HalvedUpdate(Attached[HalvedUpdateConfig, TransformerCall]):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,8 +18,9 @@ import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import changes_dense, disabled, get_attached, get_compressor
-from diffcr.cost.flops import flops_per_region, pixart_shape
+from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.hosts.family import InputSize
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from tests.hosts import denoise, gradients, inputs, pixart
 
@@ -292,14 +294,14 @@ def _fused() -> nn.Module:
     return transformer
 
 
-def _without_weights() -> nn.Module:
-    with torch.device("meta"):
-        return pixart()
+def _offloaded() -> nn.Module:
+    transformer: nn.Module = cpu_offload(pixart(), execution_device=torch.device("cpu"))
+    return transformer
 
 
 @pytest.mark.parametrize(
     ("make", "saying"),
-    [(_adapted, "plain Linear"), (_fused, "unfuse"), (_without_weights, "holds no weights")],
+    [(_adapted, "plain Linear"), (_fused, "unfuse"), (_offloaded, "holds no weights")],
 )
 def test_what_cannot_be_pruned_is_refused_whole(make: Any, saying: str) -> None:
     transformer = make()
@@ -324,8 +326,7 @@ def test_an_error_in_the_host_leaves_nothing_of_the_call() -> None:
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5])
 def test_the_count_of_operations_agrees_with_torch(ratio: float) -> None:
     transformer = _attached(StructuredPruningConfig(ratio))
-    shape = pixart_shape(transformer.config, 5)
-    (count,) = flops_per_region(shape, get_attached(transformer).layer_costs(shape))
+    (count,) = count_flops(transformer, InputSize(5)).per_region
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         denoise(transformer, inputs(batch=1))
     assert counter.get_total_flops() == count.total

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import disabled, get_attached, get_compressor
 from diffcr.core.regions import region_of
-from diffcr.cost.flops import TransformerShape, pixart_shape
+from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
-from diffcr.hosts.published import transformer_config
+from diffcr.hosts.family import InputSize
 from diffcr.methods.at_edm.config import ATEDMConfig
-from diffcr.methods.at_edm.pruner import pruning_costs
 from diffcr.methods.base import TransformerCall
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.tome.config import ToMeConfig
@@ -191,24 +192,25 @@ def test_the_count_of_operations_is_of_the_tokens_that_are_computed(
     config: MethodConfig, timestep: int
 ) -> None:
     transformer = _attached(config)
-    costs = get_attached(transformer).layer_costs(pixart_shape(transformer.config, 5))
+    count = count_flops(transformer, InputSize(5))
     region = region_of(timestep / 1000, get_attached(transformer).timestep_regions)
-    tokens = [row[region].tokens for row in costs]
-    seen = _tokens_seen(transformer, timestep)
-    assert seen["attn1"] == [t.self_attention for t in tokens]
-    assert seen["attn2"] == [t.cross_attention for t in tokens]
-    assert seen["ff"] == [t.mlp for t in tokens]
+    parts = zip(*_tokens_seen(transformer, timestep).values(), strict=True)
+    skipped = [1 - sum(tokens) / 3 / 16 for tokens in parts]
+    assert [row[region] for row in count.skipped] == skipped
+    assert max(skipped) > 0
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        denoise(transformer, inputs(batch=1, timestep=timestep))
+    assert counter.get_total_flops() == count.per_region[region].total
 
 
 def test_at_edm_skips_the_mean_that_it_is_asked_for() -> None:
-    shape = pixart_shape(transformer_config("pixart-sigma-xl", 1024), 120)
     for layers_per_group in (2, 4, 5):
-        config = ATEDMConfig(0.3, layers_per_group=layers_per_group)
-        costs = pruning_costs(config, shape)
-        computed = [cost.tokens.mean / shape.image_tokens for row in costs for cost in row]
-        assert sum(computed) / len(computed) == pytest.approx(0.7, abs=1e-3)
-        early, late = (sum(row[r].tokens.mean for row in costs) for r in (3, 0))
-        assert early > late
+        transformer = pixart(layers=10)
+        attach(transformer, ATEDMConfig(0.3, layers_per_group=layers_per_group))
+        skipped = count_flops(transformer, InputSize(5, 128, 128)).skipped
+        means = [sum(column) / 10 for column in zip(*skipped, strict=True)]
+        assert sum(means) / 4 == pytest.approx(0.3, abs=1e-3)
+        assert means[3] < means[0] == means[1] == means[2]
 
 
 def test_at_edm_refuses_what_it_cannot_do() -> None:
@@ -230,7 +232,7 @@ def test_pruned_tokens_get_the_update_of_what_they_attend_to() -> None:
     computed: list[torch.Tensor] = []
     blocks[2].register_forward_hook(lambda *call: computed.append(call[-1]))
     denoise(transformer, inputs())
-    kept = transformer.diffcr.layer_costs(_shape(transformer))[1][0].tokens.mlp
+    kept = round(16 * (1 - count_flops(transformer, InputSize(5)).skipped[1][0]))
     bare = pixart(layers=3)
     before: list[torch.Tensor] = []
     bare.transformer_blocks[0].register_forward_hook(lambda *call: before.append(call[-1]))
@@ -239,10 +241,6 @@ def test_pruned_tokens_get_the_update_of_what_they_attend_to() -> None:
         updates = (after - token).mul(1e4).round()
         assert len(torch.unique(updates, dim=0)) == kept < 16
         assert len(torch.unique(after, dim=0)) == 16
-
-
-def _shape(transformer: Any) -> TransformerShape:
-    return pixart_shape(transformer.config, 5)
 
 
 def test_merging_depends_on_the_grid_of_the_call_alone() -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import generate_images, save_images, text_tokens
+from diffcr.evaluation.generate import generate_images, save_images
+from diffcr.hosts.loading import text_tokens
 from tests.hosts import scramble
 from tests.pipelines import TEXT_LENGTH, tiny_pixart_pipeline
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from diffcr.errors import DiffCRError
 from diffcr.scenes import ScenesDataset
-from diffcr.training.data.encoding import ImageFolder, encode_dataset
-from diffcr.training.data.reading import read_batches
+from diffcr.training.data.encoding import encode_dataset
+from diffcr.training.data.pictures import ImageFolder, read_batches
 from tests.pipelines import tiny_pixart_pipeline
 
 
@@ -102,7 +102,7 @@ def test_encoded_data_is_found_again_with_another_number_of_threads(
 @pytest.fixture
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
-    monkeypatch.setattr("diffcr.training.data.reading._WORTH_PROCESSES", 1)
+    monkeypatch.setattr("diffcr.training.data.pictures._WORTH_PROCESSES", 1)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)

@@ -16,10 +16,9 @@ from diffcr.errors import DiffCRError
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import MoDConfig
-from diffcr.training.history import read_history
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import RatioLossRecipe
+from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
 from diffcr.training.run import make_teacher
+from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import (
     METHOD,

@@ -23,13 +23,9 @@ from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.draws import Draws
-from diffcr.training.job import run_recipe
-from diffcr.training.loop import train
-from diffcr.training.objective import NoiseSchedule, diffusion_loss
-from diffcr.training.recipe.file import recipe_from_dict
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import DataRecipe, InpaintingRecipe
-from diffcr.training.step_losses import forward_losses
+from diffcr.training.job import run_recipe, train
+from diffcr.training.objective import NoiseSchedule, Objective, diffusion_loss
+from diffcr.training.recipe import DataRecipe, InpaintingRecipe, TrainingRecipe, recipe_from_dict
 from diffcr.training.task import Inpainting
 from tests.inpainting.hosts import tiny_lazy_pipeline
 from tests.training.worker import METHOD, STILL, equal, state, tiny_data, tiny_pipe, tiny_recipe
@@ -87,10 +83,11 @@ def test_masks_are_encoded_once_as_the_pipeline_encodes_them(encoded: Encoded) -
 def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
     pipe = tiny_lazy_pipeline()
     task = Inpainting(pipe, encoded.data, "both")
-    schedule, cpu = NoiseSchedule.of(pipe.scheduler), torch.device("cpu")
+    schedule = NoiseSchedule.of(pipe.scheduler)
+    objective = Objective(schedule, largest_loss_weight=1.0)
     draws = Draws(0, task.items, (4, 8, 8), 4, 1, 2, 0.1, groups=task.groups)
     draw = next(d for d in (draws.micro_batch(s, 0) for s in range(50)) if _partial(encoded, d))
-    batch = task.batch(draw, schedule, cpu)
+    batch = task.batch(draw, schedule)
     mask = encoded.data.tokens[draw.indices].view(4, 1, 4, 4)
     mask = mask.repeat_interleave(2, 2).repeat_interleave(2, 3)
     with torch.no_grad():
@@ -101,14 +98,11 @@ def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
         strips = [v[sample, :, kept][None, :, None] for v in (output, batch.latents, batch.noise)]
         times = batch.timesteps[sample : sample + 1]
         alone.append(diffusion_loss(schedule, *strips, times).total)
-    recipe = lazy_recipe("both", method=DenseConfig())
-    losses = forward_losses(task.model, task, schedule, draw, recipe, cpu)
+    losses = objective.losses(task.model, batch)
     assert torch.allclose(losses.diffusion, torch.cat(alone).mean(), rtol=1e-5)
     # Noise under the mask decides the loss, noise elsewhere does not.
     outside = torch.where(mask, draw.noise, draw.noise + 1)
-    elsewhere = forward_losses(
-        task.model, task, schedule, replace(draw, noise=outside), recipe, cpu
-    )
+    elsewhere = objective.losses(task.model, task.batch(replace(draw, noise=outside), schedule))
     assert torch.allclose(elsewhere.diffusion, losses.diffusion, atol=1e-6)
 
 

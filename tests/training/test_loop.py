@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 import diffcr
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.training import loop
-from diffcr.training.history import read_history
-from diffcr.training.loop import train
-from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training import optimization
+from diffcr.training.job import train
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
 
@@ -38,7 +38,7 @@ TWO_PROCESSES = (
 def _start(*arguments: object) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }
@@ -235,14 +235,14 @@ def test_settled_ratios_stay_and_a_run_that_is_interrupted_then_ends_bit_equal(
     compressor = diffcr.load(pixart(layers=2), tmp_path / "whole" / "final")
     assert torch.equal(compressor.learned_compression_ratios, compressor.compression_ratios)
 
-    factor = loop.learning_rate_factor
+    factor = optimization.learning_rate_factor
 
     def interrupted(optimizer: OptimizerRecipe, step: int, steps: int) -> float:
         if step == 9:
             raise KeyboardInterrupt
         return factor(optimizer, step, steps)
 
-    monkeypatch.setattr(loop, "learning_rate_factor", interrupted)
+    monkeypatch.setattr(optimization, "learning_rate_factor", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "halved", recipe)
     monkeypatch.undo()

@@ -13,8 +13,8 @@ import diffcr
 from diffcr.binding.compilation import compile
 from diffcr.binding.model import get_attached
 from diffcr.methods.pruning.config import StructuredPruningConfig
-from diffcr.training.history import read_history
-from diffcr.training.recipe.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.training.recipe import OptimizerRecipe, TrainingRecipe
+from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import equal, run, state, tiny_pipe, tiny_recipe
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(finetune: str, tmp_path: 
 def test_a_compiled_run_gives_what_a_plain_one_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffcr.training.loop.compile", partial(compile, backend="aot_eager"))
+    monkeypatch.setattr("diffcr.training.run.compile", partial(compile, backend="aot_eager"))
     losses = []
     for compiled in (False, True):
         pipe, directory = tiny_pipe(), tmp_path / str(compiled)

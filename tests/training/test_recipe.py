@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diffcr.errors import DiffCRError
-from diffcr.training.recipe.file import load_recipe, recipe_from_dict
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.recipe import (
+    DataRecipe,
+    OptimizerRecipe,
+    TrainingRecipe,
+    load_recipe,
+    recipe_from_dict,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -75,3 +81,22 @@ def test_yaml_spellings_of_numbers_and_no(tmp_path: Path) -> None:
     assert recipe.optimizer.learning_rate == 1e-4
     assert recipe.with_changes(steps=None) == recipe
     assert isinstance(recipe, TrainingRecipe)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (TrainingRecipe, {"name": "x", "steps": 2.5}, "steps is 2.5: give int"),
+        (TrainingRecipe, {"name": "x", "compile": 1}, "compile is 1: give bool"),
+        (TrainingRecipe, {"name": "x", "ema_decay": 1.0}, "ema_decay is 1.0: give a value in"),
+        (TrainingRecipe, {"name": "x", "data": 3}, "data is 3: give DataRecipe"),
+        (DataRecipe, {"size": "all"}, "data.size is 'all': give int"),
+        (OptimizerRecipe, {"learning_rate": float("inf")}, "optimizer.learning_rate is inf"),
+        (OptimizerRecipe, {"schedule": "linear"}, "give 'constant' or 'cosine'"),
+    ],
+)
+def test_a_recipe_made_in_python_is_held_to_the_same(
+    section: Any, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DiffCRError, match=message):
+        section(**values)

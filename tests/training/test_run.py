@@ -8,9 +8,9 @@ from diffusers import DPMSolverMultistepScheduler
 
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.optimizers import learning_rate_factor
-from diffcr.training.ratio_schedule import next_ratio_loss_weight, ratio_gradient_scales
-from diffcr.training.recipe.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
+from diffcr.training.optimization import learning_rate_factor
+from diffcr.training.ratio_steering import next_ratio_loss_weight, ratio_gradient_scales
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
 from diffcr.training.run import attention_kernel
 
 RATIO_LOSS = RatioLossRecipe(weight=3.0, growth=2.0, raise_every=10, ramp=0.5, largest=20.0)

@@ -18,15 +18,14 @@ from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
-from diffcr.training.history import read_history
-from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe.sections import OptimizerRecipe
+from diffcr.training.objective import NoiseSchedule, Objective
+from diffcr.training.recipe import OptimizerRecipe
 from diffcr.training.run import (
     make_draws,
     make_teacher,
-    prepare_model,
+    make_trainable,
 )
-from diffcr.training.step_losses import forward_losses
+from diffcr.training.run_directory import read_history
 from diffcr.training.task import TextToImage
 from tests.hosts import denoise, inputs, pixart
 from tests.training.worker import (
@@ -128,7 +127,7 @@ def test_the_teacher_stays_the_dense_model_before_training(finetune: Any) -> Non
     recipe = tiny_recipe(steps=1, finetune=finetune, distillation_weight=1.0)
     teacher = make_teacher(task, recipe, cpu)
     assert teacher is not None
-    compressor = prepare_model(transformer.train(), recipe)
+    compressor = make_trainable(transformer.train(), recipe)
     assert compressor is not None
     compressor.set_compression_ratios(0.5)
     with torch.no_grad():
@@ -178,14 +177,15 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(tmp_path: Path) -
     accumulated = {n: stepped[id(p)] for n, p in pipe.transformer.named_parameters()}
     alone = tiny_pipe()
     task = TextToImage(alone, tiny_data())
-    compressor = prepare_model(alone.transformer.train(), recipe)
+    compressor = make_trainable(alone.transformer.train(), recipe)
     assert compressor is not None
-    schedule, cpu = NoiseSchedule.of(alone.scheduler), torch.device("cpu")
+    schedule = NoiseSchedule.of(alone.scheduler)
+    objective = Objective(schedule, recipe.largest_loss_weight)
     draws = make_draws(recipe, task, processes=1)
     for micro in range(2):
         draw = draws.micro_batch(0, micro)
         compressor.seed_branches(draw.branch_seed)
-        losses = forward_losses(alone.transformer, task, schedule, draw, recipe, cpu)
+        losses = objective.losses(alone.transformer, task.batch(draw, schedule))
         (losses.total / 2 + compressor.ratio_loss(recipe.ratio_loss.weight) / 2).backward()
     for name, parameter in alone.transformer.named_parameters():
         assert parameter.grad is not None

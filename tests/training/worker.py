@@ -20,9 +20,9 @@ from torch import Tensor
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.data.encoding import EncodedDataset
-from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import OptimizerRecipe, RatioLossRecipe
+from diffcr.training.job import train
+from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
+from diffcr.training.run_directory import TrainingResult
 from diffcr.training.task import TextToImage
 from tests.hosts import pixart
 

@@ -55,12 +55,15 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     assert isinstance(attached, Attached)
     if not attached.enabled:
         return
-    if any(tensor.is_meta for tensor in chain(attached.parameters(), attached.buffers())):
+    call = _read_call(transformer, args, kwargs)
+    own = chain(attached.parameters(), attached.buffers())
+    # On the meta device operations are counted.
+    if call.device.type != "meta" and any(tensor.is_meta for tensor in own):
         raise DiffCRError(
             "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
             "them in no call: use enable_model_cpu_offload"
         )
-    attached.current.context = attached.build_context(_read_call(transformer, args, kwargs))
+    attached.current.context = attached.build_context(call)
     if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
         checkpoint = getattr(transformer, _CHECKPOINT)
         if not isinstance(checkpoint, CheckpointInContext):

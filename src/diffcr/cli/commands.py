@@ -24,7 +24,7 @@ from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
-    from diffcr.training.recipe.recipe import TrainingRecipe
+    from diffcr.training.recipe import TrainingRecipe
 
 app = typer.Typer(
     help="Learned token compression for diffusion transformers.",
@@ -49,7 +49,7 @@ def train(
     """Fine-tune a pipeline by a recipe."""
     from dataclasses import replace
 
-    from diffcr.training.recipe.file import find_recipe, load_recipe
+    from diffcr.training.recipe import find_recipe, load_recipe
 
     chosen: TrainingRecipe = load_recipe(find_recipe(recipe)).with_changes(
         steps=steps, model=model or None, checkpoint=checkpoint or None
@@ -134,8 +134,8 @@ def evaluate(
         raise DiffCRError(f"{output} holds a report: give another --output, or --force")
     pipe = open_pipeline(model, checkpoint, dense, method)
     from diffcr.evaluation.evaluate import evaluate as measure
-    from diffcr.evaluation.generate import text_tokens
     from diffcr.evaluation.options import EvaluationOptions, Subjects
+    from diffcr.hosts.loading import text_tokens
     from diffcr.pretrained import judge_path
     from diffcr.scenes import ScenesDataset
     from diffcr.scenes.judge import load_judge

@@ -39,20 +39,22 @@ def flops(
     """Count the operations of a method, from configurations alone: no weights are needed."""
     import json
 
+    import torch
     from rich.console import Console
 
     from diffcr.cli.inputs import read_method
-    from diffcr.cost.flop_count import count_flops, flop_tables
-    from diffcr.cost.flops import pixart_shape
-    from diffcr.cost.method_costs import method_costs
-    from diffcr.hosts.published import transformer_config
+    from diffcr.cost.counting import count_contender
+    from diffcr.hosts.family import InputSize
+    from diffcr.hosts.published import make_transformer, transformer_config
     from diffcr.pretrained import default_pipeline_path
     from diffcr.report.console import show_tables
+    from diffcr.report.flops import flop_tables
 
     config = transformer_config(model or str(default_pipeline_path()), resolution)
-    shape = pixart_shape(config, text_tokens)
     chosen = read_method(method, compression_ratio, placement, checkpoint, model)
-    count = count_flops(shape, method_costs(chosen, shape), batch_size)
+    with torch.device("meta"):
+        transformer = make_transformer(config)
+    count = count_contender(chosen, transformer, InputSize(text_tokens), batch_size)
     if as_json:
         described = {"model": model or "scenes", "method": chosen.name, **count.to_json_dict()}
         typer.echo(json.dumps(described))

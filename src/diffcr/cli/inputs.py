@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
-    from diffcr.evaluation.timing.contenders import Contender
+    from diffcr.checkpoint.contenders import Contender
     from diffcr.methods.config import MethodConfig
 
 
@@ -78,7 +78,7 @@ def read_contenders(methods: list[str], checkpoint: str, model: str) -> list[Con
         DiffCRError: There is none, one is not written as it has to be, or the checkpoint cannot be
             read or cannot fit.
     """
-    from diffcr.evaluation.timing.contenders import checkpoint_contender, parse_contender
+    from diffcr.checkpoint.contenders import checkpoint_contender, parse_contender
     from diffcr.hosts.published import is_published
     from diffcr.pretrained import default_checkpoint_path
 
@@ -109,7 +109,7 @@ def read_method(
         DiffCRError: The arguments exclude each other or do not suffice, or the checkpoint cannot be
             read.
     """
-    from diffcr.evaluation.timing.contenders import checkpoint_contender, parse_contender
+    from diffcr.checkpoint.contenders import checkpoint_contender, parse_contender
     from diffcr.pretrained import default_checkpoint_path
 
     given = [str(value) for value in (compression_ratio, placement) if value is not None]
@@ -174,7 +174,7 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
 
 
 def _training_free(method: str) -> MethodConfig:
-    from diffcr.evaluation.timing.contenders import parse_contender
+    from diffcr.checkpoint.contenders import parse_contender
 
     config = parse_contender(method).config
     if config.trainable:

@@ -26,7 +26,9 @@ def router_logits(hidden_states: Tensor, router: Tensor) -> Tensor:
     Returns:
         [B, N], float32 or float64.
     """
-    with torch.autocast(hidden_states.device.type, enabled=False):
+    # The meta device has no autocast of its own.
+    device = "cpu" if hidden_states.is_meta else hidden_states.device.type
+    with torch.autocast(device, enabled=False):
         dtype = torch.promote_types(hidden_states.dtype, torch.float32)
         return torch.matmul(hidden_states.to(dtype), router.to(dtype))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from diffcr.binding.model import get_attached, is_attached
+from diffcr.binding.model import is_attached
 from diffcr.core.regions import TIMESTEPS, region_of
-from diffcr.cost.flops import dense_flops, flops_per_region, mean_flops, pixart_shape
-from diffcr.evaluation.generate import text_tokens
+from diffcr.cost.counting import count_flops
+from diffcr.cost.flops import mean_flops
 from diffcr.hosts import find_transformer
+from diffcr.hosts.family import InputSize
+from diffcr.hosts.loading import text_tokens
 
 
 def flops_section(
@@ -24,20 +26,19 @@ def flops_section(
     `compressed` is the mean over the steps of the pipeline's own sampler, `per_region` one step in
     each region. Without DiffCR there is only `dense`.
     """
-    transformer: Any = find_transformer(pipe)
-    config: Mapping[str, Any] = transformer.config
+    transformer = find_transformer(pipe)
     scale = pipe.vae_scale_factor
     rows, columns = (size // scale if size else None for size in (height, width))
-    shape = pixart_shape(config, text_tokens(pipe), rows, columns)
+    count = count_flops(transformer, InputSize(text_tokens(pipe), rows, columns))
     section: dict[str, Any] = {
-        "image_tokens": shape.image_tokens,
-        "text_tokens": shape.text_tokens,
-        "dense": asdict(dense_flops(shape)),
+        "image_tokens": count.image_tokens,
+        "text_tokens": count.text_tokens,
+        "dense": asdict(count.dense),
     }
     if is_attached(transformer):
-        regions = flops_per_region(shape, get_attached(transformer).layer_costs(shape))
+        regions = count.per_region
         visited = sampler_regions(pipe, num_inference_steps, len(regions))
-        section["per_region"] = [asdict(count) for count in regions]
+        section["per_region"] = [asdict(region) for region in regions]
         section["compressed"] = asdict(mean_flops([regions[region] for region in visited]))
     return section
 

@@ -16,6 +16,7 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
 from diffcr.files import replacing_file
 from diffcr.hosts import find_transformer
+from diffcr.hosts.loading import text_tokens
 
 
 def generate_images(
@@ -100,14 +101,6 @@ def call_options(pipe: Any) -> dict[str, Any]:
         "max_sequence_length": text_tokens(pipe),
     }
     return {name: value for name, value in options.items() if name in accepted}
-
-
-def text_tokens(pipe: Any) -> int:
-    """Length that the pipeline's prompts are padded to."""
-    accepted = inspect.signature(type(pipe).__call__).parameters
-    default = accepted["max_sequence_length"].default if "max_sequence_length" in accepted else 120
-    longest = getattr(getattr(pipe, "tokenizer", None), "model_max_length", default)
-    return int(min(default, longest))
 
 
 @contextmanager

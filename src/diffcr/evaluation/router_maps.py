@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from diffcr.binding.model import get_compressor
 from diffcr.core.select import rank_tokens
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.plans import LayerPlan, StepContext
 from diffcr.scenes import Scene
 from diffcr.training.data.encoding import encode_images

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from diffcr.core.regions import TIMESTEPS
-from diffcr.cost.flops import TransformerShape
 from diffcr.errors import DiffCRError
 from diffcr.hosts.layout import BlockLayout
 
@@ -30,6 +29,27 @@ class CallInputs(Protocol):
 
 
 @dataclass(frozen=True)
+class InputSize:
+    """Of the inputs of one sample's forward.
+
+    Attributes:
+        text_tokens: Tokens of a prompt, padding included; at least 0.
+        rows: Of the latents; `sample_size` of the model's configuration by default.
+        columns: Of the latents, likewise.
+        masked_tokens: Of a model whose tokens are a part of the grid's, at least 1; all by default.
+    """
+
+    text_tokens: int
+    rows: int | None = None
+    columns: int | None = None
+    masked_tokens: int | None = None
+
+    def latents(self, config: Any) -> tuple[int, int]:
+        """Rows and columns of the latents of a model with this configuration."""
+        return self.rows or config.sample_size, self.columns or config.sample_size
+
+
+@dataclass(frozen=True)
 class Family:
     """An adapter.
 
@@ -46,7 +66,8 @@ class Family:
             for all steps of a sampling run; None where there is none.
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
-        shape: From a transformer's configuration and a number of text tokens to its sizes.
+        blank_inputs: Arguments of the transformer's forward for one sample, without content, on
+            the transformer's device and in its dtype.
         token_positions: Argument of the transformer's forward with the places of its tokens on the
             grid of the latents' patches, [B, K] int64, row by row; None where its tokens are the
             whole grid.
@@ -59,7 +80,7 @@ class Family:
     latents: str
     lora_targets: tuple[str, ...]
     call_inputs: CallInputs
-    shape: Callable[[Mapping[str, Any], int], TransformerShape]
+    blank_inputs: Callable[[Any, InputSize], dict[str, Any]]
     token_positions: str | None = None
     conditioning: str | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +33,11 @@ class HostBlock:
     def name(self) -> str:
         """Its path in the transformer."""
         return f"{self.group}.{self.row}"
+
+    @property
+    def width(self) -> int:
+        """Of the tokens that it routes."""
+        return next(iter(self.layout.first_layers(self.module).values())).in_features
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,9 @@ class Host:
         return host_blocks(self.transformer)
 
     @property
-    def layers_per_group(self) -> dict[str, int]:
-        """Blocks in each group."""
-        return {group: len(getattr(self.transformer, group)) for group in self.family.block_groups}
-
-    @property
     def layers(self) -> int:
-        """Of all groups."""
-        return sum(self.layers_per_group.values())
-
-    @property
-    def width(self) -> int:
-        """Of a routed token."""
-        config: Any = self.transformer.config
-        return self.family.shape(config, 0).block.width
+        """Blocks of all groups."""
+        return len(self.blocks)
 
     @property
     def device(self) -> torch.device:

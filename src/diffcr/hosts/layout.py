@@ -33,6 +33,7 @@ class PrunableUnits:
         name: Of the part of the block.
         rows: Linear layers whose outputs are the units' values, one unit after another.
         columns: Linear layers whose inputs they are.
+        of_text: Those of `rows` that compute text tokens.
         heads: Integer attribute with the number of heads; empty where the units are channels of the
             feed-forward.
         fused: Boolean attribute that says whether another layer computes in the place of `rows`.
@@ -41,6 +42,7 @@ class PrunableUnits:
     name: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
+    of_text: tuple[str, ...] = ()
     heads: str = ""
     fused: str = ""
 
@@ -55,6 +57,7 @@ class BlockLayout:
         token_dims: Arguments other than `hidden_states` that hold one entry per routed token, with
             their token dimension; they are gathered with the same indices.
         self_attention: Attribute of the block's self-attention, whose first argument is [B, N, D].
+        cross_attention: Attribute of its cross-attention, which may be None or missing.
         mlp: Attribute of the block's feed-forward module, [B, N, D] -> [B, N, D].
         prunable: What structured pruning takes units out of.
         keys_and_values: Attributes of the self-attention, layers from its input [B, N, D] to the
@@ -67,9 +70,22 @@ class BlockLayout:
     attend_with_map: Callable[[nn.Module, Mapping[str, Any]], AttentionWithMap]
     token_dims: Mapping[str, int] = field(default_factory=dict)
     self_attention: str = "attn1"
+    cross_attention: str = "attn2"
     mlp: str = "ff"
     prunable: tuple[PrunableUnits, ...] = ()
     keys_and_values: tuple[str, ...] = ()
+
+    def first_layers(self, block: nn.Module) -> dict[str, nn.Linear]:
+        """The first linear layer of each part of a block, which every token that the part computes
+        passes, by its path from the block; self-attention first."""
+        layers = {}
+        for name in (self.self_attention, self.cross_attention, self.mlp):
+            part = getattr(block, name, None)
+            if part is not None:
+                linear = ((p, m) for p, m in part.named_modules() if isinstance(m, nn.Linear))
+                path, layer = next(linear)
+                layers[f"{name}.{path}"] = layer
+        return layers
 
     def select_samples(self, arguments: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
         """The arguments of some samples of the batch, `samples` [B'] int64."""

@@ -6,16 +6,15 @@ says which; the encoder sees a picture once, without a timestep.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from diffcr.cost.flops import BlockShape, Flops, TransformerShape, pixart_shape
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import Family
-from diffcr.hosts.pixart import PIXART, PIXART_BLOCK, pixart_inputs
+from diffcr.hosts.family import Family, InputSize
+from diffcr.hosts.pixart import PIXART, PIXART_BLOCK, pixart_blank_inputs, pixart_inputs
 
 
 def _refuse_to_denoise(
@@ -28,44 +27,25 @@ def _refuse_to_denoise(
     raise DiffCRError(f"{type(transformer).__name__} denoises nothing: pass the transformer")
 
 
-def decoder_shape(
-    config: Mapping[str, Any], text_tokens: int, masked_tokens: int | None = None
-) -> TransformerShape:
-    """Sizes of a decoder.
-
-    Args:
-        config: The decoder's `config`.
-        text_tokens: Tokens of a prompt, padding included.
-        masked_tokens: Of one picture; all by default.
-    """
-    side = config["patch_size"]
-    everything = (config["sample_size"] // side) ** 2
-    masked_tokens = everything if masked_tokens is None else masked_tokens
-    # A picture one token high holds the masked ones.
-    shape = pixart_shape(config, text_tokens, side, side * masked_tokens)
-    width = shape.block.width
-    others = everything - masked_tokens
-    multiply_adds = masked_tokens * (width + config["context_channels"]) * width
-    multiply_adds += others * width * config["in_channels"] * side**2
-    joining = Flops(2 * multiply_adds, 2 * multiply_adds)
-    return replace(shape, outside_blocks=shape.outside_blocks + joining)
+def _decoder_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
+    """PixArt's, and as many masked tokens as are asked for."""
+    arguments = pixart_blank_inputs(transformer, size)
+    config, latents = transformer.config, arguments["hidden_states"]
+    rows, columns = (side // config.patch_size for side in size.latents(config))
+    masked = rows * columns if size.masked_tokens is None else size.masked_tokens
+    indices = latents.new_zeros(1, masked, dtype=torch.int64)
+    context = latents.new_zeros(1, masked, config.context_channels)
+    return {**arguments, "token_indices": indices, "context": context}
 
 
-def encoder_shape(config: Mapping[str, Any], text_tokens: int = 0) -> TransformerShape:
-    """Sizes of a context encoder, which sees every token of a picture once, and no text.
-
-    Args:
-        config: The encoder's `config`.
-        text_tokens: Of no account.
-    """
-    side = config["patch_size"]
-    tokens = (config["sample_size"] // side) ** 2
-    heads = config["num_attention_heads"]
-    width = heads * config["attention_head_dim"]
-    multiply_adds = tokens * width * (config["in_channels"] + 1) * side**2
-    embedding = Flops(2 * multiply_adds, 2 * multiply_adds)
-    block = BlockShape(width, text_width=0, mlp_width=4 * width, heads=heads)
-    return TransformerShape(block, config["num_layers"], tokens, 0, embedding)
+def _encoder_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
+    """A picture and its mask; there is no text."""
+    config, weights = transformer.config, next(transformer.parameters())
+    rows, columns = size.latents(config)
+    return {
+        "hidden_states": weights.new_zeros(1, config.in_channels, rows, columns),
+        "mask": weights.new_zeros(1, 1, rows, columns),
+    }
 
 
 _ENCODER_BLOCK = replace(
@@ -82,7 +62,7 @@ LAZY_DECODER = Family(
     lora_targets=PIXART.lora_targets,
     # What is masked, `token_indices` and `context`, the caller adds.
     call_inputs=pixart_inputs,
-    shape=decoder_shape,
+    blank_inputs=_decoder_blank_inputs,
     token_positions="token_indices",
 )
 LAZY_ENCODER = Family(
@@ -93,5 +73,5 @@ LAZY_ENCODER = Family(
     latents="hidden_states",
     lora_targets=PIXART.lora_targets,
     call_inputs=_refuse_to_denoise,
-    shape=encoder_shape,
+    blank_inputs=_encoder_blank_inputs,
 )

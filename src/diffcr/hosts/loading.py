@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from math import lcm
 from pathlib import Path
@@ -65,6 +66,14 @@ def size_multiple(pipe: Any) -> int:
     and pipelines ask for multiples of 8 besides."""
     patch = int(getattr(pipe.transformer.config, "patch_size", 1))
     return lcm(8, int(getattr(pipe, "vae_scale_factor", 8)) * patch)
+
+
+def text_tokens(pipe: Any) -> int:
+    """Length that the pipeline's prompts are padded to."""
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    default = accepted["max_sequence_length"].default if "max_sequence_length" in accepted else 120
+    longest = getattr(getattr(pipe, "tokenizer", None), "model_max_length", default)
+    return int(min(default, longest))
 
 
 def own_device() -> str:

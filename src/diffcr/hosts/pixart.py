@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.cost.flops import pixart_shape
-from diffcr.hosts.family import Family
+from diffcr.hosts.family import Family, InputSize
 from diffcr.hosts.layout import AttentionWithMap, BlockLayout, PrunableUnits
 
 # Of the autoencoder of every published model that takes the picture's size as a condition.
@@ -45,6 +44,15 @@ def pixart_inputs(
     }
 
 
+def pixart_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
+    """Latents, prompt and timestep of zeros, all in the dtype of the weights."""
+    config, weights = transformer.config, next(transformer.parameters())
+    latents = weights.new_zeros(1, config.in_channels, *size.latents(config))
+    channels = config.caption_channels or config.cross_attention_dim
+    prompt = weights.new_zeros(1, size.text_tokens, channels)
+    return pixart_inputs(transformer, latents, weights.new_zeros(1), prompt, None)
+
+
 class _WatchedAttention:
     """An attention that remembers its maps; the module itself may be at work in other threads."""
 
@@ -70,11 +78,13 @@ def _attend_with_map(attention: Any, arguments: Mapping[str, Any]) -> AttentionW
     return AttentionWithMap(output, watched.maps[0].unflatten(0, (len(output), -1)))
 
 
-def _heads(name: str, attention: str) -> PrunableUnits:
+def _heads(name: str, attention: str, of_text: bool = False) -> PrunableUnits:
+    query, *keys_and_values = (f"{attention}.{layer}" for layer in ("to_q", "to_k", "to_v"))
     return PrunableUnits(
         name,
-        rows=tuple(f"{attention}.{layer}" for layer in ("to_q", "to_k", "to_v")),
+        rows=(query, *keys_and_values),
         columns=(f"{attention}.to_out.0",),
+        of_text=tuple(keys_and_values) if of_text else (),
         heads=f"{attention}.heads",
         fused=f"{attention}.fused_projections",
     )
@@ -97,7 +107,7 @@ PIXART_BLOCK = BlockLayout(
     mlp="ff",
     prunable=(
         _heads("self_attention", "attn1"),
-        _heads("cross_attention", "attn2"),
+        _heads("cross_attention", "attn2", of_text=True),
         PrunableUnits("mlp", rows=("ff.net.0.proj",), columns=("ff.net.2",)),
     ),
 )
@@ -112,5 +122,5 @@ PIXART = Family(
     conditioning="encoder_hidden_states",
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     call_inputs=pixart_inputs,
-    shape=pixart_shape,
+    blank_inputs=pixart_blank_inputs,
 )

@@ -54,6 +54,14 @@ def transformer_config(model: str, resolution: int | None) -> dict[str, Any]:
     return config
 
 
+def make_transformer(config: Mapping[str, Any]) -> Any:
+    """A transformer of such a configuration with random weights, on torch's present device; on the
+    meta device it has none."""
+    from diffusers import PixArtTransformer2DModel
+
+    return PixArtTransformer2DModel.from_config(config)
+
+
 def _of_directory(directory: Path) -> tuple[dict[str, Any], int]:
     folder = directory / "transformer" if (directory / "transformer").is_dir() else directory
     if not (folder / "config.json").is_file():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.methods.config import MethodConfig
-
-if TYPE_CHECKING:
-    from diffcr.cost.flops import LayerCost, TransformerShape
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 ContextT = TypeVar("ContextT")
@@ -119,10 +116,6 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
     @abstractmethod
     def build_context(self, call: TransformerCall) -> ContextT:
         """What the blocks have to know of one call."""
-
-    @abstractmethod
-    def layer_costs(self, shape: TransformerShape) -> Sequence[Sequence[LayerCost]]:
-        """What every layer computes at inference, [layers][regions]."""
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint says of the method beside its configuration."""

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss
 
 from diffcr.core.images import image_tensor
+from diffcr.files import replacing_directory
+from diffcr.pretraining.fitting import FitSettings, fit
 from diffcr.scenes import ScenesDataset
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 
-@dataclass(frozen=True)
-class AutoencoderSettings:
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings(FitSettings):
     """How the autoencoder is trained.
 
     Attributes:
-        steps: Optimiser steps.
-        batch_size: Crops per step.
-        images: Scenes that crops are taken from.
+        images: Scenes of the training split that crops are taken from.
         crop: Side of a crop in pixels. A convolutional network learns from crops at a fraction of
             the cost of whole pictures.
-        learning_rate: Peak of a cosine schedule of AdamW.
-        kl_weight: Of the mean divergence per latent value.
-        seed: Of weights and draws.
+        kl_weight: What the mean divergence per latent value is multiplied with in the loss.
     """
 
     steps: int = 5000
     batch_size: int = 16
     images: int = 4000
     crop: int = 48
-    learning_rate: float = 2e-3
     kl_weight: float = 1e-4
-    seed: int = 0
 
 
 def make_autoencoder(seed: int) -> AutoencoderKL:
@@ -58,39 +54,38 @@ def make_autoencoder(seed: int) -> AutoencoderKL:
     )
 
 
-def train_autoencoder(
-    settings: AutoencoderSettings, report: Callable[[int, float], None]
-) -> AutoencoderKL:
-    """Train on random crops of scenes; the latents' scale goes into `scaling_factor`.
+def train_autoencoder(settings: AutoencoderSettings, directory: Path) -> dict[str, Any]:
+    """Train the autoencoder on random crops of scenes, and save it; the latents' scale goes into
+    its `scaling_factor`.
 
-    Args:
-        settings: How.
-        report: Called with the step and the loss after each step.
+    Returns:
+        What was done, for the record, with the reconstructions' quality on the validation split.
     """
     vae = make_autoencoder(settings.seed)
     scenes = ScenesDataset("train", size=settings.images)
     pixels = torch.stack([image_tensor([scene.image])[0] for scene in scenes])
-    generator = torch.Generator().manual_seed(settings.seed)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.steps, pct_start=0.05
-    )
-    for step in range(settings.steps):
+
+    def loss_of(generator: torch.Generator) -> Tensor:
         crops = _draw_crops(pixels, settings, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             posterior = vae.encode(crops).latent_dist
             decoded = vae.decode(posterior.sample(generator)).sample.float()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = l1_loss(decoded, crops) + mse_loss(decoded, crops) + settings.kl_weight * kl
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        report(step + 1, float(loss.detach()))
+        loss: Tensor = l1_loss(decoded, crops) + mse_loss(decoded, crops) + settings.kl_weight * kl
+        return loss
+
+    losses = fit(
+        "autoencoder", vae.parameters(), settings, loss_of, weight_decay=1e-4, warm_up=0.05
+    )
     vae.eval()
-    vae.register_to_config(scaling_factor=1 / latent_scale(vae, pixels[:256]))
-    return vae
+    with torch.no_grad():
+        scale = float(vae.encode(pixels[:256]).latent_dist.mode().std())
+    vae.register_to_config(scaling_factor=1 / scale)
+    validation = ScenesDataset("validation", size=64)
+    psnr = reconstruction_psnr(vae, image_tensor([scene.image for scene in validation]))
+    with replacing_directory(directory) as written:
+        vae.save_pretrained(str(written))
+    return {"settings": asdict(settings), "validation_psnr": psnr, "losses": losses}
 
 
 def _draw_crops(
@@ -106,12 +101,6 @@ def _draw_crops(
             for i, (y, x) in zip(chosen, corners.tolist(), strict=True)
         ]
     )
-
-
-@torch.no_grad()
-def latent_scale(vae: AutoencoderKL, pixels: Tensor) -> float:
-    """Standard deviation of the latents of pictures [B, 3, H, W]."""
-    return float(vae.encode(pixels).latent_dist.mode().std())
 
 
 @torch.no_grad()

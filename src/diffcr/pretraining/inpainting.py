@@ -18,7 +18,7 @@ from diffcr.inpainting import ContextEncoder, LazyInpaintPipeline, LazyTransform
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.pretrained import load_default_pipeline
 from diffcr.training.job import run_recipe
-from diffcr.training.recipe.file import find_recipe, load_recipe
+from diffcr.training.recipe import find_recipe, load_recipe
 
 ENCODER_LAYERS = 3
 _SIDE = 32

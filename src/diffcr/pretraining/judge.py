@@ -1,70 +1,65 @@
-"""Training of the judge on scenes."""
+"""The judge, trained on scenes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from diffcr.pretraining.attribute_loss import attribute_loss, stack_targets
+from diffcr.files import replacing_directory
+from diffcr.pretraining.fitting import FitSettings, attribute_loss, fit, stack_targets
 from diffcr.scenes import ScenesDataset
-from diffcr.scenes.judge import JudgeConfig, SceneJudge
+from diffcr.scenes.judge import JudgeConfig, SceneJudge, attribute_accuracy, save_judge
 
 
-@dataclass(frozen=True)
-class JudgeSettings:
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings(FitSettings):
     """How the judge is trained.
 
     Attributes:
-        steps: Optimiser steps.
-        batch_size: Pictures per step.
-        images: Of the training split.
-        learning_rate: Peak of AdamW's schedule.
-        seed: Of weights and draws.
+        images: Pictures of the training split that it learns from.
     """
 
     steps: int = 3000
     batch_size: int = 64
     images: int = 20_000
-    learning_rate: float = 2e-3
-    seed: int = 0
 
 
-def train_judge(settings: JudgeSettings, report: Callable[[int, float], None]) -> SceneJudge:
-    """Train on scenes shifted by up to 2 pixels and with a little noise."""
+def train_judge(settings: JudgeSettings, directory: Path, test_images: int) -> dict[str, Any]:
+    """Train the judge on scenes shifted by up to 2 pixels and with a little noise, and save it.
+
+    Returns:
+        What was done, for the record, with the judge's accuracy on pictures of the test split.
+    """
     torch.manual_seed(settings.seed)
     judge = SceneJudge(JudgeConfig())
-    data = ScenesDataset("train", size=settings.images)
-    scenes = list(data)
-    pixels = torch.stack([_pixels(scene.image) for scene in scenes])
-    targets = stack_targets(scenes)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=settings.learning_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.steps, pct_start=0.1
+    scenes = list(ScenesDataset("train", size=settings.images))
+    # Bytes: as floats they would take four times the memory.
+    pixels = torch.stack(
+        [torch.from_numpy(np.array(scene.image)).permute(2, 0, 1) for scene in scenes]
     )
-    generator = torch.Generator().manual_seed(settings.seed)
-    for step in range(settings.steps):
+    targets = stack_targets(scenes)
+
+    def loss_of(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(scenes), (settings.batch_size,), generator=generator)
         images = _augment(pixels[rows].float() / 127.5 - 1, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = judge(images)
         logits = {name: values.float() for name, values in logits.items()}
-        loss = attribute_loss(logits, {name: values[rows] for name, values in targets.items()})
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        report(step + 1, float(loss.detach()))
-    return judge.eval()
+        return attribute_loss(logits, {name: values[rows] for name, values in targets.items()})
 
-
-def _pixels(image: object) -> Tensor:
-    import numpy as np
-
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    losses = fit("judge", judge.parameters(), settings, loss_of, weight_decay=0.05, warm_up=0.1)
+    test = list(ScenesDataset("test", size=test_images))
+    accuracy = attribute_accuracy(
+        judge.eval(), [scene.image for scene in test], [scene.attributes for scene in test]
+    )
+    with replacing_directory(directory) as written:
+        save_judge(judge, written)
+    return {"settings": asdict(settings), "test_accuracy": asdict(accuracy), "losses": losses}
 
 
 def _augment(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,15 +6,16 @@ every attribute from a caption, so that its embeddings bind words to places.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from string import ascii_lowercase, digits, punctuation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from diffcr.pretraining.attribute_loss import attribute_loss, stack_targets
+from diffcr.files import replacing_directory
+from diffcr.pretraining.fitting import FitSettings, attribute_loss, fit, stack_targets
 from diffcr.scenes import ScenesDataset, vocabulary
 from diffcr.scenes.attributes import BACKGROUND_CLASSES, OBJECT_CLASSES, PLACES
 
@@ -25,23 +26,17 @@ WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 MAX_SEQUENCE_LENGTH = 48
 
 
-@dataclass(frozen=True)
-class TextSettings:
+@dataclass(frozen=True, kw_only=True)
+class TextSettings(FitSettings):
     """How the text encoder is trained.
 
     Attributes:
-        steps: Optimiser steps.
-        batch_size: Captions per step.
-        captions: Of the training split.
-        learning_rate: Peak of AdamW's schedule.
-        seed: Of weights and draws.
+        captions: Captions of the training split that it learns from.
     """
 
     steps: int = 1200
     batch_size: int = 64
     captions: int = 12_000
-    learning_rate: float = 2e-3
-    seed: int = 0
 
 
 def make_tokenizer() -> T5Tokenizer:
@@ -104,39 +99,35 @@ class CaptionReader(nn.Module):
         return logits
 
 
-def train_text_encoder(
-    settings: TextSettings, tokenizer: T5Tokenizer, report: Callable[[int, float], None]
-) -> T5EncoderModel:
-    """Train encoder and heads on captions; returns the encoder.
+def train_text_encoder(settings: TextSettings, directory: Path) -> dict[str, Any]:
+    """Train the encoder on captions, and save it beside its tokenizer: `text_encoder/`,
+    `tokenizer/`. Its last norm is scaled so that the embeddings' standard deviation is 1.
 
-    Its last norm is scaled so that the embeddings' standard deviation is 1.
+    Returns:
+        What was done, for the record.
     """
+    tokenizer = make_tokenizer()
     encoder = make_text_encoder(len(tokenizer), settings.seed)
     reader = CaptionReader(encoder.config.d_model)
     data = ScenesDataset("train", size=settings.captions)
     scenes = [data.describe(i) for i in range(len(data))]
     tokens = tokenizer([s.caption for s in scenes], padding=True, return_tensors="pt")
     targets = stack_targets(scenes)
-    parameters = [*encoder.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.steps, pct_start=0.1
-    )
-    generator = torch.Generator().manual_seed(settings.seed)
-    for step in range(settings.steps):
+
+    def loss_of(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(scenes), (settings.batch_size,), generator=generator)
         ids, mask = tokens.input_ids[rows], tokens.attention_mask[rows]
         embeddings = encoder(ids, attention_mask=mask).last_hidden_state
-        loss = attribute_loss(reader(embeddings, mask), {k: v[rows] for k, v in targets.items()})
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        report(step + 1, float(loss.detach()))
+        return attribute_loss(reader(embeddings, mask), {k: v[rows] for k, v in targets.items()})
+
+    parameters = [*encoder.parameters(), *reader.parameters()]
+    losses = fit("text encoder", parameters, settings, loss_of, weight_decay=0.01, warm_up=0.1)
     encoder.eval()
     with torch.no_grad():
         ids, mask = tokens.input_ids[:256], tokens.attention_mask[:256]
         embeddings = encoder(ids, attention_mask=mask).last_hidden_state
         encoder.encoder.final_layer_norm.weight.div_(embeddings[mask.bool()].std())
-    return encoder
+    for name, part in (("tokenizer", tokenizer), ("text_encoder", encoder)):
+        with replacing_directory(directory / name) as written:
+            part.save_pretrained(str(written))
+    return {"settings": asdict(settings), "losses": losses}

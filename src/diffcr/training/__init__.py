@@ -1,14 +1,10 @@
 """Fine-tuning: recipes, data, the loss, the loop, checkpoints."""
 
-from diffcr.training.data.encoding import (
-    EncodedDataset,
-    ImageFolder,
-    encode_dataset,
-    open_dataset,
-)
-from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe.file import load_recipe
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset
+from diffcr.training.data.pictures import ImageFolder, open_dataset
+from diffcr.training.job import train
+from diffcr.training.recipe import TrainingRecipe, load_recipe
+from diffcr.training.run_directory import TrainingResult
 
 __all__ = [
     "EncodedDataset",

@@ -22,11 +22,11 @@ class MicroBatch:
 
     Attributes:
         indices: [B] int64, items of the data set.
-        region: Timestep region of all samples.
+        region: Timestep region of all samples, 0 the cleanest.
         timesteps: [B] int64, 0 to 999.
-        noise: [B, C, h, w] float32.
-        drop_caption: [B] bool.
-        branch_seed: For the compressor's branch draws.
+        noise: [B, C, h, w] float32, of unit variance.
+        drop_caption: [B] bool, whose caption is replaced by the empty one.
+        branch_seed: Below 2^63, what the compressor's draws of branches begin with.
     """
 
     indices: Tensor
@@ -36,8 +36,8 @@ class MicroBatch:
     drop_caption: Tensor
     branch_seed: int
 
-    def part(self, process: int, processes: int) -> MicroBatch:
-        """The samples of one of several processes."""
+    def of_process(self, process: int, processes: int) -> MicroBatch:
+        """The samples of one of several processes, B / processes each."""
         size = len(self.indices) // processes
         rows = slice(process * size, (process + 1) * size)
         return replace(
@@ -54,15 +54,15 @@ class Draws:
     """A run's draws.
 
     Attributes:
-        seed: Of the run.
+        seed: 0 or more; another seed gives other draws throughout.
         items: Size of the data set.
         latent_shape: (C, h, w).
-        micro_batch_size: B.
+        micro_batch_size: B, over all processes.
         gradient_accumulation: Micro-batches per step.
-        regions: Timestep regions; a micro-batch falls in one, its timesteps uniformly inside it. As
-            many micro-batches in a row as there are regions meet each of them once, in random
-            order: with `gradient_accumulation` a multiple of them, every step does.
-        caption_dropout: Probability.
+        timestep_regions: A micro-batch falls in one, its timesteps uniformly inside it. As many
+            micro-batches in a row as there are regions meet each of them once, in random order:
+            with `gradient_accumulation` a multiple of them, every step does.
+        caption_dropout: Share of samples whose caption is dropped, in [0, 1].
         groups: Items that may share a micro-batch, [m] int64 each, drawn by their sizes and with
             replacement; without any, all may, and every item is drawn once in an epoch.
     """
@@ -72,7 +72,7 @@ class Draws:
     latent_shape: tuple[int, int, int]
     micro_batch_size: int
     gradient_accumulation: int
-    regions: int
+    timestep_regions: int
     caption_dropout: float
     groups: tuple[Tensor, ...] = ()
 
@@ -82,7 +82,7 @@ class Draws:
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
         size = self.micro_batch_size
         region = self._region(step * self.gradient_accumulation + micro)
-        timesteps = region_timesteps(region, self.regions)
+        timesteps = region_timesteps(region, self.timestep_regions)
         return MicroBatch(
             indices=self._indices(step * self.gradient_accumulation + micro, size, generator),
             region=region,
@@ -93,8 +93,8 @@ class Draws:
         )
 
     def _region(self, batch: int) -> int:
-        turn, place = divmod(batch, self.regions)
-        return int(_shuffled(self.seed, turn, self.regions)[place])
+        turn, place = divmod(batch, self.timestep_regions)
+        return int(_shuffled(self.seed, turn, self.timestep_regions)[place])
 
     def _indices(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
         if self.groups:

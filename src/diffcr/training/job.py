@@ -1,4 +1,4 @@
-"""A recipe from beginning to end: pipeline, data, encoding, training."""
+"""A recipe from beginning to end: `run_recipe` opens and encodes, `train` trains."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import Any
 
 import torch
 
+from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError
 from diffcr.hosts.loading import load_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
+from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import default_pipeline_path, load_default_inpainting
-from diffcr.training.data.encoding import EncodedDataset, encode_dataset, open_dataset
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
-from diffcr.training.loop import TrainingResult, train
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.run import check_start
+from diffcr.training.data.pictures import open_dataset
+from diffcr.training.loop import Trainer
+from diffcr.training.objective import NoiseSchedule
+from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.run_directory import TrainingResult
+from diffcr.training.task import make_task
 
 
 def run_recipe(
@@ -38,7 +43,7 @@ def run_recipe(
     on_gpu = torch.cuda.is_available()
     if recipe.mixed_precision == "fp16" and not on_gpu:
         raise DiffCRError("mixed_precision is 'fp16', which needs a GPU: give 'bf16' or 'no'")
-    check_start(recipe)
+    _check_start(recipe)
     dataset = open_dataset(recipe.data)
     pipe = _open_pipeline(recipe)
     pipe.set_progress_bar_config(disable=True)
@@ -52,6 +57,47 @@ def run_recipe(
             masks = recipe.inpainting.masks_per_picture
             encoded = encode_masked(pipe, dataset, cache, masks, length)
     return train(recipe, pipe, encoded, output, resume)
+
+
+def train(
+    recipe: TrainingRecipe,
+    pipe: Any,
+    dataset: EncodedDataset | MaskedDataset,
+    output_directory: str | Path,
+    resume: bool = True,
+) -> TrainingResult:
+    """Train a pipeline's transformer, or what the recipe says of a `LazyInpaintPipeline`, in place.
+
+    Args:
+        recipe: What to do.
+        pipe: A diffusers pipeline; its scheduler gives the noise schedule.
+        dataset: Encoded with the same pipeline, with masks for inpainting.
+        output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
+            `training_record.json`.
+        resume: Go on from the last checkpoint there; without, a directory with one is an error.
+
+    Raises:
+        DiffCRError: The recipe does not fit the model, the processes or the directory.
+    """
+    _check_start(recipe)
+    task = make_task(recipe, pipe, dataset)
+    schedule = NoiseSchedule.of(pipe.scheduler)
+    return Trainer(recipe, task, schedule, Path(output_directory), resume).run()
+
+
+def _check_start(recipe: TrainingRecipe) -> None:
+    """What can be said of a recipe's checkpoint before anything long has begun.
+
+    Raises:
+        DiffCRError: There is none where one is needed, or it cannot be had.
+    """
+    if recipe.checkpoint:
+        resolve_checkpoint(recipe.checkpoint)
+    elif recipe.ratio_loss.settle == 0 and isinstance(recipe.method, DiffCRConfig):
+        raise DiffCRError(
+            "ratio_loss.settle is 0 without a checkpoint, so every ratio would stay at 0: "
+            "give the checkpoint to go on from"
+        )
 
 
 def _open_pipeline(recipe: TrainingRecipe) -> Any:

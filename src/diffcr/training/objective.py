@@ -1,48 +1,37 @@
-"""The diffusion loss: noise prediction with learned variance (IDDPM).
+"""What a model is to predict, and how its errors are weighted.
 
-Nichol & Dhariwal 2021: L_hybrid, eq. 16, with the variance interpolated in the log domain, eq. 15,
-and the mean detached in the variational term.
+The diffusion loss is noise prediction with learned variance (IDDPM; Nichol & Dhariwal 2021:
+L_hybrid, eq. 16, with the variance interpolated in the log domain, eq. 15, and the mean detached in
+the variational term). `NoiseSchedule` says what a noisy sample is and what an error at a timestep
+weighs, `diffusion_loss` what the output is held to; `Objective` puts both and a teacher together.
+Shapes: B samples, C latent channels, h x w latents, T timesteps of the schedule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import log, pi, sqrt
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
 
-
-@dataclass(frozen=True)
-class DiffusionLoss:
-    """Per-sample losses, [B] float32.
-
-    Attributes:
-        noise: Mean squared error of the predicted noise.
-        variance: Variational bound in bits per dimension, 0 for a model without learned sigma.
-    """
-
-    noise: Tensor
-    variance: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """Their sum, [B]."""
-        return self.noise + self.variance
+Teacher = Callable[[Mapping[str, Any]], Tensor]
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The forward process of a scheduler, float64 tensors [T].
+    """The forward process of a scheduler, float64 tensors [T] on the CPU.
 
     Attributes:
-        signal: sqrt of the cumulative product of alphas.
-        noise: sqrt of one minus it.
-        log_beta: Upper end of the learned variance, log.
-        log_posterior_variance: Lower end, log; its first entry is the second's.
+        signal: Weight of x_0 in x_t, sqrt of the cumulative product of alphas.
+        noise: Weight of epsilon in it, sqrt of one minus that product.
+        log_beta: Log of beta, the upper end of the learned variance.
+        log_posterior_variance: Log of the posterior's, the lower end; the first entry, which would
+            be infinite, is the second.
         posterior_from_start: Weight of x_0 in the posterior mean.
         posterior_from_present: Weight of x_t in it.
     """
@@ -97,6 +86,24 @@ class NoiseSchedule:
         """x_t, [B, C, h, w]."""
         signal = self.at(self.signal, timesteps, latents)
         return signal * latents + self.at(self.noise, timesteps, latents) * noise
+
+
+@dataclass(frozen=True)
+class DiffusionLoss:
+    """Per-sample losses, [B] float32.
+
+    Attributes:
+        noise: Mean squared error of the predicted noise.
+        variance: Variational bound in bits per dimension, 0 for a model without learned sigma.
+    """
+
+    noise: Tensor
+    variance: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum, [B]."""
+        return self.noise + self.variance
 
 
 def diffusion_loss(
@@ -168,3 +175,72 @@ def _discretised_log_likelihood(values: Tensor, mean: Tensor, log_scale: Tensor)
 
 def _normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * (1 + torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch on its device, as an objective sees it.
+
+    Attributes:
+        inputs: Arguments of the model's forward, x_t among them.
+        latents: x_0, [B, C, h, w].
+        noise: epsilon, [B, C, h, w].
+        timesteps: [B] int64, 0 to T - 1.
+    """
+
+    inputs: dict[str, Any]
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+    def denoised(self, values: Tensor) -> Tensor:
+        """Of values [B, C, h, w] those of latents that the model denoises: all of them."""
+        return values
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one micro-batch, scalars in float32.
+
+    Attributes:
+        total: What is differentiated, but for the ratio loss.
+        diffusion: Weighted diffusion loss, mean over the batch, detached.
+        distillation: Squared distance to the teacher's output, weighted over timesteps as the noise
+            error is, mean over the batch, detached; 0 without a teacher.
+    """
+
+    total: Tensor
+    diffusion: Tensor
+    distillation: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a run.
+
+    Attributes:
+        schedule: Of the pipeline's scheduler.
+        largest_loss_weight: Truncation of the weight over timesteps, `NoiseSchedule.loss_weight`.
+        distillation_weight: What the distillation loss is multiplied with.
+        teacher: From the arguments of the model's forward to the output that it is distilled from,
+            [B, C or 2 C, h, w]; None without distillation.
+    """
+
+    schedule: NoiseSchedule
+    largest_loss_weight: float
+    distillation_weight: float = 0.0
+    teacher: Teacher | None = None
+
+    def losses(self, model: nn.Module, batch: Batch) -> StepLosses:
+        """Diffusion and distillation loss of a micro-batch that the model is called with."""
+        output = batch.denoised(model(**batch.inputs)[0].float())
+        latents, noise = batch.denoised(batch.latents), batch.denoised(batch.noise)
+        errors = diffusion_loss(self.schedule, output, latents, noise, batch.timesteps)
+        weight = self.schedule.loss_weight(batch.timesteps, self.largest_loss_weight)
+        diffusion = (weight * errors.noise + errors.variance).mean()
+        distillation = torch.zeros_like(diffusion)
+        if self.teacher is not None:
+            taught = batch.denoised(self.teacher(batch.inputs).float())
+            distillation = (weight * (output - taught).square().flatten(1).mean(1)).mean()
+        total = diffusion + self.distillation_weight * distillation
+        return StepLosses(total, diffusion.detach(), distillation.detach())

@@ -1,4 +1,4 @@
-"""The parts of a training run: the model as it is fine-tuned, its teacher, what it writes."""
+"""The parts of a run: models as they are fine-tuned, their teacher, what it runs on and saves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.binding.attachment import attach
-from diffcr.binding.compilation import allow_graph_per_shape
+from diffcr.binding.compilation import allow_graph_per_shape, compile, uncompile_blocks
 from diffcr.binding.lora import add_lora, has_lora, lora_config, require_lora_gradients, save_lora
 from diffcr.binding.model import disabled, get_compressor, is_attached
 from diffcr.checkpoint.loading import load_to_train
 from diffcr.checkpoint.saving import save
-from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
 from diffcr.hosts import host_blocks_within, models_within
@@ -27,27 +26,12 @@ from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.ratios import BINS
 from diffcr.training.draws import Draws
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.step_losses import Teacher
+from diffcr.training.objective import Teacher
+from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.task import Task
 
 
-def check_start(recipe: TrainingRecipe) -> None:
-    """What can be said of a recipe's checkpoint before anything long has begun.
-
-    Raises:
-        DiffCRError: There is none where one is needed, or it cannot be had.
-    """
-    if recipe.checkpoint:
-        resolve_checkpoint(recipe.checkpoint)
-    elif recipe.ratio_loss.settle == 0 and isinstance(recipe.method, DiffCRConfig):
-        raise DiffCRError(
-            "ratio_loss.settle is 0 without a checkpoint, so every ratio would stay at 0: "
-            "give the checkpoint to go on from"
-        )
-
-
-def prepare_model(transformer: Any, recipe: TrainingRecipe) -> Compressor | None:
+def make_trainable(transformer: Any, recipe: TrainingRecipe) -> Compressor | None:
     """Attach the method, as a checkpoint has it if the recipe names one, and choose what is
     trained; None for a method without routers."""
     if not isinstance(recipe.method, DenseConfig):
@@ -88,11 +72,20 @@ def _go_on_with_lora(transformer: nn.Module, recipe: TrainingRecipe) -> None:
     require_lora_gradients(transformer)
 
 
-def checkpoint_gradients(model: nn.Module) -> None:
-    """Trade time for memory in every model that gradients pass through, trained or not."""
-    for part in models_within(model):
-        enable: Any = part.enable_gradient_checkpointing
-        enable()
+def prepare(task: Task, recipe: TrainingRecipe, device: torch.device) -> Compressor | None:
+    """Bring a task's models to where and what a run trains; as `make_trainable`."""
+    task.model.requires_grad_(False)
+    compressor = make_trainable(task.trained, recipe)
+    if recipe.gradient_checkpointing:
+        # In every model that gradients pass through, trained or not.
+        for part in models_within(task.model):
+            enable: Any = part.enable_gradient_checkpointing
+            enable()
+    task.model.to(device).eval()
+    task.trained.train()
+    if recipe.compile and not recipe.is_dense:
+        compile(task.trained)
+    return compressor
 
 
 def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Teacher | None:
@@ -199,3 +192,12 @@ def save_result(task: Task, recipe: TrainingRecipe, directory: Path) -> None:
             return
         for name, part in task.parts.items():
             part.save_pretrained(str(written / name))
+
+
+def hand_back(task: Task, recipe: TrainingRecipe) -> None:
+    """Undo what `prepare` and the run did to the models beside training them."""
+    if recipe.is_routed:
+        get_compressor(task.trained).end_training()
+    if recipe.compile and not recipe.is_dense:
+        uncompile_blocks(task.trained)
+    task.model.eval()

@@ -1,15 +1,15 @@
-"""What a run trains: the model that is called, and what a micro-batch asks of it.
+"""What a run trains, and what one of its micro-batches is.
 
-Shapes: B samples, C latent channels, h x w latents, K masked tokens, N tokens of a picture.
+Shapes: B samples, C latent channels, h x w latents, K masked tokens of N, patches of p x p latents.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffcr.core.select import gather_tokens
@@ -21,87 +21,64 @@ from diffcr.inpainting.pipeline import LazyInpaintPipeline
 from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.data.masked import MaskedDataset
 from diffcr.training.draws import MicroBatch
-from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.training.objective import Batch, NoiseSchedule
+from diffcr.training.recipe import TrainingRecipe
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch on its device.
+class Task(ABC):
+    """Which models a run trains on which data.
 
     Attributes:
-        inputs: Arguments of the model's forward.
-        latents: x_0, [B, C, h, w].
-        noise: epsilon, [B, C, h, w].
-        timesteps: [B] int64.
+        model: What is called.
+        trained: The module in it, or itself, that a method is attached to and whose weights move.
+        parts: The models of the pipeline that are trained, by their names in it.
+        pictures: Encoded, of the size of what is generated.
+        items: Number of items that are drawn from.
+        groups: Items that may share a micro-batch, [m] int64 each; empty where all may.
     """
 
-    inputs: dict[str, Any]
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-
-
-class Task(Protocol):
-    """A task of the training loop."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What is called."""
-        ...
-
-    @property
-    def trained(self) -> nn.Module:
-        """The module in it, or itself, that a method is attached to and whose weights move."""
-        ...
-
-    @property
-    def parts(self) -> Mapping[str, Any]:
-        """The models of the pipeline that are trained, by their names in it."""
-        ...
-
-    @property
-    def pictures(self) -> EncodedDataset:
-        """Encoded, of the size of what is generated."""
-        ...
-
-    @property
-    def items(self) -> int:
-        """Number of items that are drawn from."""
-        ...
-
-    @property
-    def groups(self) -> tuple[Tensor, ...]:
-        """Items that may share a micro-batch, [m] int64 each; empty where all may."""
-        ...
-
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule, device: torch.device) -> Batch:
-        """What a draw stands for."""
-        ...
-
-    def denoised(self, values: Tensor, batch: Batch) -> Tensor:
-        """Of values [B, C, h, w] those of latents that the model denoises, [B, C, h', w']."""
-        ...
-
-
-class TextToImage:
-    """Every token of a picture is denoised."""
-
+    model: nn.Module
+    trained: nn.Module
+    parts: Mapping[str, Any]
+    pictures: EncodedDataset
+    items: int
     groups: tuple[Tensor, ...] = ()
+
+    @abstractmethod
+    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+        """What a draw stands for, on the model's device: arguments of its forward, and what they
+        were made of."""
+
+    def _noisy_batch(
+        self, denoiser: nn.Module, items: Tensor, draw: MicroBatch, schedule: NoiseSchedule
+    ) -> Batch:
+        """Noisy latents of pictures, [B] `items`, as the denoiser's own family calls it."""
+        device = next(denoiser.parameters()).device
+        latents = self.pictures.latents[items].to(device)
+        noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
+        rows = self.pictures.captions(items, draw.drop_caption)
+        inputs = family_of(denoiser).call_inputs(
+            denoiser,
+            schedule.add_noise(latents, noise, timesteps),
+            timesteps,
+            self.pictures.prompt_embeds[rows].to(device),
+            self.pictures.prompt_masks[rows].to(device),
+        )
+        return Batch(inputs, latents, noise, timesteps)
+
+
+class TextToImage(Task):
+    """Every token of a picture is denoised."""
 
     def __init__(self, pipe: Any, data: EncodedDataset) -> None:
         self.model = self.trained = find_transformer(pipe)
-        self.parts: Mapping[str, Any] = {"transformer": self.model}
+        self.parts = {"transformer": self.model}
         self.pictures = data
         self.items = len(data)
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule, device: torch.device) -> Batch:
+    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
         """As in `Task`."""
-        return _noisy_batch(self.model, self.pictures, draw.indices, draw, schedule, device)
-
-    def denoised(self, values: Tensor, batch: Batch) -> Tensor:
-        """All of them."""
-        return values
+        return self._noisy_batch(self.model, draw.indices, draw, schedule)
 
 
 class LazyModel(nn.Module):
@@ -133,59 +110,51 @@ class LazyModel(nn.Module):
         return output
 
 
-class Inpainting:
+@dataclass(frozen=True)
+class MaskedBatch(Batch):
+    """A micro-batch whose model denoises the masked tokens alone, `inputs["token_indices"]`.
+
+    Attributes:
+        patch_size: p.
+    """
+
+    patch_size: int
+
+    def denoised(self, values: Tensor) -> Tensor:
+        """Those under the mask, as a strip one patch high: [B, C, p, K p]."""
+        patches = values.unflatten(3, (-1, self.patch_size)).unflatten(2, (-1, self.patch_size))
+        tokens = patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # [B, N, C, p, p]
+        masked = gather_tokens(tokens, self.inputs["token_indices"])
+        return masked.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+class Inpainting(Task):
     """The masked tokens of a picture are denoised, from what an encoder sees of the others."""
+
+    model: LazyModel
 
     def __init__(self, pipe: Any, data: MaskedDataset, part: str) -> None:
         self.model = LazyModel(pipe.encoder, pipe.transformer)
         both = {"transformer": pipe.transformer, "encoder": pipe.encoder}
         chosen = {"both": [*both], "decoder": ["transformer"], "encoder": ["encoder"]}[part]
-        self.parts: Mapping[str, Any] = {name: both[name] for name in chosen}
-        self.trained: nn.Module = self.model if part == "both" else self.parts[chosen[0]]
+        self.parts = {name: both[name] for name in chosen}
+        self.trained = self.model if part == "both" else self.parts[chosen[0]]
         self.data = data
         self.pictures = data.pictures
-        self.groups = data.groups
         self.items = len(data)
+        self.groups = data.groups
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule, device: torch.device) -> Batch:
+    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
         """As in `Task`."""
-        items = self.data.picture_of[draw.indices]
-        batch = _noisy_batch(self.model.decoder, self.pictures, items, draw, schedule, device)
+        decoder = self.model.decoder
+        batch = self._noisy_batch(decoder, self.data.picture_of[draw.indices], draw, schedule)
+        device = batch.latents.device
         batch.inputs.update(
             visible=self.data.visible[draw.indices].to(device),
             coverage=self.data.coverage[draw.indices].to(device),
             token_indices=self.data.token_indices(draw.indices).to(device),
         )
-        return batch
-
-    def denoised(self, values: Tensor, batch: Batch) -> Tensor:
-        """Those under the mask, as a strip one patch high: [B, C, p, K p]."""
-        patch = self.model.decoder.config.patch_size
-        patches = values.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
-        tokens = patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # [B, N, C, p, p]
-        kept = gather_tokens(tokens, batch.inputs["token_indices"])
-        return kept.permute(0, 2, 3, 1, 4).flatten(3)
-
-
-def _noisy_batch(
-    denoiser: nn.Module,
-    pictures: EncodedDataset,
-    items: Tensor,
-    draw: MicroBatch,
-    schedule: NoiseSchedule,
-    device: torch.device,
-) -> Batch:
-    latents = pictures.latents[items].to(device)
-    noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
-    rows = pictures.captions(items, draw.drop_caption)
-    inputs = family_of(denoiser).call_inputs(
-        denoiser,
-        schedule.add_noise(latents, noise, timesteps),
-        timesteps,
-        pictures.prompt_embeds[rows].to(device),
-        pictures.prompt_masks[rows].to(device),
-    )
-    return Batch(inputs, latents, noise, timesteps)
+        return MaskedBatch(**vars(batch), patch_size=decoder.config.patch_size)
 
 
 def make_task(recipe: TrainingRecipe, pipe: Any, data: EncodedDataset | MaskedDataset) -> Task:

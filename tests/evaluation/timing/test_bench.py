@@ -19,13 +19,14 @@ import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import get_attached
+from diffcr.checkpoint.contenders import DENSE, build, checkpoint_contender, parse_contender
 from diffcr.cli import main
-from diffcr.cost.flops import LayerCost, LayerTokens
+from diffcr.cost.counting import count_contender
+from diffcr.cost.flops import Flops
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing import memory as memory_module
 from diffcr.evaluation.timing import timed_batch
 from diffcr.evaluation.timing.bench import BenchOptions, bench
-from diffcr.evaluation.timing.contenders import build, checkpoint_contender, parse_contender
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing
 from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
 from diffcr.evaluation.timing.speed import forward_inputs
@@ -174,12 +175,12 @@ def test_efficiency_is_the_measured_by_the_predicted_speed_up() -> None:
 
 
 def test_regions_that_compute_the_same_are_visited_once() -> None:
-    few, many = (LayerCost(LayerTokens.alike(tokens)) for tokens in (5, 9))
+    few, many = Flops(5, 7), Flops(9, 14)
     assert visits_of([[few]]) == (Visit(500, 1.0),)
     assert visits_of([[few, few, many, few]] * 2) == (Visit(375, 0.75), Visit(625, 0.25))
-    model = build(parse_contender("at-edm:0.3"), pixart())
     subject = _subject()
-    late, early = visits_of(get_attached(model).layer_costs(subject.shape))
+    count = count_contender(parse_contender("at-edm:0.3"), subject.transformer, subject.size)
+    late, early = visits_of(count.per_layer)
     assert (late.weight, early.weight) == (0.75, 0.25)
     assert late.timestep < 750 <= early.timestep
 
@@ -295,7 +296,8 @@ def test_published_sizes_have_random_weights(
 def test_the_dtype_holds_under_every_method() -> None:
     subject = open_subject("", None, "bfloat16")
     assert (subject.name, subject.random_weights) == ("scenes", False)
-    assert subject.shape.image_tokens == 144
+    dense = count_contender(DENSE, subject.transformer, subject.size)
+    assert dense.image_tokens == 144
     assert next(subject.transformer.parameters()).dtype == torch.bfloat16
     given = forward_inputs(subject.transformer, 2, 24, 24, subject.text_tokens, [500])[500]
     for method in ("dense", *_METHODS):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffcr.binding.model import get_attached
-from diffcr.cost.flop_count import count_flops
-from diffcr.cost.flops import LayerCost
+from diffcr.checkpoint.contenders import DENSE, ROUTERS_SEED, Contender, build
+from diffcr.cost.counting import count_contender
+from diffcr.cost.flops import FlopCount
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.timing.contenders import DENSE, ROUTERS_SEED, Contender, build
 from diffcr.evaluation.timing.speed import INPUTS_SEED
 from diffcr.evaluation.timing.subject import WEIGHTS_SEED, Subject
-from diffcr.evaluation.timing.timed_batch import MIDDLE, Share, Variant, measure_batch, visits_of
-from diffcr.methods.config import DenseConfig
+from diffcr.evaluation.timing.timed_batch import Share, Variant, measure_batch, visits_of
 from diffcr.records.record import Record, make_record
 
 _COMPILED, _CAPTURED = ", compiled", ", CUDA graph"
@@ -66,7 +64,8 @@ def bench(
     if options.cuda_graph and subject.device.type != "cuda":
         raise DiffCRError(f"CUDA graphs need a CUDA GPU: the model is on {subject.device.type}")
     chosen = list({contender.name: contender for contender in (DENSE, *contenders)}.values())
-    variants = _make_variants(subject, chosen, options)
+    counts = {c.name: count_contender(c, subject.transformer, subject.size) for c in chosen}
+    variants = _make_variants(subject, chosen, counts, options)
     batches: dict[str, Any] = {}
     left_out: dict[str, Any] = {}
     samples: dict[str, list[float]] = {}
@@ -77,7 +76,7 @@ def bench(
             left_out[str(batch_size)] = result.left_out
         samples |= {f"batch {batch_size}/{n}": list(s) for n, s in result.seconds.items()}
     configuration = {
-        **_describe(subject),
+        **_describe(subject, counts[DENSE.name]),
         **asdict(options),
         "batch_sizes": list(options.batch_sizes),
         "methods": {c.name: c.config.to_json_dict() for c in chosen},
@@ -87,11 +86,11 @@ def bench(
     return make_record("bench", configuration, results, seeds=seeds, samples=samples)
 
 
-def _describe(subject: Subject) -> dict[str, Any]:
+def _describe(subject: Subject, dense: FlopCount) -> dict[str, Any]:
     return {
         "model": subject.name,
         "random_weights": subject.random_weights,
-        "image_tokens": subject.shape.image_tokens,
+        "image_tokens": dense.image_tokens,
         "text_tokens": subject.text_tokens,
         "dtype": str(next(subject.transformer.parameters()).dtype).removeprefix("torch."),
         "device": subject.device.type,
@@ -99,23 +98,20 @@ def _describe(subject: Subject) -> dict[str, Any]:
 
 
 def _make_variants(
-    subject: Subject, contenders: Sequence[Contender], options: BenchOptions
+    subject: Subject,
+    contenders: Sequence[Contender],
+    counts: Mapping[str, FlopCount],
+    options: BenchOptions,
 ) -> list[Variant]:
     variants = []
     ways = ("", *([_COMPILED] * options.compiled), *([_CAPTURED] * options.cuda_graph))
     for suffix in ways:
         for contender in contenders:
             model = build(contender, subject.transformer, compiled=suffix == _COMPILED)
-            is_dense = isinstance(contender.config, DenseConfig)
-            costs = None if is_dense else get_attached(model).layer_costs(subject.shape)
-            visits = visits_of(costs) if costs else (MIDDLE,)
+            count = counts[contender.name]
+            mean, dense = count.mean, count.dense
+            share = Share(mean.linear / dense.linear, mean.total / dense.total)
             names = (contender.name + suffix, DENSE.name + suffix)
-            share = _flops_share(subject, costs)
+            visits = visits_of(count.per_layer)
             variants.append(Variant(*names, model, visits, share, suffix == _CAPTURED))
     return variants
-
-
-def _flops_share(subject: Subject, costs: Sequence[Sequence[LayerCost]] | None) -> Share:
-    count = count_flops(subject.shape, costs, batch_size=1)
-    mean, dense = count.mean, count.dense
-    return Share(mean.linear / dense.linear, mean.total / dense.total)

@@ -9,10 +9,11 @@ import torch
 
 from diffcr.binding.model import get_attached
 from diffcr.core.regions import TIMESTEPS
-from diffcr.evaluation.generate import generate_images, text_tokens
+from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.modes import evaluating, without_adapters
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing, compare_latency
 from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.loading import text_tokens
 
 INPUTS_SEED = 0
 

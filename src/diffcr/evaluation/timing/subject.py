@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffcr.cost.flops import TransformerShape, pixart_shape
-from diffcr.evaluation.generate import text_tokens
-from diffcr.hosts.loading import load_pipeline, own_device
-from diffcr.hosts.published import is_published, transformer_config
+from diffcr.hosts.family import InputSize
+from diffcr.hosts.loading import load_pipeline, own_device, text_tokens
+from diffcr.hosts.published import is_published, make_transformer, transformer_config
 from diffcr.pretrained import default_pipeline_path
 from diffcr.validation import require_choice
 
@@ -40,10 +39,9 @@ class Subject:
     random_weights: bool
 
     @property
-    def shape(self) -> TransformerShape:
-        """For counting operations."""
-        config: Any = self.transformer.config
-        return pixart_shape(config, self.text_tokens, self.side, self.side)
+    def size(self) -> InputSize:
+        """Of a sample's inputs."""
+        return InputSize(self.text_tokens, self.side, self.side)
 
     @property
     def device(self) -> torch.device:
@@ -82,8 +80,6 @@ def open_subject(model: str, resolution: int | None = None, dtype: str = "float3
 
 
 def _published(config: dict[str, Any]) -> Any:
-    from diffusers import PixArtTransformer2DModel
-
     torch.manual_seed(WEIGHTS_SEED)
     with torch.device(own_device()):
-        return PixArtTransformer2DModel(norm_type="ada_norm_single", **config)
+        return make_transformer(config)

@@ -13,7 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.core.regions import TIMESTEPS
-from diffcr.cost.flops import LayerCost
+from diffcr.cost.flops import Flops
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing.captured_call import CapturedCall, CaptureError
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing, time_interleaved
@@ -39,15 +39,12 @@ class Visit:
     weight: float
 
 
-MIDDLE = Visit(TIMESTEPS // 2, 1.0)
-
-
-def visits_of(costs: Sequence[Sequence[LayerCost]]) -> tuple[Visit, ...]:
-    """Where to time a method that computes `costs`, [layers][regions]; weights sum to 1."""
-    alike: dict[tuple[LayerCost, ...], list[int]] = {}
-    for region, column in enumerate(zip(*costs, strict=True)):
+def visits_of(per_layer: Sequence[Sequence[Flops]]) -> tuple[Visit, ...]:
+    """Where to time a method whose layers take `per_layer`, [L][R]; weights sum to 1."""
+    alike: dict[tuple[Flops, ...], list[int]] = {}
+    for region, column in enumerate(zip(*per_layer, strict=True)):
         alike.setdefault(column, []).append(region)
-    count = len(costs[0])
+    count = len(per_layer[0])
     return tuple(
         Visit(int((same[len(same) // 2] + 0.5) * TIMESTEPS / count), len(same) / count)
         for same in alike.values()

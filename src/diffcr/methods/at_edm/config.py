@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from diffcr.methods.config import MethodConfig
-from diffcr.validation import require_between, require_integer
+from diffcr.validation import Allowed, Count, Share, between
 
 _QUARTERS = 4
 _LARGEST_PRUNED_SHARE = 0.95
@@ -39,20 +39,17 @@ class ATEDMConfig(MethodConfig):
     timestep_regions: ClassVar[int] = _QUARTERS
 
     compression_ratio: float = 0.2
-    layers_per_group: int = 4
-    early_regions: int = 1
-    early_share: float = 0.5
-    page_rank_iterations: int = 10
+    layers_per_group: Annotated[int, Allowed("2 or more", lambda layers: layers >= 2)] = 4
+    early_regions: Annotated[int, between(0, _QUARTERS - 1)] = 1
+    early_share: Share = 0.5
+    page_rank_iterations: Count = 10
 
     def __post_init__(self) -> None:
-        require_integer("layers_per_group", self.layers_per_group, 2)
-        require_integer("early_regions", self.early_regions, 0)
-        require_between("early_regions", self.early_regions, 0, _QUARTERS - 1)
-        require_between("early_share", self.early_share, 0, 1)
-        require_integer("page_rank_iterations", self.page_rank_iterations, 1)
+        super().__post_init__()
         pruned_layers = 1 - 1 / self.layers_per_group
         largest = _LARGEST_PRUNED_SHARE * pruned_layers / self._late_factor
-        require_between("compression_ratio", self.compression_ratio, 0, round(largest - 0.005, 2))
+        ratios = between(0, round(largest - 0.005, 2))
+        ratios.check("compression_ratio", self.compression_ratio)
 
     @property
     def _late_factor(self) -> float:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from diffcr.core.regions import region_of
 from diffcr.core.select import gather_tokens, rank_tokens
-from diffcr.cost.flops import Flops, LayerCost, LayerTokens, TransformerShape
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.hosts.layout import AttentionWithMap
@@ -93,10 +92,6 @@ class TokenPruner(Attached[ATEDMConfig, PruningContext]):
             )
         return PruningContext(kept.pop())
 
-    def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
-        """What every layer computes at inference, [layers][regions]."""
-        return pruning_costs(self.config, shape)
-
     def summary_lines(self) -> list[str]:
         """Share of pruned tokens at either end of the noise range."""
         clean, noisy = (
@@ -137,23 +132,6 @@ def pruned_share(config: ATEDMConfig, layers: int, region: int) -> float:
 def unpruned_tokens(config: ATEDMConfig, layers: int, tokens: int, region: int) -> int:
     """Tokens that the pruned layers compute."""
     return tokens - int(tokens * pruned_share(config, layers, region) + 1e-9)
-
-
-def pruning_costs(config: ATEDMConfig, shape: TransformerShape) -> list[list[LayerCost]]:
-    """What every layer computes, [layers][regions]; the page rank is outside linear layers."""
-    tokens, heads = shape.image_tokens, shape.block.heads
-    ranking = Flops(0, 2 * config.page_rank_iterations * heads * tokens**2)
-    costs = []
-    for layer in range(shape.layers):
-        opens = layer % config.layers_per_group == 0
-        row = []
-        for region in range(config.timestep_regions):
-            kept = unpruned_tokens(config, shape.layers, tokens, region)
-            ranks = opens and kept < tokens and layer + 1 < shape.layers
-            computed = LayerTokens.alike(tokens if opens else kept)
-            row.append(LayerCost(computed, ranking if ranks else Flops(0, 0)))
-        costs.append(row)
-    return costs
 
 
 def at_edm_seam(config: ATEDMConfig) -> Seam:

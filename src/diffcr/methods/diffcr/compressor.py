@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from diffcr.core.regions import region_of
 from diffcr.core.select import router_logits, scattered_positions
-from diffcr.cost.flops import LayerCost, TransformerShape, routed_costs
 from diffcr.hosts.host import Host
 from diffcr.methods.base import CurrentCall, TransformerCall
 from diffcr.methods.diffcr.config import DiffCRConfig, RoutedConfig
@@ -61,12 +60,11 @@ class Compressor(RatioTable):
     def __init__(self, config: RoutedConfig, host: Host) -> None:
         super().__init__(config, host)
         self.current = RoutedCall()
-        self.routers = nn.ParameterDict(
-            {
-                group: torch.zeros(layers, host.width, device=host.device)
-                for group, layers in host.layers_per_group.items()
-            }
-        )
+        rows: dict[str, list[Tensor]] = {}
+        for block in host.blocks:
+            router = torch.zeros(block.width, device=host.device)
+            rows.setdefault(block.group, []).append(router)
+        self.routers = nn.ParameterDict({g: torch.stack(routers) for g, routers in rows.items()})
         self.gradient_scales: tuple[float, ...] | None = None
         # None where nothing is compiled. Between kernels the second is called, elsewhere the first.
         self.run_branch: Callable[..., Tensor] | None = None
@@ -98,7 +96,7 @@ class Compressor(RatioTable):
 
     def router_logits(self, layer: int, hidden_states: Tensor) -> Tensor:
         """Scores [B, N], float32, that a layer's router gives to its input [B, N, D]."""
-        routers = torch.cat([*self.routers.values()])
+        routers = [router for group in self.routers.values() for router in group]
         return router_logits(hidden_states, routers[layer])
 
     def build_context(self, call: TransformerCall) -> StepContext:
@@ -152,7 +150,3 @@ class Compressor(RatioTable):
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
         return super().reads_timesteps and self.current.region is None
-
-    def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
-        """What every layer computes at inference, [layers][regions], routers included."""
-        return routed_costs(shape, self.kept_tokens(shape.image_tokens))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from diffcr.errors import DiffCRError
 from diffcr.methods.config import MethodConfig
-from diffcr.validation import require_choice, require_integer, require_number
+from diffcr.validation import Allowed, Count, NotZeroShare
 
 Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
 Branching = Literal["sampled", "both"]
+
+
+def _bins(least: int, most: int) -> Allowed:
+    """Ratios of the bins from `least` to `most`, in tenths."""
+
+    def holds(ratio: float) -> bool:
+        on_a_bin = abs(ratio * 10 - round(ratio * 10)) <= 1e-6
+        return on_a_bin and least / 10 <= ratio <= most / 10
+
+    return Allowed(f"a multiple of 0.1 from {least / 10} to {most / 10}", holds)
 
 
 @dataclass(frozen=True)
@@ -40,32 +50,20 @@ class DiffCRConfig(MethodConfig):
     initial_compression_ratio: ClassVar[float] = 0.0
 
     target_compression_ratio: float = 0.2
-    timestep_regions: int = 4
-    max_compression_ratio: float = 0.9
+    timestep_regions: Count = 4
+    max_compression_ratio: Annotated[float, _bins(1, 10)] = 0.9
     gate: Gate = "identity"
     branching: Branching = "sampled"
-    mixing_probability: float = 1 / 3
+    mixing_probability: NotZeroShare = 1 / 3
 
     def __post_init__(self) -> None:
-        for name in ("target_compression_ratio", "max_compression_ratio", "mixing_probability"):
-            require_number(name, getattr(self, name))
-        require_integer("timestep_regions", self.timestep_regions, 1)
+        super().__post_init__()
         bound = self.max_compression_ratio
-        if not 0.1 <= bound <= 1 or abs(bound * 10 - round(bound * 10)) > 1e-6:
-            raise DiffCRError(
-                f"max_compression_ratio is {bound}: give a multiple of 0.1 from 0.1 to 1.0"
-            )
         if not 0 <= self.target_compression_ratio <= bound:
             raise DiffCRError(
                 f"target_compression_ratio is {self.target_compression_ratio}: "
                 f"give a value from 0 to max_compression_ratio ({bound})"
             )
-        if not 0 < self.mixing_probability <= 1:
-            raise DiffCRError(
-                f"mixing_probability is {self.mixing_probability}: give a value in (0, 1]"
-            )
-        require_choice("gate", self.gate, get_args(Gate))
-        require_choice("branching", self.branching, get_args(Branching))
 
     @property
     def max_bin(self) -> int:
@@ -93,18 +91,8 @@ class MoDConfig(MethodConfig):
     max_compression_ratio: ClassVar[float] = 0.9
     max_bin: ClassVar[int] = 9
 
-    compression_ratio: float = 0.2
+    compression_ratio: Annotated[float, _bins(0, 9)] = 0.2
     gate: Gate = "identity"
-
-    def __post_init__(self) -> None:
-        ratio = self.compression_ratio
-        require_number("compression_ratio", ratio)
-        on_a_bin = abs(ratio * 10 - round(ratio * 10)) <= 1e-6
-        if not (0 <= ratio <= self.max_compression_ratio and on_a_bin):
-            raise DiffCRError(
-                f"compression_ratio is {ratio}: give a multiple of 0.1 from 0.0 to 0.9"
-            )
-        require_choice("gate", self.gate, get_args(Gate))
 
     @property
     def initial_compression_ratio(self) -> float:

@@ -55,7 +55,9 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
     def __init__(self, config: RoutedConfig, host: Host) -> None:
         super().__init__(config, host)
         shape = (host.layers, config.timestep_regions)
-        ratios = torch.full(shape, config.initial_compression_ratio, device=host.device)
+        # A model without data is called to count what it computes, which the ratios say.
+        device = "cpu" if host.device.type == "meta" else host.device
+        ratios = torch.full(shape, config.initial_compression_ratio, device=device)
         if isinstance(config, DiffCRConfig):
             self.ratios = nn.Parameter(ratios)
         else:

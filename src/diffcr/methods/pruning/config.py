@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from diffcr.methods.config import MethodConfig
-from diffcr.validation import require_between
+from diffcr.validation import between
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,8 @@ class StructuredPruningConfig(MethodConfig):
     Attributes:
         compression_ratio: Share of a block's operations in linear layers that goes, in [0, 0.9].
             Heads go whole, so it is met as nearly as channels can make up for them.
-
-    Raises:
-        DiffCRError: The value is outside its range.
     """
 
     method: ClassVar[str] = "pruning"
 
-    compression_ratio: float = 0.2
-
-    def __post_init__(self) -> None:
-        require_between("compression_ratio", self.compression_ratio, 0, 0.9)
+    compression_ratio: Annotated[float, between(0, 0.9)] = 0.2

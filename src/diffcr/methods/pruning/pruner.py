@@ -6,20 +6,25 @@ them. So state-dict keys, adapters and compiled forwards find what they look for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from diffcr.cost.flops import BlockShape, Flops, LayerCost, LayerTokens, TransformerShape
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.hosts.layout import PrunableUnits
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.pruning.config import StructuredPruningConfig
-from diffcr.methods.pruning.units import kept_units, pruned_shape, unit_features, unit_magnitudes
+from diffcr.methods.pruning.units import (
+    UnitSizes,
+    kept_counts,
+    kept_units,
+    unit_features,
+    unit_magnitudes,
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,15 @@ class StructuredPruner(Attached[StructuredPruningConfig, None]):
         super().__init__(config, host)
         self._enabled = False
         transformer: Any = host.transformer
-        self.shape = host.family.shape(transformer.config, 0).block
-        self.pruned = pruned_shape(self.shape, config.compression_ratio)
+        self._summary: list[str] = []
         cuts: dict[Tensor, _Cut] = {}
         for group, layout in host.family.block_groups.items():
-            for units in layout.prunable:
-                self._choose(units, f"{group}_{units.name}", getattr(transformer, group), cuts)
+            blocks = getattr(transformer, group)
+            sizes = [_sizes(blocks[0], units) for units in layout.prunable]
+            counts = kept_counts(sizes, config.compression_ratio)
+            for units, size, after in zip(layout.prunable, sizes, counts, strict=True):
+                cuts |= self._choose(units, f"{group}_{units.name}", blocks, size.count, after)
+            self._summary.append(_summary(sizes, counts))
         self._weights = [
             self._weight(path, owner, name, parameter, cuts.get(parameter))
             for path, owner in transformer.named_modules()
@@ -104,9 +112,11 @@ class StructuredPruner(Attached[StructuredPruningConfig, None]):
         units: PrunableUnits,
         buffer: str,
         blocks: Iterable[nn.Module],
-        cuts: dict[Tensor, _Cut],
-    ) -> None:
-        before, after = (_count(shape, units) for shape in (self.shape, self.pruned))
+        before: int,
+        after: int,
+    ) -> dict[Tensor, _Cut]:
+        """Which units of each block stay, and what that cuts of its parameters."""
+        cuts: dict[Tensor, _Cut] = {}
         kept = []
         for row, block in enumerate(blocks):
             rows, columns = (
@@ -127,6 +137,7 @@ class StructuredPruner(Attached[StructuredPruningConfig, None]):
                 path, _, name = units.heads.rpartition(".")
                 self._sizes.append(_Size(block.get_submodule(path), name, before, after))
         self.register_buffer(buffer, torch.stack(kept))
+        return cuts
 
     def _weight(
         self, path: str, owner: nn.Module, name: str, dense: nn.Parameter, cut: _Cut | None
@@ -182,27 +193,29 @@ class StructuredPruner(Attached[StructuredPruningConfig, None]):
     def build_context(self, call: TransformerCall) -> None:
         """Nothing: all calls are alike."""
 
-    def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
-        """What every layer computes at inference, [layers][1]."""
-        return pruned_costs(self.config, shape)
-
     def summary_lines(self) -> list[str]:
         """What stays of a block."""
-        return [
-            f"of each attention {self.pruned.heads} of {self.shape.heads} heads are kept, of the "
-            f"feed-forward {self.pruned.mlp_width} of {self.shape.mlp_width} channels"
-        ]
+        return self._summary
 
 
-def pruned_costs(config: StructuredPruningConfig, shape: TransformerShape) -> list[list[LayerCost]]:
-    """What every layer computes, [layers][1]: all tokens, on narrower weights."""
-    block = pruned_shape(shape.block, config.compression_ratio)
-    tokens = LayerTokens.alike(shape.image_tokens)
-    return [[LayerCost(tokens, Flops(0, 0), block)]] * shape.layers
+def _summary(sizes: Sequence[UnitSizes], counts: Sequence[int]) -> str:
+    kept = {
+        units.are_heads: f"{n} of {units.count}" for units, n in zip(sizes, counts, strict=True)
+    }
+    return (
+        f"of each attention {kept[True]} heads are kept, of the feed-forward {kept[False]} channels"
+    )
 
 
-def _count(shape: BlockShape, units: PrunableUnits) -> int:
-    return shape.heads if units.heads else shape.mlp_width
+def _sizes(block: nn.Module, units: PrunableUnits) -> UnitSizes:
+    columns = [_linear(block, path, units) for path in units.columns]
+    count = columns[0].in_features
+    if units.heads:
+        path, _, name = units.heads.rpartition(".")
+        count = getattr(block.get_submodule(path), name)
+    rows = [_linear(block, path, units) for path in units.rows if path not in units.of_text]
+    weights = sum(layer.in_features * layer.out_features for layer in (*rows, *columns))
+    return UnitSizes(count, weights // count, bool(units.heads))
 
 
 def _scaled(layer: nn.Linear, name: str, before: int, after: int) -> _Size:
@@ -222,7 +235,8 @@ def _linear(block: nn.Module, path: str, units: PrunableUnits) -> nn.Linear:
             f"{path} is a {type(layer).__name__}, pruning needs a plain Linear: attach before you "
             "add adapters or quantise"
         )
-    if layer.weight.is_meta:
+    # Where a whole model has none, its operations are counted.
+    if layer.weight.is_meta and hasattr(layer, "_hf_hook"):
         raise DiffCRError(
             f"{path} holds no weights (meta device or offloaded layer by layer), and pruning "
             "chooses by them: attach before you offload"

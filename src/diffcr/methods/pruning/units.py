@@ -3,44 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffcr.cost.flops import BlockShape
 from diffcr.errors import DiffCRError
 
-_SELF_ATTENTION = 4
-_CROSS_ATTENTION = 2
+
+@dataclass(frozen=True)
+class UnitSizes:
+    """Equal parts of a block, heads or channels.
+
+    Attributes:
+        count: How many there are, at least 1.
+        weights: Of one of them, in the linear layers that compute image tokens: what the text's
+            projections cost depends on the call.
+        are_heads: Whether they are heads of an attention, rather than channels of the feed-forward.
+    """
+
+    count: int
+    weights: int
+    are_heads: bool
 
 
-def pruned_shape(shape: BlockShape, compression_ratio: float) -> BlockShape:
-    """A block without about `compression_ratio` of its operations in linear layers.
+def kept_counts(sizes: Sequence[UnitSizes], compression_ratio: float) -> list[int]:
+    """How many units stay, so that about `compression_ratio` of a block's weights go.
 
-    Both attentions keep the same number of heads, the nearest to their share and at least one; the
-    feed-forward keeps as many channels as make up for the rounding. Counted per image token: what
-    the text's two projections cost depends on the call, and they lose the share of the heads.
+    An attention keeps the number of heads that is the nearest to its share, at least one; the
+    feed-forward keeps as many channels as make up for the rounding.
 
     Args:
-        shape: Of the dense block.
-        compression_ratio: In [0, 1); 0 gives the dense block.
+        sizes: Of all that can be taken out of a block, attentions first.
+        compression_ratio: In [0, 1); 0 keeps everything.
 
     Raises:
         DiffCRError: The heads that stay take all of what is left.
     """
-    heads = max(1, round(shape.heads * (1 - compression_ratio)))
-    head_width = shape.attention_width // shape.heads
-    projections = _SELF_ATTENTION + (_CROSS_ATTENTION if shape.text_width else 0)
-    attention = projections * shape.attention_width
-    left = (1 - compression_ratio) * (attention + shape.mlp_projections * shape.mlp_width)
-    channels = round((left - projections * heads * head_width) / shape.mlp_projections)
-    if channels < 1:
-        raise DiffCRError(
-            f"compression_ratio {compression_ratio} leaves the feed-forward no channel beside "
-            f"{heads} of {shape.heads} heads: lower it"
-        )
-    return replace(shape, heads=heads, head_width=head_width, mlp_width=channels)
+    stays = 1 - compression_ratio
+    kept = [max(1, round(units.count * stays)) if units.are_heads else 0 for units in sizes]
+    left = stays * sum(units.count * units.weights for units in sizes)
+    left -= sum(count * units.weights for count, units in zip(kept, sizes, strict=True))
+    channels = sum(units.count * units.weights for units in sizes if not units.are_heads)
+    for row, units in enumerate(sizes):
+        if not units.are_heads:
+            kept[row] = round(units.count * left / channels)
+            if kept[row] < 1:
+                raise DiffCRError(
+                    f"compression_ratio {compression_ratio} leaves the feed-forward no channel "
+                    f"beside {kept[0]} of {sizes[0].count} heads: lower it"
+                )
+    return kept
 
 
 def unit_magnitudes(rows: Sequence[Tensor], columns: Sequence[Tensor], units: int) -> Tensor:

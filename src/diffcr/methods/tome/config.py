@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from diffcr.methods.config import MethodConfig
-from diffcr.validation import require_between, require_choice, require_integer
+from diffcr.validation import AT_LEAST_0, between
 
 Placement = Literal["attention", "mlp", "attention-mlp", "block"]
 Destinations = Literal["random", "top-left"]
@@ -27,21 +27,12 @@ class ToMeConfig(MethodConfig):
         destinations: Which token of a cell: drawn at random, per layer, once for all calls and
             samples; or always the first.
         seed: Of the draw.
-
-    Raises:
-        DiffCRError: A value is outside its range.
     """
 
     method: ClassVar[str] = "tome"
     trainable: ClassVar[bool] = False
 
-    compression_ratio: float = 0.2
+    compression_ratio: Annotated[float, between(0, 0.75)] = 0.2
     placement: Placement = "attention"
     destinations: Destinations = "random"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_between("compression_ratio", self.compression_ratio, 0, 0.75)
-        require_choice("placement", self.placement, get_args(Placement))
-        require_choice("destinations", self.destinations, get_args(Destinations))
-        require_integer("seed", self.seed, 0)
+    seed: Annotated[int, AT_LEAST_0] = 0

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcr.cost.flops import Flops, LayerCost, LayerTokens, TransformerShape
 from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
@@ -20,8 +19,6 @@ from diffcr.methods.tome.matching import (
     draw_destinations_among,
     match_tokens,
 )
-
-_CELL_AREA = 4
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,6 @@ class TokenMerger(Attached[ToMeConfig, MergingContext]):
             return [None] * self.layers
         return [self.config.seed * self.layers + layer for layer in range(self.layers)]
 
-    def layer_costs(self, shape: TransformerShape) -> list[list[LayerCost]]:
-        """What every layer computes at inference, [layers][1]."""
-        return merging_costs(self.config, shape)
-
     def summary_lines(self) -> list[str]:
         """Nothing but the configuration."""
         return []
@@ -92,22 +85,6 @@ def merged_tokens(config: ToMeConfig, tokens: int) -> int:
     """How many of N tokens are merged away."""
     # A ratio such as 0.29 of 100 is 28.999... in floating point.
     return int(tokens * config.compression_ratio + 1e-9)
-
-
-def merging_costs(config: ToMeConfig, shape: TransformerShape) -> list[list[LayerCost]]:
-    """What every layer computes, [layers][1]; the matching is a product outside linear layers."""
-    tokens = shape.image_tokens
-    merged = merged_tokens(config, tokens)
-    if merged == 0:
-        return [[LayerCost(LayerTokens.alike(tokens))]] * shape.layers
-    fewer = tokens - merged
-    attention, mlp = ("attention" in config.placement, "mlp" in config.placement)
-    computed = LayerTokens(fewer if attention else tokens, tokens, fewer if mlp else tokens)
-    if config.placement == "block":
-        computed = LayerTokens.alike(fewer)
-    destinations = tokens // _CELL_AREA
-    matching = 2 * (tokens - destinations) * destinations * shape.block.width
-    return [[LayerCost(computed, Flops(0, matching))]] * shape.layers
 
 
 def tome_seam(config: ToMeConfig) -> Seam:

@@ -1,133 +1,33 @@
-"""Captioned pictures, and their latents and text embeddings, encoded once."""
+"""Latents and text embeddings of captioned pictures, encoded once."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffcr.core.images import image_tensor
-from diffcr.errors import DiffCRError
-from diffcr.files import read_tensors, replacing_file
-from diffcr.scenes import ScenesDataset
-from diffcr.training.data.reading import CaptionedImages, read_batches
-from diffcr.training.recipe.sections import DataRecipe
+from diffcr.files import read_tensors, write_tensors
+from diffcr.training.data.pictures import CaptionedImages, read_batches
 
 _SAMPLES = 256
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """One captioned picture of a folder."""
-
-    image: Image.Image
-    caption: str
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """A folder in the Hub's imagefolder convention: pictures and a `metadata.jsonl` with
-    `file_name` and `text`.
-
-    Attributes:
-        path: The folder.
-        resolution: Pictures are scaled and cropped in the centre to a square of this side.
-        size: Number of items, all by default.
-
-    Raises:
-        DiffCRError: The folder, its metadata, a caption or a picture is missing.
-    """
-
-    path: Path
-    resolution: int
-    size: int | None = None
-    entries: tuple[tuple[str, str], ...] = field(init=False)
-    versions: tuple[tuple[int, int], ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        entries = _read_metadata(self.path)[: self.size]
-        files = [self.path / name for name, _ in entries]
-        for file in files:
-            if not file.is_file():
-                raise DiffCRError(f"{file} is missing, metadata.jsonl names it")
-        object.__setattr__(self, "entries", tuple(entries))
-        # Part of what identifies the contents: a picture replaced under its name is another.
-        stats = [file.stat() for file in files]
-        object.__setattr__(self, "versions", tuple((s.st_size, s.st_mtime_ns) for s in stats))
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, index: int) -> Photograph:
-        name, caption = self.entries[index]
-        try:
-            with Image.open(self.path / name) as opened:
-                image = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise DiffCRError(f"{self.path / name} is not a readable picture: {error}") from error
-        return Photograph(_square(image, self.resolution), caption)
-
-
-def _read_metadata(folder: Path) -> list[tuple[str, str]]:
-    if not folder.is_dir():
-        raise DiffCRError(f"{folder} is not a folder: give 'scenes' or a folder of pictures")
-    metadata = folder / "metadata.jsonl"
-    if not metadata.is_file():
-        raise DiffCRError(f"{metadata} is missing: one JSON object a line, file_name and text")
-    try:
-        lines = metadata.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiffCRError(f"{metadata} cannot be read as UTF-8: {error}") from error
-    entries = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-            name, text = item["file_name"], item["text"]
-            if not isinstance(name, str) or not isinstance(text, str):
-                raise TypeError("both are texts")
-            entries.append((name, text))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DiffCRError(
-                f"{metadata}, line {number}: give an object with file_name and text ({error})"
-            ) from error
-    if not entries:
-        raise DiffCRError(f"{metadata} is empty: name at least one picture")
-    return entries
-
-
-def _square(image: Image.Image, side: int) -> Image.Image:
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
-    left, top = (width - side) // 2, (height - side) // 2
-    resized = image.resize((width, height), Image.Resampling.LANCZOS)
-    return resized.crop((left, top, left + side, top + side))
-
-
-def open_dataset(recipe: DataRecipe, split: str = "train") -> CaptionedImages:
-    """The data set that a recipe names."""
-    if recipe.source == "scenes":
-        return ScenesDataset(split, size=recipe.size, resolution=recipe.resolution)  # type: ignore[arg-type]
-    return ImageFolder(Path(recipe.source), recipe.resolution, recipe.size)
-
-
-@dataclass(frozen=True)
 class EncodedDataset:
-    """What the transformer sees of a data set.
+    """What the transformer sees of M pictures with U distinct captions.
 
     Attributes:
         latents: [M, C, h, w] float32, scaled as the pipeline scales them.
         prompt_embeds: [U, T, D] float32, of the distinct captions; the first is the empty one.
-        prompt_masks: [U, T] int64.
+        prompt_masks: [U, T] int64, 1 where there is a token.
         caption_of: [M] int64, rows of `prompt_embeds`.
     """
 
@@ -161,9 +61,14 @@ def encode_dataset(
 
     The result is kept in `cache_directory` under a name that depends on the models' weights, the
     data set and the settings.
-    """
-    from safetensors.torch import save_file
 
+    Args:
+        pipe: A pipeline with `vae`, `text_encoder` and `encode_prompt`.
+        dataset: Pictures of one size.
+        cache_directory: Made where it is missing.
+        max_sequence_length: Of the captions, in tokens.
+        batch_size: Pictures, or captions, per call of a model.
+    """
     key = _cache_key(pipe, dataset, max_sequence_length)
     path = cache_directory / f"encoded-{key}.safetensors"
     if path.exists():
@@ -177,8 +82,7 @@ def encode_dataset(
             progress.update(len(items))
     embeds, masks = _encode_captions(pipe, list(captions), max_sequence_length, batch_size)
     encoded = EncodedDataset(torch.cat(latents), embeds, masks, torch.tensor(caption_of))
-    with replacing_file(path) as temporary:
-        save_file({name: value.contiguous() for name, value in vars(encoded).items()}, temporary)
+    write_tensors(path, vars(encoded))
     return encoded
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffcr.files import read_tensors, replacing_file
+from diffcr.files import read_tensors, write_tensors
 from diffcr.inpainting.images.edits import GREY
 from diffcr.inpainting.images.masks import mask_coverage, masked_tokens
 from diffcr.inpainting.images.random_masks import draw_mask, grow_region
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset, encode_images
-from diffcr.training.data.reading import CaptionedImages
+from diffcr.training.data.pictures import CaptionedImages
 
 _KEYED = 8
 
@@ -69,47 +70,46 @@ def encode_masked(
     Args:
         pipe: A `LazyInpaintPipeline`, whose own autoencoder and text encoder are used.
         dataset: Pictures of the pipeline's working size; a scene's own mask says where objects are.
-        cache_directory: The results are kept there.
-        masks_per_picture: At least 1. Masks of a picture are functions of its number alone.
+        cache_directory: The results are kept there; made where it is missing.
+        masks_per_picture: 1 or more. Masks of a picture are functions of its number alone.
         max_sequence_length: Of the captions, in tokens.
         batch_size: Pictures per call of the autoencoder.
     """
-    from safetensors.torch import save_file
-
     pictures = encode_dataset(pipe, dataset, cache_directory, max_sequence_length, batch_size)
     key = _cache_key(pipe, pictures, dataset, masks_per_picture)
     path = cache_directory / f"masked-{key}.safetensors"
     if path.exists():
         return MaskedDataset(pictures, **read_tensors(path))
-    parts: dict[str, list[Tensor]] = {"visible": [], "coverage": [], "tokens": []}
-    batch: list[Image.Image] = []
     total = len(dataset) * masks_per_picture
-    drawn = _masked_pictures(pipe, dataset, masks_per_picture)
-    for count, (visible, coverage, tokens) in enumerate(tqdm(drawn, "encoding masks", total), 1):
-        parts["coverage"].append(coverage)
-        parts["tokens"].append(tokens)
-        batch.append(visible)
-        if len(batch) == batch_size or count == total:
-            parts["visible"].append(encode_images(pipe, batch).float().cpu())
-            batch = []
-    values = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
-    values["picture_of"] = torch.arange(len(dataset)).repeat_interleave(masks_per_picture)
-    with replacing_file(path) as temporary:
-        save_file(values, temporary)
+    items = (_masked_item(pipe, dataset, i, masks_per_picture) for i in range(len(dataset)))
+    drawn = iter(tqdm(chain.from_iterable(items), "encoding masks", total))
+    visible, coverage, tokens = [], [], []
+    while batch := list(islice(drawn, batch_size)):
+        visible.append(encode_images(pipe, [masked.visible for masked in batch]).float().cpu())
+        coverage += [masked.coverage for masked in batch]
+        tokens += [masked.tokens for masked in batch]
+    values = {
+        "picture_of": torch.arange(len(dataset)).repeat_interleave(masks_per_picture),
+        "visible": torch.cat(visible),
+        "coverage": torch.cat(coverage),
+        "tokens": torch.cat(tokens),
+    }
+    write_tensors(path, values)
     return MaskedDataset(pictures, **values)
 
 
-def _masked_pictures(
-    pipe: Any, dataset: CaptionedImages, masks_per_picture: int
-) -> Iterator[tuple[Image.Image, Tensor, Tensor]]:
-    """Pictures with what is masked grey, the latents' coverage [1, 1, h, w], tokens [1, N]."""
-    for item in range(len(dataset)):
-        yield from _masked_item(pipe, dataset, item, masks_per_picture)
+@dataclass(frozen=True)
+class _MaskedPicture:
+    """A picture with what is masked grey; the latents' coverage [1, 1, h, w], tokens [1, N]."""
+
+    visible: Image.Image
+    coverage: Tensor
+    tokens: Tensor
 
 
 def _masked_item(
     pipe: Any, dataset: CaptionedImages, item: int, masks_per_picture: int
-) -> Iterator[tuple[Image.Image, Tensor, Tensor]]:
+) -> Iterator[_MaskedPicture]:
     given = dataset[item]
     pixels = np.asarray(given.image.convert("RGB"))
     for number in range(masks_per_picture):
@@ -117,8 +117,11 @@ def _masked_item(
         mask = draw_mask(random, len(pixels), getattr(given, "mask", None))
         region = grow_region(mask, pipe.pixels_per_token)
         visible = np.where(region[..., None], np.uint8(GREY), pixels)
-        tokens = masked_tokens(region, pipe.pixels_per_token).flatten()[None]
-        yield Image.fromarray(visible), mask_coverage(region, pipe.vae_scale_factor), tokens
+        yield _MaskedPicture(
+            Image.fromarray(visible),
+            mask_coverage(region, pipe.vae_scale_factor),
+            masked_tokens(region, pipe.pixels_per_token).flatten()[None],
+        )
 
 
 def _cache_key(pipe: Any, pictures: EncodedDataset, dataset: CaptionedImages, masks: int) -> str:
@@ -126,7 +129,7 @@ def _cache_key(pipe: Any, pictures: EncodedDataset, dataset: CaptionedImages, ma
     digest.update(pictures.latents[:1].numpy().tobytes())
     # Masks change with the code that draws them.
     for item in range(min(len(dataset), _KEYED)):
-        for visible, coverage, tokens in _masked_item(pipe, dataset, item, masks):
-            digest.update(visible.tobytes())
-            digest.update(coverage.numpy().tobytes() + tokens.numpy().tobytes())
+        for masked in _masked_item(pipe, dataset, item, masks):
+            digest.update(masked.visible.tobytes())
+            digest.update(masked.coverage.numpy().tobytes() + masked.tokens.numpy().tobytes())
     return digest.hexdigest()[:16]

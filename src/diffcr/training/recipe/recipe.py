@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from diffcr.errors import DiffCRError
 from diffcr.methods.config import DenseConfig, MethodConfig
@@ -14,42 +14,62 @@ from diffcr.training.recipe.sections import (
     OptimizerRecipe,
     RatioLossRecipe,
 )
-from diffcr.validation import require
+from diffcr.validation import (
+    AT_LEAST_1,
+    Allowed,
+    Count,
+    NotNegative,
+    NotZeroShare,
+    Share,
+    check_fields,
+)
+
+_SEED = Allowed("0 or more, below 2^63", lambda seed: 0 <= seed < 2**63)
+_DECAY = Allowed("a value in [0, 1)", lambda decay: 0 <= decay < 1)
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """One training run.
+    """One training run. Ranges are in the annotations.
 
     Attributes:
-        name: Of the run.
+        name: What records, progress bars and the default directory call the run.
         method: Configuration of DiffCR, of MoD, of structured pruning, or of the dense model.
         model: Pipeline directory or Hub id, the embedded default if empty; for inpainting a
             directory.
         checkpoint: DiffCR checkpoint, directory or Hub id, to go on from: its ratios, routers, LoRA
             and weights, put into `model`. Its method is the recipe's but for target and branching.
         finetune: "lora", "full" (all host weights) or "none" (routers and ratios alone).
-        lora_rank: Rank of the LoRA.
+        lora_rank: Rank of the LoRA's updates.
         steps: Optimiser steps.
-        batch_size: Samples per optimiser step over all processes and micro-batches.
+        batch_size: Samples per optimiser step over all processes and micro-batches; a multiple of
+            `gradient_accumulation`.
         gradient_accumulation: Micro-batches per optimiser step.
         mixed_precision: Autocast of the forward.
         gradient_checkpointing: Trade time for memory.
         compile: Compile the blocks, one graph per number of kept tokens: minutes at first, faster
             steps then.
-        ema_decay: Of the average of the trained weights that is saved, 0 for none.
+        ema_decay: Largest decay of the average of the trained weights that is saved; 0 saves the
+            weights themselves.
         caption_dropout: Share of captions replaced by the empty one, for guidance.
         largest_loss_weight: The noise error is weighted with min(1 + 1 / SNR, this): 1 is the plain
             loss, more gives weight to noisy timesteps, where layout and colours are decided.
-        distillation_weight: Of the squared distance to the output of the dense model before
-            fine-tuning, weighted over timesteps as the noise error is; 0 for none.
-        seed: Of every draw.
+        distillation_weight: What the squared distance to the output of the dense model before
+            fine-tuning, weighted over timesteps as the noise error is, is multiplied with in the
+            loss; 0 runs no such model.
+        seed: Every draw of the run is a function of it and of the step.
         checkpoint_every: Steps between resumable checkpoints.
         log_every: Steps between lines of the history.
         by_product_step: A checkpoint is kept whenever the mean of its own ratios, averaged as its
             weights are, passes a multiple of it.
         tracker: "tensorboard" writes the history's values there too.
+        data: Pictures and captions.
+        optimizer: Optimizer and learning rates.
+        ratio_loss: How the ratios are led to the method's target.
         inpainting: Training of a `LazyInpaintPipeline`; None for a text-to-image pipeline.
+
+    Raises:
+        DiffCRError: A value is outside its range, or does not go with another one.
     """
 
     name: str
@@ -57,21 +77,21 @@ class TrainingRecipe:
     model: str = ""
     checkpoint: str = ""
     finetune: Literal["lora", "full", "none"] = "lora"
-    lora_rank: int = 32
-    steps: int = 1000
-    batch_size: int = 16
-    gradient_accumulation: int = 1
+    lora_rank: Count = 32
+    steps: Count = 1000
+    batch_size: Count = 16
+    gradient_accumulation: Count = 1
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
-    ema_decay: float = 0.999
-    caption_dropout: float = 0.1
-    largest_loss_weight: float = 1.0
-    distillation_weight: float = 0.0
-    seed: int = 0
-    checkpoint_every: int = 200
-    log_every: int = 10
-    by_product_step: float = 0.05
+    ema_decay: Annotated[float, _DECAY] = 0.999
+    caption_dropout: Share = 0.1
+    largest_loss_weight: Annotated[float, AT_LEAST_1] = 1.0
+    distillation_weight: NotNegative = 0.0
+    seed: Annotated[int, _SEED] = 0
+    checkpoint_every: Count = 200
+    log_every: Count = 10
+    by_product_step: NotZeroShare = 0.05
     tracker: Literal["none", "tensorboard"] = "none"
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
@@ -79,56 +99,39 @@ class TrainingRecipe:
     inpainting: InpaintingRecipe | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_every"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, below 2^63")
-        require(self.log_every >= 1, "log_every", self.log_every, "1 or more")
-        require(self.lora_rank >= 1, "lora_rank", self.lora_rank, "1 or more")
-        require(
-            self.batch_size % self.gradient_accumulation == 0,
-            "batch_size",
-            self.batch_size,
-            f"a multiple of gradient_accumulation ({self.gradient_accumulation})",
-        )
-        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a value in [0, 1)")
-        require(0 <= self.caption_dropout <= 1, "caption_dropout", self.caption_dropout, "[0, 1]")
-        require(
-            self.largest_loss_weight >= 1,
-            "largest_loss_weight",
-            self.largest_loss_weight,
-            "1 or more",
-        )
-        require(0 < self.by_product_step <= 1, "by_product_step", self.by_product_step, "(0, 1]")
-        require(
-            self.distillation_weight >= 0,
-            "distillation_weight",
-            self.distillation_weight,
-            "0 or more",
-        )
+        check_fields(self)
+        if not self.method.trainable:
+            raise DiffCRError(f"method is {self.method.method!r}, which is not trained: attach it")
+        if self.batch_size % self.gradient_accumulation:
+            raise DiffCRError(
+                f"batch_size is {self.batch_size}: give a multiple of gradient_accumulation "
+                f"({self.gradient_accumulation})"
+            )
+        self._check_method()
+        if self.inpainting is not None:
+            self._check_inpainting(self.inpainting)
+
+    def _check_method(self) -> None:
+        method = self.method.method
         if self.optimizer.algorithm == "muon" and self.finetune != "full":
             raise DiffCRError(
                 f"optimizer.algorithm is 'muon' with finetune {self.finetune!r}: Muon is for whole "
                 "matrices, give 'full' or choose 'adamw'"
             )
-        if not self.method.trainable:
-            raise DiffCRError(f"method is {self.method.method!r}, which is not trained: attach it")
         if not self.is_routed and self.finetune == "none":
             raise DiffCRError(
-                f"finetune is 'none' for the {self.method.method} method: there is nothing to train"
+                f"finetune is 'none' for the {method} method: there is nothing to train"
             )
-        if isinstance(self.method, DenseConfig) and self.distillation_weight > 0:
+        if self.is_dense and self.distillation_weight > 0:
             raise DiffCRError(
                 f"distillation_weight is {self.distillation_weight} for the dense method, which is "
                 "its own teacher: give 0"
             )
-
-        if self.checkpoint and self.is_dense:
+        if self.is_dense and self.checkpoint:
             raise DiffCRError(
                 f"checkpoint is {self.checkpoint!r} for the dense method, which has none: give the "
                 "method of the checkpoint"
             )
-        if self.inpainting is not None:
-            self._check_inpainting(self.inpainting)
 
     def _check_inpainting(self, inpainting: InpaintingRecipe) -> None:
         if self.is_dense != (inpainting.part == "both") or (

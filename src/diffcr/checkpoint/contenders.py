@@ -117,14 +117,22 @@ def build(contender: Contender, transformer: nn.Module, compiled: bool = False) 
     if contender.checkpoint is not None:
         load(model, contender.checkpoint)
         remove_lora(model)
-    elif not isinstance(contender.config, DenseConfig):
-        attached = attach(model, contender.config)
-        if isinstance(attached, Compressor):
-            draw_routers(attached)
-            attached.set_compression_ratios(attached.config.target_compression_ratio)
+    else:
+        attach_untrained(model, contender.config)
     if compiled:
         _compile(model)
     return model.requires_grad_(False).eval()
+
+
+def attach_untrained(transformer: nn.Module, config: MethodConfig) -> None:
+    """Attach a method as it is timed without a checkpoint: routers are random, every ratio is the
+    target. The dense model stays bare."""
+    if isinstance(config, DenseConfig):
+        return
+    attached = attach(transformer, config)
+    if isinstance(attached, Compressor):
+        draw_routers(attached)
+        attached.set_compression_ratios(attached.config.target_compression_ratio)
 
 
 def _with_same_weights(transformer: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Counts from configurations: against the paper, against torch, and what cannot be counted."""
+"""`diffcr flops`: against the paper, and what cannot be counted."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers import PixArtTransformer2DModel
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 import diffcr
 from diffcr.cli import main
-from diffcr.cost.flop_count import count_flops
-from diffcr.cost.flops import pixart_shape, routed_costs
 from diffcr.errors import DiffCRError
 from diffcr.hosts.published import transformer_config
 from diffcr.pretrained import (
@@ -63,32 +57,6 @@ def test_attention_pruning_saves_what_uniform_ratios_save(
     assert len(pruned["per_region"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("model", "resolution"),
-    [("pixart-sigma-xl", 512), ("pixart-sigma-xl", 1024), ("pixart-alpha-xl", 1024)],
-)
-def test_published_models_agree_with_torch_on_the_meta_device(model: str, resolution: int) -> None:
-    config = transformer_config(model, resolution)
-    side = resolution // 8
-    with torch.device("meta"):
-        transformer = PixArtTransformer2DModel(norm_type="ada_norm_single", **config)
-        told = transformer.use_additional_conditions
-        conditions = {
-            "resolution": torch.zeros(1, 2) if told else None,
-            "aspect_ratio": torch.zeros(1, 1) if told else None,
-        }
-        inputs = torch.zeros(1, 4, side, side), torch.zeros(1, 120, 4096)
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            transformer(
-                inputs[0],
-                encoder_hidden_states=inputs[1],
-                timestep=torch.zeros(1),
-                added_cond_kwargs=conditions,
-            )
-    counted = count_flops(pixart_shape(config, 120), None, batch_size=1)
-    assert counter.get_total_flops() == counted.mean.total
-
-
 def test_pruning_is_counted_by_the_widths_that_stay(capsys: pytest.CaptureFixture[str]) -> None:
     pruning = ("--method", "pruning", "--compression-ratio", "0.3", "--json")
     counted = json.loads(_run(capsys, *_SIGMA, *pruning))
@@ -98,23 +66,12 @@ def test_pruning_is_counted_by_the_widths_that_stay(capsys: pytest.CaptureFixtur
     assert counted["skipped"] == [[0.0]] * 28
 
 
-def test_layers_and_what_is_outside_of_them_add_up() -> None:
-    shape = pixart_shape(transformer_config("pixart-sigma-xl", 512), 120)
-    table = [[100 * (layer % 10), 100 * ((layer + 3) % 10)] for layer in range(28)]
-    count = count_flops(shape, routed_costs(shape, table), batch_size=3)
-    for region in range(2):
-        layers = sum(row[region].total for row in count.per_layer)
-        whole = layers + 3 * shape.outside_blocks.total
-        assert whole == pytest.approx(count.per_region[region].total)
-    assert count.mean.linear < count.dense.linear
-
-
 def test_a_method_is_named_in_one_word_or_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
     parts = ("--method", "tome", "--compression-ratio", "0.2", "--placement", "mlp")
-    apart = json.loads(_run(capsys, *_SIGMA, *parts, "--json"))
-    assert json.loads(_run(capsys, *_SIGMA, "--method", "tome:0.2:mlp", "--json")) == apart
+    apart = json.loads(_run(capsys, *parts, "--json"))
+    assert json.loads(_run(capsys, "--method", "tome:0.2:mlp", "--json")) == apart
     counted = [
-        json.loads(_run(capsys, *_SIGMA, "--method", name, "--json"))["mean"]
+        json.loads(_run(capsys, "--method", name, "--json"))["mean"]
         for name in ("diffcr:0.2", "mod:0.2")
     ]
     assert counted[0] == counted[1]

@@ -10,11 +10,10 @@ from torch import Tensor
 from diffcr.core.regions import region_timesteps
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
-from diffcr.methods.diffcr.ratios import bounded
-from diffcr.training.average import WeightAverage
+from diffcr.training.draws import MicroBatch
 from diffcr.training.objective import NoiseSchedule
-from diffcr.training.recipe.recipe import TrainingRecipe
-from diffcr.training.recipe.sections import RatioLossRecipe
+from diffcr.training.optimization import WeightAverage
+from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
 
 _RATIOS = "diffcr.ratios"
 
@@ -22,7 +21,8 @@ _RATIOS = "diffcr.ratios"
 def next_ratio_loss_weight(
     recipe: RatioLossRecipe, weight: float, mean: float, target: float, step: int, steps: int
 ) -> float:
-    """lambda after `step` steps, by the rule of `RatioLossRecipe`."""
+    """lambda after `step` of `steps` steps, where it was `weight` and the ratios have a `mean`, by
+    the rule of `RatioLossRecipe`."""
     if step % recipe.raise_every:
         return weight
     expected = target * min(1.0, step / (recipe.ramp * steps))
@@ -42,24 +42,28 @@ def ratio_gradient_scales(schedule: NoiseSchedule, recipe: TrainingRecipe) -> tu
 
 
 class RatioSteering:
-    """What a run does about its compression ratios, step by step.
+    """What a run does about its routers' ratios, step by step.
 
     Args:
         compressor: Of the model in training.
-        recipe: Of the run.
-        average: Of the trained weights.
-        optimizers: Of the run.
+        recipe: Its `ratio_loss` and its method say what is aimed at.
+        schedule: Weights of the timesteps, for `noise_emphasis`.
+        average: Of the trained weights, whose ratios by-products and the result have.
+        optimizers: Those that move the ratios among them.
     """
 
     def __init__(
         self,
         compressor: Compressor,
         recipe: TrainingRecipe,
+        schedule: NoiseSchedule,
         average: WeightAverage,
         optimizers: Sequence[torch.optim.Optimizer],
     ) -> None:
         self.compressor, self.recipe = compressor, recipe
         self.average, self.optimizers = average, optimizers
+        if recipe.ratio_loss.noise_emphasis > 0:
+            compressor.gradient_scales = ratio_gradient_scales(schedule, recipe)
 
     def begin_step(self, step: int) -> None:
         """Settle the ratios where the recipe says so."""
@@ -79,6 +83,10 @@ class RatioSteering:
                 if any(parameter is ratios for parameter in group["params"]):
                     group["peak_lr"] = 0.0
 
+    def begin_micro_batch(self, draw: MicroBatch) -> None:
+        """Make the branches that the next forward draws those of the micro-batch."""
+        self.compressor.seed_branches(draw.branch_seed)
+
     def loss(self, weight: float) -> Tensor | float:
         """The ratio loss with lambda `weight`; none once the ratios are settled."""
         return 0.0 if self.compressor.settled else self.compressor.ratio_loss(weight)
@@ -91,8 +99,17 @@ class RatioSteering:
             gradient.copy_(gradient.mean(1, keepdim=True).expand_as(gradient))
         self.compressor.block_outward_gradients()
 
+    def end_step(self) -> None:
+        """After the optimizers' step."""
+        self.compressor.project_ratios()
+
+    @property
+    def mean(self) -> float:
+        """Mean of the learned ratios, in [0, 1]."""
+        return self.compressor.mean_compression_ratio
+
     def next_weight(self, weight: float, mean: float, step: int) -> float:
-        """lambda after `step` steps, with a mean ratio of `mean`."""
+        """lambda after `step` steps, where it was `weight` and the ratios have a `mean`."""
         recipe, method = self.recipe, self.recipe.method
         if not isinstance(method, DiffCRConfig):
             return weight
@@ -105,7 +122,7 @@ class RatioSteering:
         if not isinstance(self.recipe.method, DiffCRConfig):
             return 0
         averaged = self.average.values.get(_RATIOS, self.compressor.ratios.detach())
-        mean = float(bounded(averaged, self.compressor.config.max_compression_ratio).mean())
+        mean = float(averaged.clamp(0, self.recipe.method.max_compression_ratio).mean())
         return int(mean / self.recipe.by_product_step + 1e-6)
 
     def table(self) -> list[list[float]]:

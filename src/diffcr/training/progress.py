@@ -1,4 +1,4 @@
-"""Resumable checkpoints: complete or absent, safetensors and JSON alone."""
+"""How far a run is, on disk: checkpoints to resume from, of safetensors and JSON alone."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Progress:
 
     Attributes:
         step: Optimiser steps done.
-        ratio_loss_weight: lambda.
+        ratio_loss_weight: lambda of the next step.
         by_products: Multiples of `by_product_step` that the mean ratio has passed.
         average_updates: Updates of the weights' average.
-        seconds: Spent training.
-        scaler: State of the loss scaler in float16, empty otherwise.
+        seconds: Spent in steps, over all resumptions.
+        scaler: State of the loss scaler in float16, None otherwise.
     """
 
     step: int = 0
@@ -47,8 +47,8 @@ class TrainedState:
 
     Attributes:
         parameters: Trained parameters by name.
-        averages: Their moving averages by name; empty without averaging.
-        optimizers: Whose state is kept per parameter; each parameter has one.
+        averages: Their moving averages by the same names; empty without averaging.
+        optimizers: Each parameter is in one of them, which keeps its state.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -95,7 +95,7 @@ class TrainedState:
         }
 
 
-def save_checkpoint(directory: Path, state: TrainedState, progress: Progress) -> None:
+def save_progress(directory: Path, state: TrainedState, progress: Progress) -> None:
     """Write `directory/step-N` and delete all but the last two."""
     from safetensors.torch import save_file
 
@@ -106,13 +106,13 @@ def save_checkpoint(directory: Path, state: TrainedState, progress: Progress) ->
         shutil.rmtree(old)
 
 
-def load_checkpoint(directory: Path, state: TrainedState) -> Progress | None:
+def load_progress(directory: Path, state: TrainedState, steps: int) -> Progress | None:
     """Fill `state` from the last readable checkpoint; None where there is none.
 
     A damaged one is passed over with a warning.
 
     Raises:
-        DiffCRError: There are checkpoints, and none can be read.
+        DiffCRError: There are checkpoints, and none can be read or it is of more than `steps`.
     """
     found = _checkpoints(directory)
     for path in reversed(found):
@@ -121,8 +121,13 @@ def load_checkpoint(directory: Path, state: TrainedState) -> Progress | None:
             state.fill(read_tensors(path / _TENSORS_FILE))
         except (DiffCRError, KeyError, TypeError, RuntimeError) as error:
             warn(f"checkpoint {path} is passed over: {error}", DiffCRWarning, stacklevel=2)
-        else:
-            return progress
+            continue
+        if progress.step > steps:
+            raise DiffCRError(
+                f"{directory.parent} holds a run of {progress.step} steps, more than steps "
+                f"({steps}): give another directory"
+            )
+        return progress
     if found:
         raise DiffCRError(
             f"no checkpoint in {directory} can be read: delete it to start from the beginning"
@@ -131,4 +136,4 @@ def load_checkpoint(directory: Path, state: TrainedState) -> Progress | None:
 
 
 def _checkpoints(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*")) if directory.is_dir() else []
+    return sorted(directory.glob("step-*"))
