@@ -23,7 +23,9 @@ from diffcr.methods.reuse.reuser import TokenReuser
 from tests.hosts import Inputs, denoise, inputs, pixart
 from tests.pipelines import tiny_pixart_pipeline
 
-_CONFIG = ReuseConfig(0.5, dense_above=0.85)
+_CONFIG = ReuseConfig(0.5, "tokens", dense_above=0.85)
+_STEPS = ReuseConfig(0.5, "steps", dense_above=0.85)
+both = pytest.mark.parametrize("config", [_CONFIG, _STEPS], ids=["tokens", "steps"])
 _LEVELS = (990, 700, 500, 300, 100)
 
 
@@ -58,10 +60,11 @@ def test_a_ratio_of_zero_changes_no_bit_and_keeps_nothing() -> None:
     assert isinstance(reuser, TokenReuser) and not reuser.current.trajectories
 
 
-def test_dense_steps_are_the_bare_models_and_later_ones_come_close() -> None:
+@both
+def test_dense_steps_are_the_bare_models_and_later_ones_come_close(config: ReuseConfig) -> None:
     transformer, given = pixart(), inputs()
     bare = _sample(transformer, given)
-    attach(transformer, _CONFIG)
+    attach(transformer, config)
     reused = _sample(transformer, given)
     assert torch.equal(reused[0], bare[0])
     assert not torch.equal(reused[1:], bare[1:])
@@ -72,7 +75,7 @@ def test_dense_steps_are_the_bare_models_and_later_ones_come_close() -> None:
 
 
 def test_inputs_that_do_not_change_give_the_same_output() -> None:
-    transformer, given = _attached(ReuseConfig(0.5, drift=0.0)), inputs()
+    transformer, given = _attached(ReuseConfig(0.5, "tokens", drift=0.0)), inputs()
     with torch.no_grad():
         denoise(transformer, given.at(torch.tensor([990, 990])))
         # The timestep's modulation is all that would move.
@@ -102,8 +105,22 @@ def test_only_the_kept_tokens_pass_through_the_blocks() -> None:
     assert seen == [16, 16, 16, 8, 8, 8]
 
 
-def test_another_prompt_a_rising_level_and_another_size_begin_anew() -> None:
-    transformer, given = _attached(), inputs()
+def test_steps_that_are_skipped_run_no_block_and_keep_one_tensor_a_token() -> None:
+    transformer, given = _attached(_STEPS), inputs()
+    seen: list[int] = []
+    transformer.transformer_blocks[0].ff.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].shape[1])
+    )
+    _sample(transformer, given, (990, 800, 700, 600, 500, 400))
+    assert seen == [16] * 3
+    (run,) = transformer.diffcr.current.trajectories.values()
+    assert run.memory == 2 * 2 * 16 * 32 * 4
+    assert transformer.diffcr.visited_regions([0.99, 0.8, 0.7, 0.6, 0.5, 0.4]) == [1, 0, 1, 0, 1, 0]
+
+
+@both
+def test_another_prompt_a_rising_level_and_another_size_begin_anew(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs()
     expected = _sample(transformer, given)
     other = replace(inputs(seed=7), prompt_embeds=torch.randn(2, 5, 32))
     for levels in (_LEVELS, _LEVELS[:2], (600,)):
@@ -117,16 +134,20 @@ def test_another_prompt_a_rising_level_and_another_size_begin_anew() -> None:
     assert torch.equal(_sample(transformer, given), expected)
 
 
-def test_image_to_image_of_another_prompt_begins_dense_at_a_lower_level() -> None:
-    transformer, given = _attached(), inputs()
+@both
+def test_image_to_image_of_another_prompt_begins_dense_lower(
+    config: ReuseConfig,
+) -> None:
+    transformer, given = _attached(config), inputs()
     bare = pixart()
     _sample(transformer, inputs(seed=8))
     start = _sample(transformer, given, (400, 200))
     assert torch.equal(start[0], _sample(bare, given, (400, 200))[0])
 
 
-def test_an_error_within_a_call_spoils_no_later_trajectory() -> None:
-    transformer, given = _attached(), inputs()
+@both
+def test_an_error_within_a_call_spoils_no_later_trajectory(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs()
     expected = _sample(transformer, given)
     broken = transformer.transformer_blocks[1].ff.register_forward_pre_hook(_fail)
     with pytest.raises(RuntimeError, match="broken"):
@@ -139,8 +160,9 @@ def _fail(module: nn.Module, args: object) -> None:
     raise RuntimeError("broken")
 
 
-def test_the_halves_of_guidance_in_one_call_or_in_two() -> None:
-    transformer, given = _attached(), inputs()
+@both
+def test_the_halves_of_guidance_in_one_call_or_in_two(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs()
     halves = [given.only(slice(0, 1)), given.only(slice(1, 2))]
     halves = [replace(h, latents=given.latents[:1]) for h in halves]
     doubled = replace(given, latents=given.latents[:1].repeat(2, 1, 1, 1))
@@ -154,8 +176,9 @@ def test_the_halves_of_guidance_in_one_call_or_in_two() -> None:
     torch.testing.assert_close(apart, together, atol=1e-5, rtol=0)
 
 
-def test_neighbours_never_change_a_result() -> None:
-    transformer, given = _attached(), inputs(batch=3)
+@both
+def test_neighbours_never_change_a_result(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs(batch=3)
     together = _sample(transformer, given)
     # The change of the latents is the same for all samples of a batch.
     other = replace(given, latents=given.latents.clone(), prompt_embeds=given.prompt_embeds.clone())
@@ -164,8 +187,9 @@ def test_neighbours_never_change_a_result() -> None:
     assert torch.equal(_sample(transformer, other)[:, 0], together[:, 0])
 
 
-def test_a_batch_of_mixed_levels_and_training_compute_everything() -> None:
-    transformer, given = _attached(), inputs()
+@both
+def test_a_batch_of_mixed_levels_and_training_compute_everything(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs()
     bare = pixart()
     mixed = given.at(torch.tensor([900, 100]))
     with torch.no_grad():
@@ -176,8 +200,9 @@ def test_a_batch_of_mixed_levels_and_training_compute_everything() -> None:
         assert torch.equal(denoise(transformer, later), denoise(bare, later))
 
 
-def test_a_copy_goes_on_alone_and_threads_do_not_meet() -> None:
-    transformer = _attached()
+@both
+def test_a_copy_goes_on_alone_and_threads_do_not_meet(config: ReuseConfig) -> None:
+    transformer = _attached(config)
     prompts = [inputs(seed=seed) for seed in range(4)]
     alone = [_sample(transformer, given) for given in prompts]
     _sample(transformer, prompts[0], _LEVELS[:2])
@@ -232,7 +257,7 @@ def test_it_is_saved_loaded_set_and_switched_off(tmp_path: Path) -> None:
 
 
 def test_a_budget_is_the_share_of_tokens_of_a_run() -> None:
-    transformer, given = _attached(ReuseConfig(0.5, dense_above=0.8)), inputs()
+    transformer, given = _attached(ReuseConfig(0.5, "tokens", dense_above=0.8)), inputs()
     seen: list[int] = []
     transformer.transformer_blocks[0].ff.register_forward_pre_hook(
         lambda module, args: seen.append(args[0].shape[1])

@@ -69,7 +69,7 @@ def parse_contender(text: str) -> Contender:
         raise DiffCRError(f"method is {text!r}: give a compression ratio, such as {name}:0.3")
     method, (ratio, *placement) = named_method(name), settings
     if placement and not method.takes_placement:
-        raise DiffCRError(f"method is {text!r}: a placement belongs to tome alone")
+        raise DiffCRError(f"method is {text!r}: {name} takes a ratio alone")
     compression_ratio = _parse_ratio(text, ratio)
     config = method.at_ratio(compression_ratio, *placement)
     return Contender(":".join([name, f"{compression_ratio:g}", *placement]), config)

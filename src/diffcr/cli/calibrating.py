@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ def calibrate(
     target: Annotated[
         float, typer.Option(help="Mean share of tokens that a run skips.", min=0.01, max=0.9)
     ] = 0.3,
+    granularity: Annotated[str, typer.Option(help="What is skipped: steps or tokens.")] = "steps",
     steps: Steps = 20,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
@@ -52,7 +53,8 @@ def calibrate(
     from diffcr.report.console import show
 
     scale = choose_guidance(guidance_scale, model)
-    found = find_settings(pipe, texts, target, steps, scale, seed, batch_size)
+    kind: Any = granularity
+    found = find_settings(pipe, texts, target, kind, steps, scale, seed, batch_size)
     checkpoint = save(pipe, output / "checkpoint")
     images: dict[str, list[str]] = {"prompts": texts[:_SHOWN]}
     for name in ("dense", "reuse"):

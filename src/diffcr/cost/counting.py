@@ -105,14 +105,15 @@ def _attach_all(
 
 def _count(twin: Any, size: InputSize, batch_size: int) -> FlopCount:
     arguments = family_of(twin).blank_inputs(twin, size)
-    regions = []
+    regions: list[_Forward] = []
     if is_attached(twin):
         with disabled(twin):
             dense = _run(twin, arguments)
         attached = get_attached(twin)
-        for region in range(attached.timestep_regions):
+        # From noise to picture: what a call keeps for later ones is there when they come.
+        for region in reversed(range(attached.timestep_regions)):
             with attached.in_region(region):
-                regions.append(_run(twin, arguments))
+                regions.insert(0, _run(twin, arguments))
     else:
         dense = _run(twin, arguments)
         regions.append(dense)
@@ -127,6 +128,7 @@ def _count(twin: Any, size: InputSize, batch_size: int) -> FlopCount:
         dense=dense.whole * batch_size,
         per_region=[region.whole * batch_size for region in regions],
         per_layer=[[count * batch_size for count in layer] for layer in layers],
+        region_names=get_attached(twin).region_names if is_attached(twin) else None,
     )
 
 

@@ -50,6 +50,7 @@ class FlopCount:
         dense: Of the bare model.
         per_region: Of the model under its method in every timestep region, [R].
         per_layer: Of its layers, [L][R], with what chooses their tokens.
+        region_names: Of the regions; None for equal parts of the noise range.
     """
 
     image_tokens: int
@@ -59,6 +60,7 @@ class FlopCount:
     dense: Flops
     per_region: Sequence[Flops]
     per_layer: Sequence[Sequence[Flops]]
+    region_names: Sequence[str] | None = None
 
     @property
     def mean(self) -> Flops:

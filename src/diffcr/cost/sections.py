@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import mean
 from typing import Any
 
-from diffcr.binding.model import is_attached
-from diffcr.core.regions import TIMESTEPS, region_of
+from diffcr.binding.model import get_attached, is_attached
 from diffcr.cost.counting import count_flops
 from diffcr.cost.flops import mean_flops
-from diffcr.hosts import find_transformer
+from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.loading import text_tokens
 
@@ -37,14 +36,20 @@ def flops_section(
     }
     if is_attached(transformer):
         regions = count.per_region
-        visited = sampler_regions(pipe, num_inference_steps, len(regions))
+        visited = get_attached(transformer).visited_regions(
+            sampler_levels(pipe, num_inference_steps)
+        )
         section["per_region"] = [asdict(region) for region in regions]
         section["compressed"] = asdict(mean_flops([regions[region] for region in visited]))
+        if count.region_names is not None:
+            section["region_names"] = list(count.region_names)
+            shares = [mean(layer[region] for layer in count.skipped) for region in visited]
+            section["skipped_mean"] = mean(shares)
     return section
 
 
-def sampler_regions(pipe: Any, num_inference_steps: int, regions: int) -> Sequence[int]:
-    """Region of every step of the pipeline's sampler."""
+def sampler_levels(pipe: Any, num_inference_steps: int) -> list[float]:
+    """Noise levels, in [0, 1], of the steps of the pipeline's sampler."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(num_inference_steps)
-    return [region_of(float(t) / TIMESTEPS, regions) for t in scheduler.timesteps]
+    return family_of(find_transformer(pipe)).noise_levels(scheduler.timesteps)

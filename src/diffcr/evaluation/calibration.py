@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import is_attached
+from diffcr.cost.sections import sampler_levels
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import call_options, check_generation, generators, without_progress
 from diffcr.evaluation.modes import evaluating
-from diffcr.hosts import family_of, find_transformer
-from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
+from diffcr.hosts import find_transformer
+from diffcr.methods.reuse.config import LARGEST_RATIO, Granularity, ReuseConfig
 from diffcr.methods.reuse.reuser import TokenReuser
 
 _MOST_DENSE_STEPS = 5
@@ -69,6 +70,7 @@ def calibrate(
     pipe: Any,
     prompts: Sequence[str],
     target_compression_ratio: float = 0.3,
+    granularity: Granularity = "steps",
     num_inference_steps: int = 20,
     guidance_scale: float = 4.5,
     seed: int = 0,
@@ -78,13 +80,15 @@ def calibrate(
     """Attach token reuse to a bare pipeline, with the settings that change its results least.
 
     The dense run of the prompts is the reference. How many of the first steps compute every token
-    is tried first, each with the ratio of the other steps that gives the target; then how far
-    skipped tokens follow the others. No weight is changed and no caption judged.
+    is tried first, each with the ratio of the other steps that gives the target; then, for tokens,
+    how far skipped ones follow the others. No weight is changed and no caption judged. The error
+    tells settings of one granularity apart; which of the two looks better it does not say.
 
     Args:
         pipe: A text-to-image pipeline of diffusers with nothing attached.
         prompts: A few, such as 8 to 32, like those that the pipeline is for.
         target_compression_ratio: Mean share of tokens that a sampling run skips, in (0, 0.9].
+        granularity: What is skipped, see `ReuseConfig`.
         num_inference_steps: Denoising steps of the runs; the setting holds for others, too.
         guidance_scale: Of classifier-free guidance.
         seed: Of the first prompt's noise; prompt i gets `seed + i`.
@@ -103,8 +107,10 @@ def calibrate(
     if is_attached(find_transformer(pipe)):
         raise DiffCRError("a method is attached already: call diffcr.detach(pipe) first")
     runs = _Runs(pipe, prompts, num_inference_steps, guidance_scale, seed, batch_size)
-    candidates = _first_candidates(runs.noise_levels(), target_compression_ratio)
-    total = len(prompts) * (1 + len(candidates) + len(_DRIFTS))
+    levels = sampler_levels(pipe, num_inference_steps)
+    candidates = _first_candidates(levels, target_compression_ratio, granularity)
+    drifts = _DRIFTS if granularity == "tokens" else ()
+    total = len(prompts) * (1 + len(candidates) + len(drifts))
     with (
         evaluating(find_transformer(pipe)),
         without_progress(pipe),
@@ -117,9 +123,8 @@ def calibrate(
         assert isinstance(reuser, TokenReuser)
         trials = [runs.trial(reuser, config, reference, bar) for config in candidates]
         best = min(trials, key=lambda trial: trial.error).config
-        for drift in _DRIFTS:
-            config = ReuseConfig(best.compression_ratio, best.dense_above, drift)
-            trials.append(runs.trial(reuser, config, reference, bar))
+        for drift in drifts:
+            trials.append(runs.trial(reuser, replace(best, drift=drift), reference, bar))
     chosen = min(trials, key=lambda trial: trial.error)
     reuser.config = chosen.config
     return Calibration(chosen, tuple(trials), dense_seconds, num_inference_steps)
@@ -135,12 +140,6 @@ class _Runs:
     guidance_scale: float
     seed: int
     batch_size: int
-
-    def noise_levels(self) -> list[float]:
-        """Of the sampler's steps, in [0, 1]."""
-        scheduler = type(self.pipe.scheduler).from_config(self.pipe.scheduler.config)
-        scheduler.set_timesteps(self.num_inference_steps)
-        return family_of(find_transformer(self.pipe)).noise_levels(scheduler.timesteps)
 
     def latents(self, bar: Any) -> Tensor:
         """Final latents of all prompts, float32 on the CPU."""
@@ -166,17 +165,16 @@ class _Runs:
         latents = self.latents(bar)
         seconds = time.perf_counter() - started
         gap = (latents - reference).square().sum() / reference.square().sum()
-        dense = _dense_steps(config, self.noise_levels())
-        skipping = 1 - dense / self.num_inference_steps
-        mean = config.compression_ratio * skipping
+        visited = reuser.visited_regions(sampler_levels(self.pipe, self.num_inference_steps))
+        dense, steps = sum(visited), len(visited)
+        skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
+        mean = skipped * (1 - dense / steps)
         return Trial(config, dense, mean, float(gap.sqrt()), seconds)
 
 
-def _dense_steps(config: ReuseConfig, noise_levels: Sequence[float]) -> int:
-    return max(1, sum(level > config.dense_above for level in noise_levels))
-
-
-def _first_candidates(noise_levels: Sequence[float], target: float) -> list[ReuseConfig]:
+def _first_candidates(
+    noise_levels: Sequence[float], target: float, granularity: Granularity
+) -> list[ReuseConfig]:
     """A setting for each number of dense first steps with which the target can be met.
 
     Raises:
@@ -188,7 +186,7 @@ def _first_candidates(noise_levels: Sequence[float], target: float) -> list[Reus
         ratio = target * steps / (steps - dense)
         if ratio <= LARGEST_RATIO:
             above = sum(noise_levels[dense - 1 : dense + 1]) / 2
-            candidates.append(ReuseConfig(round(ratio, 4), round(above, 4)))
+            candidates.append(ReuseConfig(round(ratio, 4), granularity, round(above, 4)))
     if not candidates:
         raise DiffCRError(
             f"target_compression_ratio is {target} with {steps} steps, whose first computes every "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from diffcr.core.regions import region_of
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.methods.config import MethodConfig
@@ -106,6 +107,15 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
         return self.timestep_regions > 1
+
+    @property
+    def region_names(self) -> tuple[str, ...] | None:
+        """What the regions are called, clean to noisy; None for equal parts of the noise range."""
+        return None
+
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
+        """Region of every step of a sampling run, from the steps' noise levels in [0, 1]."""
+        return [region_of(level, self.timestep_regions) for level in noise_levels]
 
     def stack(self) -> Iterator[Attached[Any, Any]]:
         """This method, then those beneath it."""

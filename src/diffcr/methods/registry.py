@@ -62,7 +62,7 @@ _METHODS: dict[str, Method] = {
         Method(MoDConfig, Compressor, routed_seam, MoDConfig),
         Method(ToMeConfig, TokenMerger, tome_seam, ToMeConfig, takes_placement=True),
         Method(ATEDMConfig, TokenPruner, at_edm_seam, ATEDMConfig),
-        Method(ReuseConfig, TokenReuser, reuse_seam, ReuseConfig),
+        Method(ReuseConfig, TokenReuser, reuse_seam, ReuseConfig, takes_placement=True),
         Method(
             StructuredPruningConfig,
             StructuredPruner,

@@ -142,8 +142,11 @@ def accuracy(results: Mapping[str, Any]) -> float:
 
 
 def skipped(results: Mapping[str, Any]) -> float:
-    """Realised mean compression ratio of a routed method, 0 of others."""
-    return float(results.get("compression", {"realised_mean": 0.0})["realised_mean"])
+    """Mean share of tokens that a sampling run skips under a method that routes or reuses them, 0
+    of others."""
+    if "compression" in results:
+        return float(results["compression"]["realised_mean"])
+    return float(results["flops"].get("skipped_mean", 0.0))
 
 
 def flops(kind: str) -> Value:

@@ -29,6 +29,7 @@ def flop_tables(name: str, count: FlopCount) -> list[Table]:
         for layer, (values, skipped) in enumerate(zip(count.per_layer, count.skipped, strict=True))
     ]
     headings = region_headings(regions) if regions > 1 else ("all timesteps",)
+    headings = tuple(count.region_names or headings)
     return [
         Table("Floating-point operations", columns, tuple(rows), note),
         Table("Total per layer, G (tokens skipped)", ("layer", *headings), tuple(layers)),

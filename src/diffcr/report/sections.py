@@ -34,7 +34,7 @@ def _calibration(section: Mapping[str, Any]) -> Table:
             "chosen" if trial == section["chosen"] else "",
             str(trial["dense_steps"]),
             f"{100 * trial['config']['compression_ratio']:.1f} %",
-            f"{trial['config']['drift']:g}",
+            f"{trial['config']['drift']:g}" if trial["config"]["granularity"] == "tokens" else "-",
             f"{100 * trial['mean_compression_ratio']:.1f} %",
             f"{100 * trial['error']:.2f} %",
             f"{trial['seconds'] / section['dense_seconds']:.2f}",
@@ -75,7 +75,7 @@ def _flops(section: Mapping[str, Any]) -> Table:
     counts = {"dense": section["dense"]}
     if "compressed" in section:
         counts["compressed"] = section["compressed"]
-        headings = region_headings(len(section["per_region"]))
+        headings = section.get("region_names") or region_headings(len(section["per_region"]))
         counts |= dict(zip(headings, section["per_region"], strict=True))
     dense = section["dense"]
     rows = [

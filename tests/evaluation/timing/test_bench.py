@@ -76,7 +76,7 @@ def test_methods_are_named_with_ratio_and_placement() -> None:
         ("tome:0.3:block:2", "NAME[:COMPRESSION_RATIO[:PLACEMENT]]"),
         ("mod", "give a compression ratio, such as mod:0.3"),
         ("dense:0.2", "dense has no compression ratio"),
-        ("mod:0.2:block", "a placement belongs to tome alone"),
+        ("mod:0.2:block", "mod takes a ratio alone"),
         ("mod:much", "'much' is no compression ratio"),
         ("mod:nan", "'nan' is no compression ratio"),
         ("mod:0.25", "multiple of 0.1"),

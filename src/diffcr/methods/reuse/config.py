@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from diffcr.methods.config import MethodConfig
-from diffcr.validation import require_between
+from diffcr.validation import Share, between
 
 LARGEST_RATIO = 0.95
+Granularity = Literal["steps", "tokens"]
 
 
 @dataclass(frozen=True)
 class ReuseConfig(MethodConfig):
-    """A token that changed little since it was computed is not computed again (training-free).
+    """What was computed at one denoising step serves later ones (training-free).
 
-    At a denoising step the tokens whose input changed most pass through all blocks, and attend to
-    all tokens; every other one gets the update of all blocks that it got when it was last computed,
-    moved by the mean change of those that are computed.
+    A token that is not computed gets the update that all blocks together gave it when it was last
+    computed. Of what is computed there are two forms:
+
+    - "steps": some steps reuse the updates of all tokens, evenly spread over the run, and run no
+      block at all. It keeps one tensor per token.
+    - "tokens": every step computes the tokens whose input changed most since they were computed,
+      and these attend to all tokens. The updates, keys and values of the others move by the mean
+      change of those that are computed. It keeps keys and values of every layer besides.
 
     Attributes:
-        compression_ratio: Share of tokens that a denoising step skips once it may, in [0, 0.95].
-            The mean over a sampling run is smaller: steps above `dense_above` skip none.
-        dense_above: Noise level in (0, 1] above which every token is computed; the first step of a
-            sampling run computes all of them whatever its level.
-        drift: Share, in [0, 1], of the mean change of the computed tokens' updates, keys and values
-            by which those of the skipped ones move. The computed ones change most, so it is
-            below 1.
-
-    Raises:
-        DiffCRError: A value is outside its range.
+        compression_ratio: Share of tokens that are not computed at noise levels of `dense_above`
+            and below, in [0, 0.95]; at one step in "tokens", over the steps in "steps".
+        granularity: Which form.
+        dense_above: Noise level, in [0.05, 1], above which every token is computed; the first step
+            of a sampling run computes all of them whatever its level.
+        drift: Share, in [0, 1], of the mean change of the computed tokens that the others follow in
+            "tokens". The computed ones change most, so it is below 1.
     """
 
     method: ClassVar[str] = "reuse"
     trainable: ClassVar[bool] = False
 
-    compression_ratio: float = 0.3
-    dense_above: float = 0.85
-    drift: float = 0.7
-
-    def __post_init__(self) -> None:
-        require_between("compression_ratio", self.compression_ratio, 0, LARGEST_RATIO)
-        require_between("dense_above", self.dense_above, 0.05, 1)
-        require_between("drift", self.drift, 0, 1)
+    compression_ratio: Annotated[float, between(0, LARGEST_RATIO)] = 0.3
+    granularity: Granularity = "steps"
+    dense_above: Annotated[float, between(0.05, 1)] = 0.85
+    drift: Share = 0.7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from diffcr.methods.bound import BoundBlock, bound_block, bound_part
 from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
 from diffcr.methods.reuse.trajectory import KeptTokens, Remembered, Trajectory
 from diffcr.methods.seam import Seam
-from diffcr.validation import require_between
+from diffcr.validation import between
 
 
 @dataclass
@@ -25,10 +26,11 @@ class ReusePass:
 
     Attributes:
         trajectory: That it belongs to; None where every token is computed and nothing remembered.
-        count: Tokens that may be computed, N at a dense step.
+        count: Tokens that may be computed: N at a dense step, 0 at one that is skipped.
         scattered: `core.select.scattered_positions` of the call's tokens.
-        kept: Those that are computed; None for all, and before the first block.
+        kept: Those that are computed; None for all or none, and before the first block.
         entered: What entered the first block, [B, N, D].
+        skips: Whether no block runs.
     """
 
     trajectory: Trajectory | None
@@ -36,6 +38,7 @@ class ReusePass:
     scattered: Tensor
     kept: KeptTokens | None = None
     entered: Tensor | None = None
+    skips: bool = False
 
 
 class ReusingCall(CurrentCall):
@@ -88,16 +91,40 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         super().__init__(config, host)
         self.current = ReusingCall()
         self.layers = host.layers
-        if any(not block.layout.keys_and_values for block in host.blocks):
+        cannot_keep = any(not block.layout.keys_and_values for block in host.blocks)
+        if config.granularity == "tokens" and cannot_keep:
             raise DiffCRError(
                 f"{type(host.transformer).__name__} has blocks whose keys and values cannot be "
-                "kept: attach another method"
+                "kept: give granularity 'steps'"
             )
 
     @property
+    def timestep_regions(self) -> int:
+        """Steps that reuse, and those that compute every token."""
+        return len(self.region_names)
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """What the regions are called."""
+        return ("steps that reuse", "dense steps")
+
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
+        """As `Attached.visited_regions`; the first step computes every token."""
+        run = Trajectory()
+        return [1, *(int(not self._reuses(run, level)) for level in noise_levels[1:])]
+
+    def _reuses(self, trajectory: Trajectory, level: float) -> bool:
+        """Whether a step at a noise level computes less than everything."""
+        if level > self.config.dense_above:
+            return False
+        if self.config.granularity == "tokens":
+            return True
+        return trajectory.skips_step(self.config.compression_ratio)
+
+    @property
     def reads_timesteps(self) -> bool:
-        """Always: a trajectory is one of falling noise levels."""
-        return True
+        """Whether a call has to look at its timesteps: a trajectory is one of falling levels."""
+        return self.current.region is None
 
     def set_compression_ratio(self, compression_ratio: float) -> None:
         """Skip another share of tokens, in [0, 0.95], from the next call on.
@@ -122,7 +149,7 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
             DiffCRError: The value is outside its range.
         """
         least = 1 - LARGEST_RATIO * self.config.dense_above
-        require_between("budget", budget, round(least, 3), 1)
+        between(round(least, 3), 1).check("budget", budget)
         self.set_compression_ratio(min((1 - budget) / self.config.dense_above, LARGEST_RATIO))
 
     def build_context(self, call: TransformerCall) -> ReusePass:
@@ -130,16 +157,26 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         tokens = call.tokens
         scattered = scattered_positions(tokens, call.device)
         levels = {*(call.noise_levels or ())}
+        if self.current.region is not None:
+            levels = {float(self.current.region)}
         if self.training or len(levels) != 1 or self.config.compression_ratio == 0:
             return ReusePass(None, tokens, scattered)
         (level,) = levels
         trajectory = self.current.trajectory(call.conditioning)
         if level >= trajectory.noise_level:
             trajectory = self.current.end(call.conditioning)
-        trajectory.noise_level = level
-        skipped = int(tokens * self.config.compression_ratio + 1e-9)
-        count = tokens if level > self.config.dense_above else tokens - skipped
-        return ReusePass(trajectory, count, scattered)
+        begins, trajectory.noise_level = trajectory.updates is None, level
+        if self.current.region is not None:
+            reuses = self.current.region == 0
+        else:
+            reuses = not begins and self._reuses(trajectory, level)
+        return ReusePass(trajectory, self._count(tokens) if reuses else tokens, scattered)
+
+    def _count(self, tokens: int) -> int:
+        """Of N tokens those that a step computes which reuses the others."""
+        if self.config.granularity == "steps":
+            return 0
+        return tokens - int(tokens * self.config.compression_ratio + 1e-9)
 
     def describe(self) -> dict[str, Any]:
         """Nothing beside the configuration."""
@@ -150,14 +187,16 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         held = [self.current.unprompted, *self.current.trajectories.values()]
         config = self.config
         return [
-            f"{config.compression_ratio:.1%} of the tokens reuse their updates at noise levels of "
-            f"{config.dense_above:g} and below",
+            f"{config.compression_ratio:.1%} of the {config.granularity} reuse updates at noise "
+            f"levels of {config.dense_above:g} and below",
             f"kept of past steps: {sum(t.memory for t in held) / 2**20:.1f} MiB",
         ]
 
 
 def reuse_seam(config: ReuseConfig) -> Seam:
     """Every block, and its self-attention, whose keys and values are kept."""
+    if config.granularity == "steps":
+        return Seam(reusing_forward)
     return Seam(reusing_forward, {"self_attention": remembering_forward})
 
 
@@ -172,11 +211,14 @@ def reusing_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     reuser, layout = bound.attached, bound.layout
     if not reuser.enabled or reuser.context.trajectory is None:
         return bound.host_forward(block, **arguments)
-    layout.refuse_token_inputs(arguments, "token reuse")
+    if reuser.config.granularity == "tokens":
+        layout.refuse_token_inputs(arguments, "token reuse")
     reused, hidden_states = reuser.context, arguments[layout.hidden_states]
     if bound.layer == 0:
         hidden_states = _enter(reused, hidden_states)
-    output = bound.host_forward(block, **{**arguments, layout.hidden_states: hidden_states})
+    output: Tensor = hidden_states
+    if not reused.skips:
+        output = bound.host_forward(block, **{**arguments, layout.hidden_states: hidden_states})
     if bound.layer + 1 < reuser.layers:
         return output
     return _leave(reused, output, reuser.config.drift)
@@ -188,6 +230,9 @@ def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
     reused.entered, reused.kept = hidden_states, None
     if reused.count == hidden_states.shape[1] or not trajectory.fits(hidden_states):
         return hidden_states
+    reused.skips = reused.count == 0
+    if reused.skips:
+        return hidden_states
     reused.kept = kept = trajectory.choose(hidden_states, reused.count, reused.scattered)
     return gather_tokens(hidden_states, kept.indices, rows=kept.rows)
 
@@ -196,6 +241,9 @@ def _leave(reused: ReusePass, output: Tensor, drift: float) -> Tensor:
     trajectory, entered, kept = reused.trajectory, reused.entered, reused.kept
     assert trajectory is not None and entered is not None
     reused.entered = None
+    if reused.skips:
+        assert trajectory.updates is not None
+        return entered + trajectory.updates.rows
     if kept is None:
         trajectory.inputs = Remembered(entered)
         trajectory.updates = Remembered(output - entered)

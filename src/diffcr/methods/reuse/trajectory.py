@@ -69,12 +69,22 @@ class Trajectory:
             first call is through.
         updates: What all blocks together added to each.
         parts: Keys and values of every layer's self-attention, by layer and name.
+        owed: Steps that were to be skipped and have not been, in [0, 1): a step is skipped when it
+            is one.
     """
 
     noise_level: float = float("inf")
     inputs: Remembered | None = None
     updates: Remembered | None = None
     parts: dict[tuple[int, str], Remembered] = field(default_factory=dict)
+    owed: float = 0.5
+
+    def skips_step(self, share: float) -> bool:
+        """Whether the next step is skipped, where `share` of them are to be, evenly spread."""
+        self.owed += share
+        skips = self.owed >= 1
+        self.owed -= skips
+        return skips
 
     def fits(self, hidden_states: Tensor) -> bool:
         """Whether it holds something of tokens like these [B, N, D]."""
