@@ -67,8 +67,12 @@ def test_a_rows_section(name: str, pipe: Any) -> None:
     assert section == record.results["flops"]
 
 
-def _areas() -> dict[str, Any]:
-    return dict(read_record(_RESULTS / "inpainting-area.json").results)
+def _areas() -> list[tuple[int, dict[str, float]]]:
+    """Masked tokens of every area, and what a step of each row computes there."""
+    results = read_record(_RESULTS / "inpainting-area.json").results
+    return list(
+        zip(results["masked_tokens"].values(), results["decoder_flops"].values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["lazy", "mod-30", "tome-30", "at-edm-30"])
@@ -81,15 +85,15 @@ def test_an_inpainting_rows_steps_at_every_masked_area(name: str) -> None:
     if name != "lazy":
         _attach(decoder, record)
     assert len(_areas()) == 5
-    for area in _areas().values():
-        count = count_flops(decoder, InputSize(48, masked_tokens=area["masked_tokens"]))
-        assert count.image_tokens == area["masked_tokens"]
-        assert count.mean.total == area["decoder_flops"][name]
+    for masked, recorded in _areas():
+        count = count_flops(decoder, InputSize(48, masked_tokens=masked))
+        assert count.image_tokens == masked
+        assert count.mean.total == recorded[name]
 
 
 def test_regenerating_the_image_computes_the_whole_of_it(pipe: Any) -> None:
     total = count_flops(pipe.transformer, InputSize(48, 32, 32)).dense.total
-    assert {area["decoder_flops"]["regenerate-image"] for area in _areas().values()} == {total}
+    assert {recorded["regenerate-image"] for _, recorded in _areas()} == {total}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcr.binding.attachment import attach
@@ -148,10 +147,10 @@ class _Forward:
 
 
 def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
-    # torch counts neither products of a matrix and a vector, which routers are, nor all of the
-    # fused kernels of attention.
+    # torch counts no products of a matrix and a vector, which routers are. Attention is its two
+    # products: the meta device has no fused kernel.
     counter = FlopCounterMode(display=False, custom_mapping={_aten.mv: _matrix_vector_flops})
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter, catch_warnings():
+    with torch.no_grad(), counter, catch_warnings():
         # That ratios of 0 save nothing, the count says.
         simplefilter("ignore", DiffCRWarning)
         twin(**arguments)
