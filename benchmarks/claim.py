@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffcr.records.record import read_record
-from diffcr.report.comparison import Row, Seeds, Value, accuracy, frechet, held_out, own, read_rows
+from diffcr.report.comparison import (
+    Row,
+    Seeds,
+    Value,
+    accuracy,
+    frechet,
+    held_out,
+    own,
+    read_rows,
+    skipped,
+)
 
 RESULTS = Path(__file__).parent / "results"
 CLAIMED = {
@@ -31,6 +41,13 @@ UNTRAINED = {
     "tome-30-attention": "ToMe 30 %, around self-attention",
     "at-edm-30": "AT-EDM 30 %",
 }
+REUSED = {
+    "reuse-30-steps": "reuse, 30 % of the steps",
+    "reuse-50-steps": "reuse, 50 % of the steps",
+    "reuse-65-steps": "reuse, 65 % of the steps",
+    "reuse-30-tokens": "reuse, 30 % of the tokens",
+    "reuse-50-tokens": "reuse, 50 % of the tokens",
+}
 SLOW = "diffcr-lt-50-gradual"
 FINISHED = {
     f"diffcr-lt-{ratio}-finished": f"DiffCR-LT on a slow way to 50 %, finished, {ratio} %"
@@ -51,6 +68,18 @@ RATIOS = {
     **{f"tome-{ratio}": f"ToMe {ratio} %, around the block" for ratio in (10, 20, 30, 50)},
     **{f"at-edm-{ratio}": f"AT-EDM {ratio} %" for ratio in (10, 20, 30, 50)},
     **{f"dense-{steps}-steps": f"dense, {steps} steps" for steps in (20, 16, 14, 12, 10, 8)},
+}
+FRONTIER = (
+    *(f"dense-{steps}-steps" for steps in (20, 16, 14, 12, 10, 8)),
+    *(f"{method}-{ratio}" for method in ("pruning", "diffcr-lt") for ratio in (10, 20, 30, 50)),
+    *REUSED,
+)
+SERIES = {
+    "reuse-steps": "reuse of whole steps, untrained",
+    "reuse-tokens": "reuse of tokens, untrained",
+    "fewer denoising steps": "fewer denoising steps",
+    "pruning": "structured pruning, trained",
+    "diffcr-lt": "DiffCR-LT as in the paper, trained",
 }
 ABLATIONS = {
     "diffcr-lt-30": "DiffCR-LT: 4 regions, sampled branches, gate 2 sigmoid",
@@ -181,3 +210,43 @@ def speed_rows() -> list[list[str]]:
 def _share(ratios: Mapping[str, float], name: str) -> str:
     ratio = 1.0 if name == "dense" else ratios.get(name)
     return "-" if ratio is None else f"{ratio:.2f}"
+
+
+FRONTIER_HEADER = (
+    "20 denoising steps if not said",
+    "tokens skipped, %",
+    "time of the pipeline",
+    "caption accuracy",
+    "all right",
+    "judge's Frechet distance",
+)
+SHOWN = {
+    "dense-20-steps": "dense",
+    **REUSED,
+    "dense-14-steps": "14 dense steps",
+    "dense-10-steps": "10 dense steps",
+    "pruning-30": "structured pruning 30 %, trained",
+    "diffcr-lt-30": "DiffCR-LT 30 %, as in the paper, trained",
+}
+
+
+def frontier_rows() -> list[list[str]]:
+    """Quality beside the time of the whole pipeline, all timed in one run."""
+    seconds = read_record(RESULTS / "frontier-embedded.json").results["times"]["pipeline"]
+    ratios, measured = {"dense-20-steps": 1.0, **seconds["ratio_to_dense"]}, rows()
+    lines = []
+    for name, title in SHOWN.items():
+        row = measured[name]
+        share = row.over_seeds(skipped).mean
+        exact = row.over_seeds(lambda r: own(r["quality"])["caption_exact_match"]).mean
+        lines.append(
+            [
+                title,
+                f"{100 * share:.0f}" if share else "-",
+                f"{ratios[name]:.2f}",
+                f"{100 * row.over_seeds(accuracy).mean:.1f} %",
+                f"{100 * exact:.0f} %",
+                f"{row.over_seeds(frechet).mean:.0f}",
+            ]
+        )
+    return lines

@@ -19,13 +19,16 @@ from claim import (
     AT_20,
     CLAIMED,
     FINISHED,
+    FRONTIER_HEADER,
     METHODS,
     RATIOS,
     RESULTS,
     SEEDS_HEADER,
+    SERIES,
     SLOW,
     UNTRAINED,
     claim_rows,
+    frontier_rows,
     rows,
     seed_rows,
     speed_rows,
@@ -144,6 +147,7 @@ TABLES = {
     "quality at 20": partial(quality_table, AT_20),
     "lora": partial(quality_table, {f"{n}-lora": t for n, t in METHODS.items()}),
     "untrained": partial(quality_table, UNTRAINED),
+    "frontier": lambda: _table(FRONTIER_HEADER, frontier_rows()),
     "ratios": partial(quality_table, RATIOS),
     "ablations": partial(quality_table, ABLATIONS),
     "seeds": lambda: _table(SEEDS_HEADER, seed_rows()),
@@ -184,7 +188,10 @@ def draw_figures(folder: Path) -> None:
         record for name in FINISHED for record in measured[name].records
     )
     plot_loss_against_ratio(ways, folder / "loss_against_ratio.png")
-    plot_trade_offs(trade_offs(read_collection(RESULTS)), folder / "trade_off.png")
+    collection = read_collection(RESULTS)
+    plot_trade_offs(trade_offs(collection, "methods-embedded"), folder / "trade_off.png")
+    frontier = trade_offs(collection, "frontier-embedded")
+    plot_trade_offs(frontier, folder / "frontier.png", SERIES)
     captions = [scene.caption for scene in ScenesDataset("test", size=_COLUMNS)]
     sheets = {METHODS[run.name]: run.record.with_suffix(".png") for run in SHEETS}
     plot_sheets(sheets, captions, folder / "images.png")

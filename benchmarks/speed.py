@@ -3,6 +3,7 @@
 methods: the rows of the comparison: the denoiser (16 samples, mean over the timestep regions), the
 pipeline (8 images, guidance, the row's own number of steps), and, of the rows at 30 %, a training
 step of all weights (32 samples, bfloat16, nothing compiled, AdamW).
+frontier: the pipeline of the rows that the figure of quality against time shows (8 images).
 precision: a training step of the embedded pipeline's transformer in float32, and in bfloat16 with
 either kernel of attention.
 step: a fine-tuning step of the embedded pipeline's transformer with LoRA: the dense model against
@@ -18,7 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from claim import METHODS, RATIOS, RESULTS
+from claim import FRONTIER, METHODS, RATIOS, RESULTS
 from rows import OPTIONS, UNTRAINED, Run
 
 import diffcr
@@ -69,6 +70,23 @@ def measure_methods(rounds: int) -> None:
         times[part] = timed(calls, rounds // 3 if part == "pipeline" else rounds)
     seeds = {"training": 0, "routers": ROUTERS_SEED}
     write_times("methods-embedded", times, {"rounds": rounds}, seeds)
+
+
+def measure_frontier(rounds: int) -> None:
+    pipes = _open_trained(n for n in FRONTIER if Run(n).is_trained)
+    pipes |= {name: Run(name).open() for name in FRONTIER if not Run(name).is_trained}
+    scenes = ScenesDataset("test", size=_IMAGES)
+    prompts = [scene.caption for scene in scenes]
+    calls = {
+        "dense" if name == "dense-20-steps" else name: _generation(
+            pipe, prompts, Run(name).configuration["num_inference_steps"]
+        )
+        for name, pipe in pipes.items()
+    }
+    # The machine's own spread: the dense pipeline a second time.
+    calls["dense, again"] = calls["dense"]
+    times = {"pipeline": timed(calls, rounds)}
+    write_times("frontier-embedded", times, {"rounds": rounds, "images": _IMAGES}, {"routers": 0})
 
 
 def _open_trained(names: Iterable[str]) -> dict[str, Any]:
@@ -220,6 +238,7 @@ def main() -> None:
     """The command line."""
     measures = {
         "methods": measure_methods,
+        "frontier": measure_frontier,
         "precision": measure_precision,
         "step": measure_step,
     }

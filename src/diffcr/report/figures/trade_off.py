@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +51,17 @@ class TradeOff:
     points: Sequence[TradeOffPoint]
 
 
-def trade_offs(collection: Collection) -> list[TradeOff]:
+def trade_offs(collection: Collection, timed_in: str = "") -> list[TradeOff]:
     """Wrong attributes and Frechet distance against the whole pipeline's cost.
 
     Cost is measured time where a record has the pipeline's; else operations times denoising steps.
+
+    Args:
+        collection: Rows, and the record of their times.
+        timed_in: Name of that record; the one that timed most rows by default.
     """
-    seconds = _pipeline_seconds(collection.others.values())
+    others = collection.others
+    seconds = _pipeline_seconds([others[timed_in]] if timed_in else others.values())
     timed = {name: row for name, row in collection.rows.items() if name in seconds}
     if timed:
         cost = "time of the pipeline, % of dense"
@@ -94,9 +99,9 @@ def _points(
 
 def _series(name: str) -> tuple[str, str]:
     """What a row is a point of, and which one: its number of steps, or its ratio in per cent."""
-    if matched := re.fullmatch(r".*?-?(\d+)-steps", name):
+    if matched := re.fullmatch(r"(?:dense-)?(\d+)-steps", name):
         return "fewer denoising steps", matched[1]
-    matched = re.fullmatch(r"(.+)-(\d+)(-finished)?", name)
+    matched = re.fullmatch(r"(.+)-(\d+)(-finished|-steps|-tokens)?", name)
     return (matched[1] + (matched[3] or ""), matched[2]) if matched else (name, "")
 
 
@@ -105,14 +110,37 @@ def _steps(row: Row) -> int:
 
 
 def _pipeline_seconds(records: Iterable[Record]) -> Mapping[str, float]:
-    for record in records:
-        if timed := record.results.get("times", {}).get("pipeline"):
-            return {"dense": 1.0, **timed["ratio_to_dense"]}
-    return {}
+    timed = [
+        {"dense": 1.0, **times["ratio_to_dense"]}
+        for record in records
+        if (times := record.results.get("times", {}).get("pipeline"))
+    ]
+    return max(timed, key=len, default={})
 
 
-def plot_trade_offs(panels: Sequence[TradeOff], path: str | Path) -> None:
-    """Panels side by side with one legend."""
+def plot_trade_offs(
+    panels: Sequence[TradeOff], path: str | Path, titles: Mapping[str, str] | None = None
+) -> None:
+    """Panels side by side with one legend.
+
+    Args:
+        panels: At least one.
+        path: PNG.
+        titles: Of the series that are shown, in that order; all under their names by default.
+    """
+    if titles is not None:
+        panels = [
+            replace(
+                panel,
+                points=[
+                    replace(point, series=title)
+                    for series, title in titles.items()
+                    for point in panel.points
+                    if point.series == series
+                ],
+            )
+            for panel in panels
+        ]
 
     def draw(figure: Figure) -> None:
         row = figure.subplots(1, len(panels), squeeze=False)[0]
