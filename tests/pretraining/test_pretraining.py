@@ -16,7 +16,7 @@ from diffcr.checkpoint.saving import save
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
-from diffcr.pretraining.build import STAGES, build, read_records
+from diffcr.pretraining.build import STAGES, build_default, read_records
 from diffcr.pretraining.install import install_build, install_checkpoint
 from diffcr.pretraining.text import MAX_SEQUENCE_LENGTH, make_tokenizer
 from diffcr.pretraining.transformer import make_transformer
@@ -52,12 +52,12 @@ def test_an_untrained_transformer_predicts_nothing() -> None:
 
 
 def test_building_skips_what_is_there(tmp_path: Path) -> None:
-    build(tmp_path, shorten=0.0005, stages=STAGES[:-1])
+    build_default(tmp_path, shorten=0.0005, stages=STAGES[:-1])
     records = read_records(tmp_path)
     assert set(records) == {"text", "autoencoder", "judge", "pipeline"}
     assert records["autoencoder"]["validation_psnr"] > 0
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
-    build(tmp_path, shorten=0.0005, stages=STAGES[:-1])
+    build_default(tmp_path, shorten=0.0005, stages=STAGES[:-1])
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
 
 

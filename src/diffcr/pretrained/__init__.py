@@ -38,13 +38,11 @@ def default_inpainting_path() -> Path:
     Raises:
         DiffCRError: The weights are not in this installation.
     """
-    path = _HERE / "inpainting"
-    if not path.is_dir():
-        raise DiffCRError(
-            "no inpainting pipeline is embedded in this installation: "
-            "give a LazyInpaintPipeline's directory as the model"
-        )
-    return path
+    return _directory(
+        "inpainting",
+        "no inpainting pipeline is embedded in this installation: "
+        "give a LazyInpaintPipeline's directory as the model",
+    )
 
 
 def load_default_inpainting(device: str | None = None) -> Any:
@@ -77,10 +75,9 @@ def judge_path() -> Path:
     return _directory("judge")
 
 
-def _directory(name: str) -> Path:
+def _directory(name: str, missing: str = "") -> Path:
     path = _HERE / name
     if not path.is_dir():
-        raise DiffCRError(
-            f"{path} is missing: install a released diffcr or run `make pretrain finetune`"
-        )
+        install = "install a released diffcr or run `make pretrain finetune`"
+        raise DiffCRError(missing or f"{path} is missing: {install}")
     return path

@@ -30,7 +30,7 @@ RECORDS = "records"
 STAGES = ("text", "autoencoder", "judge", "pipeline", "transformer")
 
 
-def build(
+def build_default(
     output: Path, seed: int = 0, shorten: float = 1.0, stages: Sequence[str] = STAGES
 ) -> None:
     """Run the stages that are missing in `output`.
@@ -41,7 +41,7 @@ def build(
     Args:
         output: Gets `pipeline/` (untrained transformer), `transformer/` (its training), `scenes/`
             (the trained pipeline), `judge/`, and in `records/` what each stage did.
-        seed: Of everything.
+        seed: Initial weights and draws of all stages are functions of it.
         shorten: Steps and pictures are multiplied with it, for a trial.
         stages: Which of `STAGES` to run; the last two need the results of those before.
     """
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--shorten", type=float, default=1.0, help="factor of steps, for a trial")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
-    build(arguments.output, arguments.seed, arguments.shorten, arguments.stages)
+    build_default(arguments.output, arguments.seed, arguments.shorten, arguments.stages)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class FitSettings:
         steps: Optimiser steps.
         batch_size: Items per step.
         learning_rate: Peak of AdamW's one-cycle schedule.
-        seed: Of weights and draws.
+        seed: Initial weights and draws are functions of it.
     """
 
     steps: int
@@ -46,9 +46,9 @@ def fit(
     Args:
         name: What the progress bar calls the network.
         parameters: What is trained.
-        settings: How.
+        settings: Steps, learning rate and seed.
         loss_of: The loss of a step, a scalar; draws its items with the generator.
-        weight_decay: Of all parameters.
+        weight_decay: Decoupled decay of all parameters.
         warm_up: Share of the steps until the learning rate is at its peak.
 
     Returns:

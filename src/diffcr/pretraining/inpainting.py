@@ -76,7 +76,7 @@ def build_inpainting(output: Path, seed: int = 0, shorten: float = 1.0) -> None:
 
     Args:
         output: Gets `start/` (untrained), `training/` (the run) and `pipeline/` (trained).
-        seed: Of everything.
+        seed: Initial weights and draws are functions of it.
         shorten: Steps and pictures are multiplied with it, for a trial.
     """
     start = output / "start"

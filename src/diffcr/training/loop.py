@@ -23,7 +23,7 @@ from diffcr.training.run import (
     make_accelerator,
     make_draws,
     make_teacher,
-    prepare,
+    prepare_models,
     save_result,
 )
 from diffcr.training.run_directory import RunDirectory, TrainingResult
@@ -59,7 +59,7 @@ class Trainer:
             recipe.distillation_weight,
             make_teacher(task, recipe, device),
         )
-        compressor = prepare(task, recipe, device)
+        compressor = prepare_models(task, recipe, device)
         trained = {n: p for n, p in task.trained.named_parameters() if p.requires_grad}
         optimizers = make_optimizers(task.trained, recipe)
         self.average = WeightAverage(trained, recipe.ema_decay)

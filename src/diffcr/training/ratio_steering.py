@@ -45,7 +45,7 @@ class RatioSteering:
     """What a run does about its routers' ratios, step by step.
 
     Args:
-        compressor: Of the model in training.
+        compressor: Holds the ratios that are steered.
         recipe: Its `ratio_loss` and its method say what is aimed at.
         schedule: Weights of the timesteps, for `noise_emphasis`.
         average: Of the trained weights, whose ratios by-products and the result have.

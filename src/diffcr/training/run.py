@@ -72,7 +72,7 @@ def _go_on_with_lora(transformer: nn.Module, recipe: TrainingRecipe) -> None:
     require_lora_gradients(transformer)
 
 
-def prepare(task: Task, recipe: TrainingRecipe, device: torch.device) -> Compressor | None:
+def prepare_models(task: Task, recipe: TrainingRecipe, device: torch.device) -> Compressor | None:
     """Bring a task's models to where and what a run trains; as `make_trainable`."""
     task.model.requires_grad_(False)
     compressor = make_trainable(task.trained, recipe)
@@ -195,7 +195,7 @@ def save_result(task: Task, recipe: TrainingRecipe, directory: Path) -> None:
 
 
 def hand_back(task: Task, recipe: TrainingRecipe) -> None:
-    """Undo what `prepare` and the run did to the models beside training them."""
+    """Undo what `prepare_models` and the run did to the models beside training them."""
     if recipe.is_routed:
         get_compressor(task.trained).end_training()
     if recipe.compile and not recipe.is_dense:

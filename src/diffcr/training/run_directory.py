@@ -57,8 +57,8 @@ class RunDirectory:
     """Where a run writes, apart from weights.
 
     Attributes:
-        path: Of the directory.
-        checkpoints: Directory of the checkpoints to resume from.
+        path: The directory itself.
+        checkpoints: `path/checkpoints`, what a run resumes from.
 
     Raises:
         DiffCRError: There are checkpoints of another run, or any without `resume`.

@@ -85,8 +85,8 @@ class LazyModel(nn.Module):
     """Encoder and decoder of a `LazyInpaintPipeline` as one module, which gradients pass through.
 
     Args:
-        encoder: Of the visible part of a picture.
-        decoder: Of the masked tokens.
+        encoder: Sees the visible part of a picture.
+        decoder: Denoises the masked tokens, with what the encoder says of their places.
     """
 
     def __init__(self, encoder: ContextEncoder, decoder: LazyTransformer2DModel) -> None:
