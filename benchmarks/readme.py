@@ -189,7 +189,7 @@ def draw_figures(folder: Path) -> None:
     )
     plot_loss_against_ratio(ways, folder / "loss_against_ratio.png")
     collection = read_collection(RESULTS)
-    plot_trade_offs(trade_offs(collection, "methods-embedded"), folder / "trade_off.png")
+    plot_trade_offs(trade_offs(collection, "methods-embedded-second-run"), folder / "trade_off.png")
     frontier = trade_offs(collection, "frontier-embedded")
     plot_trade_offs(frontier, folder / "frontier.png", SERIES)
     captions = [scene.caption for scene in ScenesDataset("test", size=_COLUMNS)]

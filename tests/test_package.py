@@ -42,11 +42,13 @@ def test_public_names() -> None:
         "DiffCRConfig",
         "DiffCRError",
         "MoDConfig",
+        "ReuseConfig",
         "StructuredPruningConfig",
         "ToMeConfig",
         "__version__",
         "add_lora",
         "attach",
+        "calibrate",
         "compile",
         "detach",
         "disabled",
@@ -55,6 +57,7 @@ def test_public_names() -> None:
         "save",
         "summary",
         "supported_models",
+        "trajectory",
     }
     assert set(dir(diffcr)) == set(diffcr.__all__)
     assert diffcr.__version__ == version("diffcr")

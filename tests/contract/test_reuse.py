@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -254,6 +255,12 @@ def test_it_is_saved_loaded_set_and_switched_off(tmp_path: Path) -> None:
         assert torch.equal(_sample(other, given), bare)
     with pytest.raises(DiffCRError, match="compression_ratio is 0.99"):
         other.diffcr.set_compression_ratio(0.99)
+
+
+@pytest.mark.parametrize("granularity", ["block", "model"])
+def test_compiling_is_refused(granularity: Any) -> None:
+    with pytest.raises(DiffCRError, match="run it uncompiled"):
+        diffcr.compile(_attached(), granularity)
 
 
 def test_a_budget_is_the_share_of_tokens_of_a_run() -> None:

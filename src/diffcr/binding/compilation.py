@@ -34,11 +34,17 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
 
     Raises:
-        DiffCRError: Nothing is attached, the forward that would be compiled is patched, or a method
-            that tells blocks apart is to be compiled block by block.
+        DiffCRError: Nothing is attached, or a method that keeps what steps computed; the forward
+            that would be compiled is patched; or a method that tells blocks apart is to be compiled
+            block by block.
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
+    if attached.keeps_steps:
+        raise DiffCRError(
+            f"{attached.config.method} keeps what steps computed, which a compiled forward would "
+            "not see: run it uncompiled"
+        )
     allow_graph_per_shape()
     options = {"dynamic": False, **options, "fullgraph": True}
     if granularity == "block":

@@ -31,7 +31,7 @@ class Trial:
 
     Attributes:
         config: The setting.
-        dense_steps: Steps of the run that compute every token.
+        dense_first_steps: Steps that compute every token before any may be skipped.
         mean_compression_ratio: Share of tokens that a run skips, dense steps included.
         error: Root of the summed squares of the final latents' difference from the dense run's,
             same seeds, as a share of the dense run's.
@@ -39,7 +39,7 @@ class Trial:
     """
 
     config: ReuseConfig
-    dense_steps: int
+    dense_first_steps: int
     mean_compression_ratio: float
     error: float
     seconds: float
@@ -165,11 +165,11 @@ class _Runs:
         latents = self.latents(bar)
         seconds = time.perf_counter() - started
         gap = (latents - reference).square().sum() / reference.square().sum()
-        visited = reuser.visited_regions(sampler_levels(self.pipe, self.num_inference_steps))
-        dense, steps = sum(visited), len(visited)
+        levels = sampler_levels(self.pipe, self.num_inference_steps)
         skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
-        mean = skipped * (1 - dense / steps)
-        return Trial(config, dense, mean, float(gap.sqrt()), seconds)
+        mean = skipped * (1 - sum(reuser.visited_regions(levels)) / len(levels))
+        first = max(1, sum(level > config.dense_above for level in levels))
+        return Trial(config, first, mean, float(gap.sqrt()), seconds)
 
 
 def _first_candidates(

@@ -32,7 +32,7 @@ def _calibration(section: Mapping[str, Any]) -> Table:
     rows = [
         (
             "chosen" if trial == section["chosen"] else "",
-            str(trial["dense_steps"]),
+            str(trial["dense_first_steps"]),
             f"{100 * trial['config']['compression_ratio']:.1f} %",
             f"{trial['config']['drift']:g}" if trial["config"]["granularity"] == "tokens" else "-",
             f"{100 * trial['mean_compression_ratio']:.1f} %",
@@ -41,7 +41,7 @@ def _calibration(section: Mapping[str, Any]) -> Table:
         )
         for trial in section["trials"]
     ]
-    columns = ("", "dense steps", "skipped after", "drift", "skipped, mean", "error", "time")
+    columns = ("", "dense first", "skipped after", "drift", "skipped, mean", "error", "time")
     return Table(
         f"Settings that were tried, {section['num_inference_steps']} steps",
         columns,
