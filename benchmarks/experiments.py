@@ -23,6 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
 from pretrained import tile
 from rows import MAPPED, OPTIONS, RUNS, SHEETS, TEST_IMAGES, Run, all_names, described, load_result
 from tqdm.auto import tqdm
@@ -31,6 +33,7 @@ from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression, Trajectory
 from diffcr.evaluation.evaluate import evaluate
+from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.files import read_json, replacing_file
@@ -90,9 +93,22 @@ def measure(run: Run) -> None:
     if run in SHEETS:
         (model,) = evaluation.models.values()
         # An earlier run's sheet is tracked: written before the record is made, it would be dirty.
-        with replacing_file(run.record.with_suffix(".png")) as temporary:
-            tile(model.images[:_SHOWN]).save(temporary, format="png")
+        write_sheet(run, model.images)
     print(write_record(record, run.record))
+
+
+def write_sheet(run: Run, images: Sequence[Image.Image]) -> None:
+    """Write a row's first images beside its record."""
+    with replacing_file(run.record.with_suffix(".png")) as temporary:
+        tile(images[:_SHOWN]).save(temporary, format="png")
+
+
+def paint_sheet(run: Run) -> None:
+    """Write the sheet of a row that was measured without one."""
+    options = replace(OPTIONS, num_inference_steps=run.configuration["num_inference_steps"])
+    captions = [scene.caption for scene in ScenesDataset("test", size=_SHOWN)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        write_sheet(run, generate_images(run.open(), captions, **options.generation))
 
 
 def _training(run: Run, data: EncodedDataset) -> dict[str, Any]:
@@ -179,9 +195,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--sheets", action="store_true", help="paint those that figures lack")
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
+    if arguments.sheets:
+        for run in SHEETS:
+            if not run.record.with_suffix(".png").exists():
+                paint_sheet(run)
+        return
     asked = [Run(name, seed) for seed in arguments.seeds for name in arguments.names]
     runs = dict.fromkeys(run if run.is_trained else Run(run.name) for run in asked)
     waves = in_waves([run for run in runs if not run.is_current()])

@@ -25,6 +25,7 @@ from claim import (
     RESULTS,
     SEEDS_HEADER,
     SERIES,
+    SHOWN,
     SLOW,
     UNTRAINED,
     claim_rows,
@@ -33,7 +34,7 @@ from claim import (
     seed_rows,
     speed_rows,
 )
-from rows import MAPPED, ROOT, SHEETS
+from rows import MAPPED, ROOT, TRAINED_SHEETS, UNTRAINED_SHEETS
 
 from diffcr.records.record import read_record
 from diffcr.report.comparison import QUALITY_HEADER, own, quality_rows, read_collection
@@ -193,8 +194,12 @@ def draw_figures(folder: Path) -> None:
     frontier = trade_offs(collection, "frontier-embedded")
     plot_trade_offs(frontier, folder / "frontier.png", SERIES)
     captions = [scene.caption for scene in ScenesDataset("test", size=_COLUMNS)]
-    sheets = {METHODS[run.name]: run.record.with_suffix(".png") for run in SHEETS}
-    plot_sheets(sheets, captions, folder / "images.png")
+    for runs, titles, name in (
+        (TRAINED_SHEETS, METHODS, "images"),
+        (UNTRAINED_SHEETS, SHOWN, "reuse"),
+    ):
+        sheets = {titles[run.name]: run.record.with_suffix(".png") for run in runs}
+        plot_sheets(sheets, captions, folder / f"{name}.png")
     inpainted = {
         title: RESULTS / "inpainting" / f"{name}-seed-0.png"
         for name, title in inpainting_tables.TITLES.items()
