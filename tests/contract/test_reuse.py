@@ -263,6 +263,79 @@ def test_compiling_is_refused(granularity: Any) -> None:
         diffcr.compile(_attached(), granularity)
 
 
+def test_steps_are_counted_as_samplers_call_them() -> None:
+    transformer, given = _attached(_STEPS), inputs()
+    seen: list[int] = []
+    transformer.transformer_blocks[0].ff.register_forward_pre_hook(
+        lambda module, args: seen.append(1)
+    )
+    # Heun's: every level but the first and the last twice.
+    levels = (950, 800, 800, 600, 600, 400, 400, 200)
+    computed = []
+    for level in levels:
+        seen.clear()
+        with torch.no_grad():
+            denoise(transformer, given.at(torch.full_like(given.timesteps, level)))
+        computed.append(len(seen))
+    assert transformer.diffcr.visited_regions([t / 1000 for t in levels]) == computed
+
+
+@both
+def test_what_is_left_begins_anew(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs()
+    bare = _sample(pixart(), given, (500,))
+    for leave in ("ratio 0", "disabled", "written"):
+        _sample(transformer, given, (990, 800))
+        if leave == "ratio 0":
+            transformer.diffcr.set_compression_ratio(0.0)
+            _sample(transformer, given, (700,))
+            transformer.diffcr.set_compression_ratio(config.compression_ratio)
+        elif leave == "disabled":
+            with disabled(transformer):
+                _sample(transformer, given, (700,))
+        else:
+            given.prompt_embeds.mul_(1)
+        assert torch.equal(_sample(transformer, given, (500,)), bare), leave
+
+
+def test_a_call_of_another_size_that_fails_leaves_nothing() -> None:
+    transformer, given = _attached(), inputs()
+    larger = replace(inputs(size=16), prompt_embeds=given.prompt_embeds)
+    bare = _sample(pixart(), given, (500,))
+    _sample(transformer, given, (990,))
+    broken = transformer.transformer_blocks[1].ff.register_forward_pre_hook(_fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        _sample(transformer, larger, (700,))
+    broken.remove()
+    assert torch.equal(_sample(transformer, given, (500,)), bare)
+
+
+@both
+def test_gradients_flow_through_several_steps(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs()
+    latents = given.latents.clone().requires_grad_()
+    total: Tensor = torch.zeros(())
+    for level in (990, 800, 600, 400):
+        timesteps = torch.full_like(given.timesteps, level)
+        output = denoise(transformer, Inputs(latents, given.prompt_embeds, timesteps))
+        total = total + output.square().sum()
+    total.backward()
+    assert latents.grad is not None and latents.grad.isfinite().all()
+    transformer.enable_gradient_checkpointing()
+    with pytest.raises(DiffCRError, match="disable_gradient_checkpointing"):
+        denoise(transformer, Inputs(latents, given.prompt_embeds, given.timesteps))
+
+
+@both
+def test_inference_mode_is_a_run_of_its_own(config: ReuseConfig) -> None:
+    transformer, given = _attached(config), inputs()
+    with torch.inference_mode():
+        denoise(transformer, given.at(torch.tensor([990, 990])))
+    with torch.no_grad():
+        outside = denoise(transformer, given.at(torch.tensor([700, 700])))
+    assert outside.isfinite().all()
+
+
 def test_a_budget_is_the_share_of_tokens_of_a_run() -> None:
     transformer, given = _attached(ReuseConfig(0.5, "tokens", dense_above=0.8)), inputs()
     seen: list[int] = []

@@ -55,6 +55,7 @@ def test_it_changes_no_weight_and_gives_the_same_twice() -> None:
     [
         ({"target_compression_ratio": 0.0}, "target_compression_ratio is 0.0"),
         ({"target_compression_ratio": 0.95}, "target_compression_ratio is 0.95"),
+        ({"num_inference_steps": 4.0}, "num_inference_steps is 4.0"),
         ({"num_inference_steps": 1}, "whose first computes every token"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"granularity": "layers"}, "granularity is 'layers'"),
@@ -69,6 +70,26 @@ def test_what_it_cannot_do_is_said_and_nothing_is_attached(
     with pytest.raises(DiffCRError, match=message):
         calibrate(pipe, **arguments)
     assert not hasattr(pipe.transformer, "diffcr")
+
+
+@pytest.mark.parametrize(("steps", "target"), [(10, 0.05), (10, 0.25), (3, 0.05), (2, 0.3)])
+def test_every_candidate_skips_as_many_steps(steps: int, target: float) -> None:
+    pipe = tiny_pixart_pipeline()
+    found = calibrate(pipe, _PROMPTS, target, num_inference_steps=steps, progress=False)
+    wanted = max(1, int(target * steps + 0.5)) / steps
+    assert all(t.mean_compression_ratio == pytest.approx(wanted) for t in found.trials)
+
+
+def test_an_interrupted_calibration_leaves_a_bare_pipeline(monkeypatch: Any) -> None:
+    pipe = tiny_pixart_pipeline()
+    monkeypatch.setattr("diffcr.evaluation.calibration._Runs.trial", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _calibrated(pipe)
+    assert not hasattr(pipe.transformer, "diffcr")
+
+
+def _interrupt(*args: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_it_wants_a_bare_pipeline() -> None:

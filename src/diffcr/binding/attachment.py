@@ -64,6 +64,11 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
     for block in host.blocks if seam.block is not None else ():
         _refuse_patched(block, seam)
     attached = method.build(config, host)
+    if attached.keeps_steps and host.family.timestep is None:
+        raise DiffCRError(
+            f"{type(transformer).__name__} is called once, without timesteps: attach "
+            f"{config.method} to the model that denoises"
+        )
     if attached.reads_timesteps and host.family.timestep is None:
         raise DiffCRError(
             f"{type(transformer).__name__} is called without a timestep, and {config} tells "

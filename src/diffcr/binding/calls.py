@@ -63,8 +63,14 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
             "them in no call: use enable_model_cpu_offload"
         )
+    checkpoints = torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False)
+    if checkpoints and attached.keeps_steps and not attached.training:
+        raise DiffCRError(
+            f"{attached.config.method} cannot compute a step's blocks twice: call "
+            "disable_gradient_checkpointing() first"
+        )
     attached.current.context = attached.build_context(call)
-    if torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False):
+    if checkpoints:
         checkpoint = getattr(transformer, _CHECKPOINT)
         if not isinstance(checkpoint, CheckpointInContext):
             setattr(transformer, _CHECKPOINT, CheckpointInContext(checkpoint, attached))

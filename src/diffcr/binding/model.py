@@ -75,6 +75,9 @@ def disabled(pipe_or_transformer: Any) -> Iterator[None]:
     finally:
         for method in enabled:
             method.enabled = True
+            if isinstance(method, TokenReuser):
+                # What follows is not the run that was left.
+                method.current.forget()
 
 
 @contextmanager

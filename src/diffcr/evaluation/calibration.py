@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from diffcr.binding.attachment import attach
+from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import is_attached
 from diffcr.cost.sections import sampler_levels
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import call_options, check_generation, generators, without_progress
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import find_transformer
-from diffcr.methods.reuse.config import LARGEST_RATIO, Granularity, ReuseConfig
+from diffcr.methods.reuse.config import LARGEST_RATIO, LEAST_LEVEL, Granularity, ReuseConfig
 from diffcr.methods.reuse.reuser import TokenReuser
+from diffcr.validation import between, require_integer
 
 _MOST_DENSE_STEPS = 5
 _DRIFTS = (0.5, 0.85, 1.0)
@@ -87,7 +89,8 @@ def calibrate(
     Args:
         pipe: A text-to-image pipeline of diffusers with nothing attached.
         prompts: A few, such as 8 to 32, like those that the pipeline is for.
-        target_compression_ratio: Mean share of tokens that a sampling run skips, in (0, 0.9].
+        target_compression_ratio: Mean share of tokens that a sampling run skips, in [0.01, 0.9];
+            whole steps come as near to it as they can, and at least one is skipped.
         granularity: What is skipped, see `ReuseConfig`.
         num_inference_steps: Denoising steps of the runs; the setting holds for others, too.
         guidance_scale: Of classifier-free guidance.
@@ -99,11 +102,11 @@ def calibrate(
         DiffCRError: Something is attached already, the model cannot reuse tokens, or a number is
             outside its range.
     """
+    if not hasattr(pipe, "scheduler") or "image" in signature(type(pipe).__call__).parameters:
+        raise DiffCRError(f"{type(pipe).__name__} makes no pictures of texts: give such a pipeline")
+    require_integer("num_inference_steps", num_inference_steps, 1)
     check_generation(prompts, num_inference_steps, batch_size, guidance_scale)
-    if not 0 < target_compression_ratio <= 0.9:
-        raise DiffCRError(
-            f"target_compression_ratio is {target_compression_ratio}: give a value in (0, 0.9]"
-        )
+    between(0.01, 0.9).check("target_compression_ratio", target_compression_ratio)
     if is_attached(find_transformer(pipe)):
         raise DiffCRError("a method is attached already: call diffcr.detach(pipe) first")
     runs = _Runs(pipe, prompts, num_inference_steps, guidance_scale, seed, batch_size)
@@ -121,11 +124,20 @@ def calibrate(
         dense_seconds = time.perf_counter() - started
         reuser = attach(pipe, candidates[0])
         assert isinstance(reuser, TokenReuser)
-        trials = [runs.trial(reuser, config, reference, bar) for config in candidates]
-        best = min(trials, key=lambda trial: trial.error).config
-        for drift in drifts:
-            trials.append(runs.trial(reuser, replace(best, drift=drift), reference, bar))
-    chosen = min(trials, key=lambda trial: trial.error)
+        try:
+            trials = [runs.trial(reuser, config, reference, bar) for config in candidates]
+            best = min(trials, key=lambda trial: trial.error).config
+            for drift in drifts:
+                trials.append(runs.trial(reuser, replace(best, drift=drift), reference, bar))
+            chosen = min(trials, key=lambda trial: trial.error)
+            if chosen.mean_compression_ratio == 0:
+                raise DiffCRError(
+                    f"{type(pipe.scheduler).__name__} calls the model more than once at a level, "
+                    "so that no step can reuse another: take another sampler"
+                )
+        except BaseException:
+            detach(pipe)
+            raise
     reuser.config = chosen.config
     return Calibration(chosen, tuple(trials), dense_seconds, num_inference_steps)
 
@@ -181,11 +193,15 @@ def _first_candidates(
         DiffCRError: There is none.
     """
     steps = len(noise_levels)
+    # Whole steps: all candidates skip as many, none is at a tie.
+    wanted = max(1, int(target * steps + 0.5)) if granularity == "steps" else target * steps
     candidates = []
     for dense in range(1, min(_MOST_DENSE_STEPS, steps - 1) + 1):
-        ratio = target * steps / (steps - dense)
-        if ratio <= LARGEST_RATIO:
-            above = sum(noise_levels[dense - 1 : dense + 1]) / 2
+        ratio = min(wanted / (steps - dense), 1.0)
+        above = sum(noise_levels[dense - 1 : dense + 1]) / 2
+        if granularity == "steps" and int(0.5 + LARGEST_RATIO * (steps - dense)) == wanted:
+            ratio = min(ratio, LARGEST_RATIO)
+        if wanted <= steps - dense and ratio <= LARGEST_RATIO and above >= LEAST_LEVEL:
             candidates.append(ReuseConfig(round(ratio, 4), granularity, round(above, 4)))
     if not candidates:
         raise DiffCRError(

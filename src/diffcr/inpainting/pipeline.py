@@ -158,6 +158,7 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
         grids = [masked_tokens(edit.working_region, self.pixels_per_token) for edit in edits]
         groups = group_by_count([token_indices(grid).to(device) for grid in grids])
         order = torch.cat([group.samples for group in groups]).argsort()
+        of_groups = [prompts.select(group.samples) for group in groups]
         contexts = torch.cat([self.context(edit) for edit in edits]).to(device)
         sampler = Sampler(self, prepared)
         latents = sampler.noise(prompts.embeds.dtype)
@@ -169,12 +170,12 @@ class LazyInpaintPipeline(PixArtSigmaPipeline):  # type: ignore[misc]
                     self.transformer,
                     given[group.samples],
                     timestep,
-                    prompts.select(group.samples),
+                    chosen,
                     prepared.request.guidance_scale,
                     token_indices=group.indices,
                     context=contexts[group.samples.unsqueeze(1), group.indices],
                 )
-                for group in groups
+                for group, chosen in zip(groups, of_groups, strict=True)
             ]
             latents = sampler.step(torch.cat(outputs)[order], timestep, latents)
         surroundings = torch.cat([self.picture_latents(edit.working_pixels) for edit in edits])

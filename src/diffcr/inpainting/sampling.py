@@ -39,19 +39,24 @@ def pixels_per_token(pipe: Any) -> int:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Encoded prompts of a batch; with guidance the negative ones come first.
+    """Encoded prompts of a batch, one tensor for all steps; with guidance all negative ones come
+    first.
 
     Attributes:
-        embeds: [G, B, T, D].
-        mask: [G, B, T], 1 for a token of the prompt.
+        embeds: [G B, T, D].
+        mask: [G B, T], 1 for a token of the prompt.
+        halves: G, 2 with guidance and else 1.
     """
 
     embeds: Tensor
     mask: Tensor
+    halves: int
 
     def select(self, samples: Tensor) -> Prompts:
         """Those of some samples, [b] int64."""
-        return Prompts(self.embeds[:, samples], self.mask[:, samples])
+        batch = len(self.embeds) // self.halves
+        rows = torch.cat([samples + half * batch for half in range(self.halves)])
+        return Prompts(self.embeds[rows], self.mask[rows], self.halves)
 
 
 def encode_prompts(pipe: Any, prepared: Prepared) -> Prompts:
@@ -68,8 +73,8 @@ def encode_prompts(pipe: Any, prepared: Prepared) -> Prompts:
             clean_caption=request.clean_caption,
         )
     if negative_embeds is None:
-        return Prompts(embeds[None], mask[None])
-    return Prompts(torch.stack([negative_embeds, embeds]), torch.stack([negative_mask, mask]))
+        return Prompts(embeds, mask, halves=1)
+    return Prompts(torch.cat([negative_embeds, embeds]), torch.cat([negative_mask, mask]), halves=2)
 
 
 def guided_prediction(
@@ -93,14 +98,14 @@ def guided_prediction(
     Returns:
         [B, C_out, h, w]; a learned variance is the prompt's own.
     """
-    copies = len(prompts.embeds)
-    given = torch.cat([latents] * copies)
+    given = torch.cat([latents] * prompts.halves)
     timesteps = timestep.to(given.device).expand(len(given))
-    embeds, mask = prompts.embeds.flatten(0, 1), prompts.mask.flatten(0, 1)
-    inputs = family_of(transformer).call_inputs(transformer, given, timesteps, embeds, mask)
-    repeated = {name: torch.cat([value] * copies) for name, value in tokens.items()}
+    inputs = family_of(transformer).call_inputs(
+        transformer, given, timesteps, prompts.embeds, prompts.mask
+    )
+    repeated = {name: torch.cat([value] * prompts.halves) for name, value in tokens.items()}
     output: Tensor = transformer(**inputs, **repeated)[0]
-    if copies == 1:
+    if prompts.halves == 1:
         return output
     without, with_prompt = output.chunk(2)
     channels = latents.shape[1]

@@ -9,6 +9,7 @@ from diffcr.methods.config import MethodConfig
 from diffcr.validation import Share, between
 
 LARGEST_RATIO = 0.95
+LEAST_LEVEL = 0.05
 Granularity = Literal["steps", "tokens"]
 
 
@@ -40,5 +41,5 @@ class ReuseConfig(MethodConfig):
 
     compression_ratio: Annotated[float, between(0, LARGEST_RATIO)] = 0.3
     granularity: Granularity = "steps"
-    dense_above: Annotated[float, between(0.05, 1)] = 0.85
+    dense_above: Annotated[float, between(LEAST_LEVEL, 1)] = 0.85
     drift: Share = 0.7

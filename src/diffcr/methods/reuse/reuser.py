@@ -58,21 +58,27 @@ class ReusingCall(CurrentCall):
         self.trajectories = WeakIdKeyDictionary()
         self.unprompted = Trajectory()
 
-    def trajectory(self, conditioning: Tensor | None) -> Trajectory:
-        """That of a prompt's embeddings."""
-        if conditioning is None:
-            return self.unprompted
-        found: Trajectory = self.trajectories.setdefault(conditioning, Trajectory())
-        return found
+    def trajectory(self, conditioning: Tensor | None, noise_level: float) -> Trajectory:
+        """The one that a call goes on with, or begins."""
+        writes = 0
+        if conditioning is not None and not conditioning.is_inference():
+            writes = conditioning._version
+        known = self.unprompted if conditioning is None else self.trajectories.get(conditioning)
+        if known is None or not known.goes_on(noise_level, writes):
+            known = Trajectory(conditioned=writes)
+            if conditioning is None:
+                self.unprompted = known
+            else:
+                self.trajectories[conditioning] = known
+        known.noise_level = noise_level
+        return known
 
-    def end(self, conditioning: Tensor | None) -> Trajectory:
-        """A trajectory in the place of the one of these embeddings."""
-        begun = Trajectory()
+    def end(self, conditioning: Tensor | None) -> None:
+        """End the trajectory of a prompt's embeddings."""
         if conditioning is None:
-            self.unprompted = begun
+            self.unprompted = Trajectory()
         else:
-            self.trajectories[conditioning] = begun
-        return begun
+            self.trajectories.pop(conditioning, None)
 
 
 class TokenReuser(Attached[ReuseConfig, ReusePass]):
@@ -109,9 +115,14 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         return ("steps that reuse", "dense steps")
 
     def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
-        """As `Attached.visited_regions`; the first step computes every token."""
-        run = Trajectory()
-        return [1, *(int(not self._reuses(run, level)) for level in noise_levels[1:])]
+        """As `Attached.visited_regions`: a step that begins a trajectory computes every token."""
+        run, visited = Trajectory(), []
+        for place, level in enumerate(noise_levels):
+            begins = place == 0 or not run.goes_on(level)
+            run = Trajectory() if begins else run
+            run.noise_level = level
+            visited.append(int(begins or not self._reuses(run, level)))
+        return visited
 
     def _reuses(self, trajectory: Trajectory, level: float) -> bool:
         """Whether a step at a noise level computes less than everything."""
@@ -160,16 +171,15 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         if self.current.region is not None:
             levels = {float(self.current.region)}
         if self.training or len(levels) != 1 or self.config.compression_ratio == 0:
+            # What follows is not the run that was left.
+            self.current.end(call.conditioning)
             return ReusePass(None, tokens, scattered)
         (level,) = levels
-        trajectory = self.current.trajectory(call.conditioning)
-        if level >= trajectory.noise_level:
-            trajectory = self.current.end(call.conditioning)
-        begins, trajectory.noise_level = trajectory.updates is None, level
+        trajectory = self.current.trajectory(call.conditioning, level)
         if self.current.region is not None:
             reuses = self.current.region == 0
         else:
-            reuses = not begins and self._reuses(trajectory, level)
+            reuses = trajectory.updates is not None and self._reuses(trajectory, level)
         return ReusePass(trajectory, self._count(tokens) if reuses else tokens, scattered)
 
     def _count(self, tokens: int) -> int:
@@ -229,6 +239,8 @@ def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
     assert trajectory is not None
     reused.entered, reused.kept = hidden_states, None
     if reused.count == hidden_states.shape[1] or not trajectory.fits(hidden_states):
+        # Interrupted, this call leaves a trajectory that begins anew.
+        trajectory.inputs = trajectory.updates = None
         return hidden_states
     reused.skips = reused.count == 0
     if reused.skips:
@@ -274,7 +286,12 @@ class _RememberingAttention:
 
 def _remember(owner: BoundBlock[TokenReuser], name: str, computed: Tensor) -> Tensor:
     reused = owner.attached.context
-    assert reused.trajectory is not None
+    assert reused.trajectory is not None and reused.entered is not None
+    if len(computed) != len(reused.entered):
+        raise DiffCRError(
+            "the attention's processor computes keys or values of some samples alone (perturbed-"
+            "attention guidance?): give granularity 'steps'"
+        )
     parts = reused.trajectory.parts
     if reused.kept is None:
         parts[owner.layer, name] = Remembered(computed)

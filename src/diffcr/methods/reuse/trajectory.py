@@ -43,6 +43,9 @@ class Remembered:
     def take(self, computed: Tensor, kept: KeptTokens, drift: float) -> Tensor:
         """All rows with those of the computed tokens [B, K, D] in their places; the others move by
         `drift` times the mean change of these."""
+        if torch.is_grad_enabled():
+            # An earlier call's graph may hold what stands here.
+            self.rows = self.rows.clone()
         if drift:
             before = kept.shares.to(self.rows.dtype) @ self.rows
             shift = drift * (computed.detach().mean(1, keepdim=True) - before)
@@ -60,11 +63,13 @@ class Remembered:
 class Trajectory:
     """The state of one sampling run.
 
-    It begins with a call that computes all tokens, and ends when the prompt's embeddings are freed,
-    when a call's noise level does not fall, or when its shape, dtype or device is another.
+    It begins with a call that computes all tokens, and ends when the prompt's embeddings are freed
+    or written to, when a call's noise level does not fall, or when its shape, dtype or device is
+    another.
 
     Attributes:
         noise_level: Of the last call, in [0, 1].
+        conditioned: How often the prompt's embeddings had been written to when it began.
         inputs: Tokens as they entered the first block when each was last computed; None before the
             first call is through.
         updates: What all blocks together added to each.
@@ -74,10 +79,15 @@ class Trajectory:
     """
 
     noise_level: float = float("inf")
+    conditioned: int = 0
     inputs: Remembered | None = None
     updates: Remembered | None = None
     parts: dict[tuple[int, str], Remembered] = field(default_factory=dict)
     owed: float = 0.5
+
+    def goes_on(self, noise_level: float, conditioned: int = 0) -> bool:
+        """Whether a call at a noise level belongs to it."""
+        return noise_level < self.noise_level and conditioned == self.conditioned
 
     def skips_step(self, share: float) -> bool:
         """Whether the next step is skipped, where `share` of them are to be, evenly spread."""
@@ -91,6 +101,8 @@ class Trajectory:
         if self.inputs is None or self.updates is None:
             return False
         known = self.inputs.rows
+        if known.is_inference() and not torch.is_inference_mode_enabled():
+            return False
         return (known.shape, known.dtype, known.device) == (
             hidden_states.shape,
             hidden_states.dtype,
