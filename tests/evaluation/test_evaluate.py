@@ -11,7 +11,8 @@ from PIL import Image
 
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import disabled
-from diffcr.cost.sections import sampler_regions
+from diffcr.core.regions import region_of
+from diffcr.cost.sections import sampler_levels
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.evaluate import evaluate
 from diffcr.evaluation.generate import generate_images
@@ -117,7 +118,7 @@ def test_scenes_that_are_not_the_prompts_own_are_refused() -> None:
 
 
 def test_the_samplers_steps_fall_into_regions_from_noisy_to_clean() -> None:
-    regions = list(sampler_regions(tiny_pixart_pipeline(), 20, 4))
+    regions = [region_of(level, 4) for level in sampler_levels(tiny_pixart_pipeline(), 20)]
     assert len(regions) == 20
     assert regions[0] == 3
     assert regions[-1] == 0
