@@ -23,7 +23,8 @@ from diffcr.methods.diffcr.forward import routed_seam
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.pruner import StructuredPruner
 from diffcr.methods.reuse.config import ReuseConfig
-from diffcr.methods.reuse.reuser import TokenReuser, reuse_seam
+from diffcr.methods.reuse.forward import reuse_seam
+from diffcr.methods.reuse.reuser import TokenReuser
 from diffcr.methods.seam import Seam, no_seam
 from diffcr.methods.tome.config import ToMeConfig
 from diffcr.methods.tome.merger import TokenMerger, tome_seam

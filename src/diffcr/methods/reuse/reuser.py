@@ -1,4 +1,4 @@
-"""The module that follows trajectories, and what takes the place of forwards."""
+"""The module that follows trajectories."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from diffcr.core.select import gather_tokens, put_back, scattered_positions
+from diffcr.core.select import scattered_positions
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached, CurrentCall, TransformerCall
-from diffcr.methods.bound import BoundBlock, bound_block, bound_part
 from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
-from diffcr.methods.reuse.trajectory import KeptTokens, Remembered, Trajectory
-from diffcr.methods.seam import Seam
+from diffcr.methods.reuse.trajectory import KeptTokens, Trajectory
 from diffcr.validation import between
 
 
@@ -201,114 +199,3 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
             f"levels of {config.dense_above:g} and below",
             f"kept of past steps: {sum(t.memory for t in held) / 2**20:.1f} MiB",
         ]
-
-
-def reuse_seam(config: ReuseConfig) -> Seam:
-    """Every block, and its self-attention, whose keys and values are kept."""
-    if config.granularity == "steps":
-        return Seam(reusing_forward)
-    return Seam(reusing_forward, {"self_attention": remembering_forward})
-
-
-def reusing_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-    """Takes the place of a block's forward.
-
-    Between the first and the last block the hidden states are those of the computed tokens alone;
-    hosts hand them on from block to block as they are.
-    """
-    bound: BoundBlock[TokenReuser] = bound_block(block)
-    arguments = bound.name_arguments(args, kwargs)
-    reuser, layout = bound.attached, bound.layout
-    if not reuser.enabled or reuser.context.trajectory is None:
-        return bound.host_forward(block, **arguments)
-    if reuser.config.granularity == "tokens":
-        layout.refuse_token_inputs(arguments, "token reuse")
-    reused, hidden_states = reuser.context, arguments[layout.hidden_states]
-    if bound.layer == 0:
-        hidden_states = _enter(reused, hidden_states)
-    output: Tensor = hidden_states
-    if not reused.skips:
-        output = bound.host_forward(block, **{**arguments, layout.hidden_states: hidden_states})
-    if bound.layer + 1 < reuser.layers:
-        return output
-    return _leave(reused, output, reuser.config.drift)
-
-
-def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
-    trajectory = reused.trajectory
-    assert trajectory is not None
-    reused.entered, reused.kept = hidden_states, None
-    if reused.count == hidden_states.shape[1] or not trajectory.fits(hidden_states):
-        # Interrupted, this call leaves a trajectory that begins anew.
-        trajectory.inputs = trajectory.updates = None
-        return hidden_states
-    reused.skips = reused.count == 0
-    if reused.skips:
-        return hidden_states
-    reused.kept = kept = trajectory.choose(hidden_states, reused.count, reused.scattered)
-    return gather_tokens(hidden_states, kept.indices, rows=kept.rows)
-
-
-def _leave(reused: ReusePass, output: Tensor, drift: float) -> Tensor:
-    trajectory, entered, kept = reused.trajectory, reused.entered, reused.kept
-    assert trajectory is not None and entered is not None
-    reused.entered = None
-    if reused.skips:
-        assert trajectory.updates is not None
-        return entered + trajectory.updates.rows
-    if kept is None:
-        trajectory.inputs = Remembered(entered)
-        trajectory.updates = Remembered(output - entered)
-        return output
-    assert trajectory.inputs is not None and trajectory.updates is not None
-    before = gather_tokens(entered, kept.indices, rows=kept.rows)
-    trajectory.inputs.take(before, kept, drift=0)
-    updates = trajectory.updates.take(output - before, kept, drift)
-    return put_back(entered + updates, kept.rows, output)
-
-
-class _RememberingAttention:
-    """An attention whose keys and values are those of all tokens, of the skipped ones as they were.
-
-    Beside the module, not on it: adapters that wrap its layers later are called as they are.
-    """
-
-    def __init__(self, attention: Any, owner: BoundBlock[TokenReuser]) -> None:
-        self.attention = attention
-        self.owner = owner
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.attention, name)
-        if name not in self.owner.layout.keys_and_values:
-            return found
-        return lambda hidden_states: _remember(self.owner, name, found(hidden_states))
-
-
-def _remember(owner: BoundBlock[TokenReuser], name: str, computed: Tensor) -> Tensor:
-    reused = owner.attached.context
-    assert reused.trajectory is not None and reused.entered is not None
-    if len(computed) != len(reused.entered):
-        raise DiffCRError(
-            "the attention's processor computes keys or values of some samples alone (perturbed-"
-            "attention guidance?): give granularity 'steps'"
-        )
-    parts = reused.trajectory.parts
-    if reused.kept is None:
-        parts[owner.layer, name] = Remembered(computed)
-        return computed
-    remembered = parts[owner.layer, name]
-    return remembered.take(computed, reused.kept, owner.attached.config.drift)
-
-
-def remembering_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-    """Takes the place of a self-attention's forward."""
-    bound = bound_part(attention)
-    reuser: TokenReuser = bound.owner.attached
-    if not reuser.enabled or reuser.context.trajectory is None:
-        return bound.host_forward(attention, *args, **kwargs)
-    if getattr(attention, "fused_projections", False):
-        raise DiffCRError(
-            "token reuse keeps keys and values apart, and the projections are fused: call "
-            "transformer.unfuse_qkv_projections() first"
-        )
-    return bound.host_forward(_RememberingAttention(attention, bound.owner), *args, **kwargs)
