@@ -146,7 +146,7 @@ def skipped(results: Mapping[str, Any]) -> float:
     of others."""
     if "compression" in results:
         return float(results["compression"]["realised_mean"])
-    return float(results["flops"].get("skipped_mean", 0.0))
+    return float(results.get("flops", {}).get("skipped_mean", 0.0))
 
 
 def flops(kind: str) -> Value:
