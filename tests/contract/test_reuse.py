@@ -16,6 +16,7 @@ import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import disabled
+from diffcr.checkpoint.contenders import build, parse_contender
 from diffcr.checkpoint.loading import load
 from diffcr.checkpoint.saving import save
 from diffcr.errors import DiffCRError
@@ -255,6 +256,11 @@ def test_it_is_saved_loaded_set_and_switched_off(tmp_path: Path) -> None:
         assert torch.equal(_sample(other, given), bare)
     with pytest.raises(DiffCRError, match="compression_ratio is 0.99"):
         other.diffcr.set_compression_ratio(0.99)
+
+
+def test_a_forward_alone_is_not_timed() -> None:
+    with pytest.raises(DiffCRError, match="time it with diffcr eval"):
+        build(parse_contender("reuse:0.5"), pixart())
 
 
 @pytest.mark.parametrize("granularity", ["block", "model"])

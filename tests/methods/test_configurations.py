@@ -65,5 +65,7 @@ def test_json_round_trip() -> None:
 def test_an_unknown_key_suggests_the_nearest() -> None:
     with pytest.raises(DiffCRError, match="did you mean 'timestep_regions'"):
         config_from_json_dict({"method": "diffcr", "timestep_region": 4})
-    with pytest.raises(DiffCRError, match="known are at-edm, dense, diffcr, mod, pruning, reuse, tome"):
+    with pytest.raises(
+        DiffCRError, match="known are at-edm, dense, diffcr, mod, pruning, reuse, tome"
+    ):
         config_from_json_dict({"method": "guess"})

@@ -14,6 +14,7 @@ from torch import nn
 from diffcr.binding.attachment import attach
 from diffcr.binding.compilation import compile as compile_attached
 from diffcr.binding.lora import remove_lora
+from diffcr.binding.model import get_attached, is_attached
 from diffcr.checkpoint.loading import load
 from diffcr.checkpoint.stored import read_checkpoint, resolve_checkpoint
 from diffcr.errors import DiffCRError
@@ -119,6 +120,11 @@ def build(contender: Contender, transformer: nn.Module, compiled: bool = False) 
         remove_lora(model)
     else:
         attach_untrained(model, contender.config)
+    if is_attached(model) and get_attached(model).keeps_steps:
+        raise DiffCRError(
+            f"{contender.name} computes less from step to step, and a forward alone is dense: "
+            "time it with diffcr eval"
+        )
     if compiled:
         _compile(model)
     return model.requires_grad_(False).eval()

@@ -24,7 +24,8 @@ def flops(
         str,
         typer.Option(
             help="NAME[:COMPRESSION_RATIO[:PLACEMENT]]: dense, mod:0.2, diffcr:0.2 (the same ratio "
-            "in every layer), tome:0.3:block, at-edm:0.3, pruning:0.3; the checkpoint's if none."
+            "in every layer), tome:0.3:block, at-edm:0.3, pruning:0.3, reuse:0.5; the "
+            "checkpoint's if none."
         ),
     ] = "",
     compression_ratio: Annotated[

@@ -15,7 +15,9 @@ Checkpoint = Annotated[
 Dense = Annotated[bool, typer.Option("--dense", help="The bare model, without a checkpoint.")]
 Method = Annotated[
     str,
-    typer.Option(help="Training-free, in place of a checkpoint: tome:0.3:block, at-edm:0.3."),
+    typer.Option(
+        help="Training-free, in place of a checkpoint: reuse:0.5, tome:0.3:block, at-edm:0.3."
+    ),
 ]
 Budget = Annotated[
     float | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -185,10 +185,6 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         if self.config.granularity == "steps":
             return 0
         return tokens - int(tokens * self.config.compression_ratio + 1e-9)
-
-    def describe(self) -> dict[str, Any]:
-        """Nothing beside the configuration."""
-        return {}
 
     def summary_lines(self) -> list[str]:
         """What is skipped, and what the calling thread's trajectories hold."""
