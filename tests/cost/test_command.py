@@ -95,7 +95,7 @@ def test_the_embedded_checkpoint_is_counted_by_default(
         (("--model", "nowhere"), "neither a published model"),
         (("--model", "pixart-sigma-xl", "--resolution", "500"), "multiple of 16"),
         (_SIGMA, "learns its ratios"),
-        ((*_SIGMA, "--method", "guess"), "one of dense, diffcr, mod, tome, at-edm, pruning"),
+        ((*_SIGMA, "--method", "guess"), "one of dense, diffcr, mod, tome, at-edm, reuse, pruning"),
         ((*_SIGMA, "--method", "mod"), "give a compression ratio, such as mod:0.3"),
         ((*_SIGMA, "--compression-ratio", "0.2"), "belong to a --method"),
         ((*_SIGMA, "--method", "mod:0.2", "--compression-ratio", "0.2"), "named without them"),

@@ -70,7 +70,7 @@ def test_methods_are_named_with_ratio_and_placement() -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("guess:0.2", "with one of dense, diffcr, mod, tome, at-edm, pruning"),
+        ("guess:0.2", "with one of dense, diffcr, mod, tome, at-edm, reuse, pruning"),
         ("checkpoint", "NAME[:COMPRESSION_RATIO[:PLACEMENT]]"),
         ("", "such as tome:0.3:block"),
         ("tome:0.3:block:2", "NAME[:COMPRESSION_RATIO[:PLACEMENT]]"),
