@@ -75,9 +75,8 @@ def disabled(pipe_or_transformer: Any) -> Iterator[None]:
     finally:
         for method in enabled:
             method.enabled = True
-            if isinstance(method, TokenReuser):
-                # What follows is not the run that was left.
-                method.current.forget()
+            # What follows is not the run that was left.
+            method.forget_run()
 
 
 @contextmanager
@@ -91,11 +90,11 @@ def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
         DiffCRError: What is attached keeps nothing from step to step.
     """
     reuser = get_reuser(pipe_or_transformer)
-    reuser.current.forget()
+    reuser.forget_run()
     try:
         yield
     finally:
-        reuser.current.forget()
+        reuser.forget_run()
 
 
 def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
