@@ -8,12 +8,23 @@ from typing import Any
 from torch import nn
 
 from diffcr.errors import DiffCRError
+from diffcr.hosts.dit import DIT
 from diffcr.hosts.family import Family
+from diffcr.hosts.flux import FLUX
 from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
 from diffcr.hosts.pixart import PIXART
+from diffcr.hosts.qwen_image import QWEN_IMAGE
+from diffcr.hosts.sd3 import SD3
+from diffcr.hosts.wan import CHRONO_EDIT, WAN, WAN_ANIMATE, WAN_VACE
+from diffcr.hosts.z_image import Z_IMAGE
 
 _FAMILIES: dict[str, Family] = {
-    family.transformer_class: family for family in (PIXART, LAZY_DECODER, LAZY_ENCODER)
+    family.transformer_class: family
+    for family in (
+        *(PIXART, DIT, SD3, FLUX, QWEN_IMAGE, Z_IMAGE),
+        *(WAN, WAN_VACE, WAN_ANIMATE, CHRONO_EDIT),
+        *(LAZY_DECODER, LAZY_ENCODER),
+    )
 }
 
 

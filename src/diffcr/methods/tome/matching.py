@@ -30,6 +30,10 @@ class TokenMerge:
     kept: Tensor
     owner: Tensor
 
+    def of_samples(self, samples: Tensor) -> TokenMerge:
+        """That of some samples, [B'] int64."""
+        return TokenMerge(self.kept.index_select(0, samples), self.owner.index_select(0, samples))
+
     def merge(self, tokens: Tensor) -> Tensor:
         """Mean of each kept token with those merged into it: [B, N, D] to [B, N - M, D]."""
         places = self.owner.unsqueeze(-1).expand_as(tokens)
