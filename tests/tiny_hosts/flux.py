@@ -13,10 +13,8 @@ from tests.tiny_hosts.host import (
     LEVEL,
     Draws,
     Inputs,
-    TinyHost,
-    class_path,
     linear_timesteps,
-    seeded,
+    tiny_host,
 )
 
 TEXT_ROWS = 7
@@ -61,13 +59,13 @@ def inputs(batch: int, seed: int, grids: tuple[tuple[int, int], ...] = (IMAGE,))
 
 
 HOSTS = tuple(
-    TinyHost(
-        transformer_class=class_path(FluxTransformer2DModel),
-        make=seeded(build),
-        inputs=partial(inputs, grids=grids),
-        tokens=sum(rows * columns for rows, columns in grids),
-        variant=variant,
-        with_timesteps=linear_timesteps(1),
+    tiny_host(
+        FluxTransformer2DModel,
+        build,
+        partial(inputs, grids=grids),
+        sum(rows * columns for rows, columns in grids),
+        linear_timesteps(1),
+        variant,
     )
     for variant, grids in (("", (IMAGE,)), ("kontext", (IMAGE, REFERENCE)))
 )

@@ -13,6 +13,8 @@ HEADS = 4
 LEVEL = 0.6  # noise level of all inputs
 
 Inputs = dict[str, Any]
+MakeInputs = Callable[[int, int], Inputs]
+WithTimesteps = Callable[[Inputs, list[float]], Inputs]
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,15 @@ class TinyHost:
 
     transformer_class: str
     make: Callable[[], nn.Module]
-    inputs: Callable[[int, int], Inputs]
+    inputs: MakeInputs
     tokens: int
     variant: str = ""
-    with_timesteps: Callable[[Inputs, list[float]], Inputs] | None = None
+    with_timesteps: WithTimesteps | None = None
 
     @property
     def name(self) -> str:
         """The class's name, and the variant behind a dash."""
         return "-".join(filter(None, (self.transformer_class.rpartition(".")[2], self.variant)))
-
-
-def class_path(cls: type[nn.Module]) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def seeded(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -56,9 +54,29 @@ def seeded(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
             for parameter in transformer.parameters():
                 if parameter.min() == parameter.max():
                     parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            for module in transformer.modules():
+                if isinstance(module, nn.Linear):
+                    # Default weights shrink what passes them by this, until text is invisible.
+                    module.weight.mul_(3**0.5)
         return transformer
 
     return make
+
+
+def class_path(cls: type[nn.Module]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def tiny_host(
+    cls: type[nn.Module],
+    build: Callable[[], nn.Module],
+    inputs: MakeInputs,
+    tokens: int,
+    with_timesteps: WithTimesteps | None,
+    variant: str = "",
+) -> TinyHost:
+    """A host of a class whose configuration `build` knows; it need not seed."""
+    return TinyHost(class_path(cls), seeded(build), inputs, tokens, variant, with_timesteps)
 
 
 class Draws:
@@ -80,7 +98,7 @@ def ragged_mask(batch: int, rows: int) -> Tensor:
 
 def linear_timesteps(
     noisy: float, clean: float = 0.0, argument: str = "timestep", dtype: torch.dtype = torch.float32
-) -> Callable[[Inputs, list[float]], Inputs]:
+) -> WithTimesteps:
     """`with_timesteps` of a class whose `argument`, [B], goes from `clean` to `noisy`."""
 
     def at(given: Inputs, levels: list[float]) -> Inputs:

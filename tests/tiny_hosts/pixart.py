@@ -13,11 +13,9 @@ from tests.tiny_hosts.host import (
     LEVEL,
     Draws,
     Inputs,
-    TinyHost,
-    class_path,
     linear_timesteps,
     ragged_mask,
-    seeded,
+    tiny_host,
 )
 
 TEXT_ROWS = 7
@@ -78,21 +76,21 @@ def dit_inputs(batch: int, seed: int) -> Inputs:
 
 HOSTS = (
     *(
-        TinyHost(
-            transformer_class=class_path(PixArtTransformer2DModel),
-            make=seeded(build_pixart),
-            inputs=partial(pixart_inputs, ragged=bool(variant)),
-            tokens=6 * 4,
-            variant=variant,
-            with_timesteps=linear_timesteps(1000, dtype=torch.long),
+        tiny_host(
+            PixArtTransformer2DModel,
+            build_pixart,
+            partial(pixart_inputs, ragged=bool(variant)),
+            6 * 4,
+            linear_timesteps(1000, dtype=torch.long),
+            variant,
         )
         for variant in ("", "ragged")
     ),
-    TinyHost(
-        transformer_class=class_path(DiTTransformer2DModel),
-        make=seeded(build_dit),
-        inputs=dit_inputs,
-        tokens=5 * 5,
-        with_timesteps=linear_timesteps(1000, dtype=torch.long),
+    tiny_host(
+        DiTTransformer2DModel,
+        build_dit,
+        dit_inputs,
+        5 * 5,
+        linear_timesteps(1000, dtype=torch.long),
     ),
 )

@@ -13,11 +13,9 @@ from tests.tiny_hosts.host import (
     LEVEL,
     Draws,
     Inputs,
-    TinyHost,
-    class_path,
     linear_timesteps,
     ragged_mask,
-    seeded,
+    tiny_host,
 )
 
 TEXT_ROWS = 7
@@ -64,13 +62,13 @@ def inputs(
 
 
 HOSTS = tuple(
-    TinyHost(
-        transformer_class=class_path(QwenImageTransformer2DModel),
-        make=seeded(partial(build, zero_cond_t=variant == "zero_cond_t")),
-        inputs=partial(inputs, grids=grids, ragged=variant == "ragged"),
-        tokens=rows(grids),
-        variant=variant,
-        with_timesteps=linear_timesteps(1),
+    tiny_host(
+        QwenImageTransformer2DModel,
+        partial(build, zero_cond_t=variant == "zero_cond_t"),
+        partial(inputs, grids=grids, ragged=variant == "ragged"),
+        rows(grids),
+        linear_timesteps(1),
+        variant,
     )
     for variant, grids in (
         ("", (IMAGE,)),

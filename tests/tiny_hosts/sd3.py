@@ -13,10 +13,8 @@ from tests.tiny_hosts.host import (
     LEVEL,
     Draws,
     Inputs,
-    TinyHost,
-    class_path,
     linear_timesteps,
-    seeded,
+    tiny_host,
 )
 
 
@@ -50,17 +48,14 @@ def inputs(batch: int, seed: int) -> Inputs:
     }
 
 
-HOSTS = tuple(
-    TinyHost(
-        transformer_class=class_path(SD3Transformer2DModel),
-        make=seeded(build_variant),
-        inputs=inputs,
-        tokens=6 * 4,
-        variant=variant,
-        with_timesteps=linear_timesteps(1000),
-    )
-    for variant, build_variant in (
-        ("", build),
-        ("sd35", partial(build, dual_attention_layers=(0, 1), qk_norm="rms_norm")),
-    )
+HOSTS = (
+    tiny_host(SD3Transformer2DModel, build, inputs, 6 * 4, linear_timesteps(1000)),
+    tiny_host(
+        SD3Transformer2DModel,
+        partial(build, dual_attention_layers=(0, 1), qk_norm="rms_norm"),
+        inputs,
+        6 * 4,
+        linear_timesteps(1000),
+        "sd35",
+    ),
 )

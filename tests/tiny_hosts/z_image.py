@@ -13,10 +13,8 @@ from tests.tiny_hosts.host import (
     LEVEL,
     Draws,
     Inputs,
-    TinyHost,
-    class_path,
     linear_timesteps,
-    seeded,
+    tiny_host,
 )
 
 
@@ -40,7 +38,7 @@ def inputs(batch: int, seed: int, caption_rows: tuple[int, ...]) -> Inputs:
     latents, captions = draws.normal(4, 1, 12, 8), draws.normal(max(caption_rows), 20)
     return {
         "x": list(latents.unbind(0)),
-        "t": torch.full((batch,), 1 - LEVEL),
+        "t": 1 - torch.full((batch,), LEVEL),
         "cap_feats": [
             caption[: caption_rows[i % len(caption_rows)]] for i, caption in enumerate(captions)
         ],
@@ -49,13 +47,13 @@ def inputs(batch: int, seed: int, caption_rows: tuple[int, ...]) -> Inputs:
 
 
 HOSTS = tuple(
-    TinyHost(
-        transformer_class=class_path(ZImageTransformer2DModel),
-        make=seeded(build),
-        inputs=partial(inputs, caption_rows=caption_rows),
-        tokens=6 * 4,
-        variant=variant,
-        with_timesteps=linear_timesteps(noisy=0, clean=1, argument="t"),
+    tiny_host(
+        ZImageTransformer2DModel,
+        build,
+        partial(inputs, caption_rows=caption_rows),
+        6 * 4,
+        linear_timesteps(noisy=0, clean=1, argument="t"),
+        variant,
     )
     for variant, caption_rows in (("", (7, 5, 6)), ("ragged", (37, 5, 6)))
 )
