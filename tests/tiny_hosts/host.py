@@ -26,17 +26,17 @@ class TinyHost:
     inputs: (batch, seed) -> keyword arguments of forward as the pipeline passes them, all samples
         at noise level 0.6. Samples differ, and a sample is the same in a batch of any size.
     tokens: image rows of a sample that blocks see, reference images included, padding not.
-    variant: which of the class's configurations or calls it is; "" is text to image or video.
     with_timesteps: (inputs, levels) -> the inputs at other noise levels, one in [0, 1] a sample,
-        0 is clean; None where forward takes one timestep for all samples.
+        0 is clean.
+    variant: which of the class's configurations or calls it is; "" is text to image or video.
     """
 
     transformer_class: str
     make: Callable[[], nn.Module]
     inputs: MakeInputs
     tokens: int
+    with_timesteps: WithTimesteps
     variant: str = ""
-    with_timesteps: WithTimesteps | None = None
 
     @property
     def name(self) -> str:
@@ -72,11 +72,11 @@ def tiny_host(
     build: Callable[[], nn.Module],
     inputs: MakeInputs,
     tokens: int,
-    with_timesteps: WithTimesteps | None,
+    with_timesteps: WithTimesteps,
     variant: str = "",
 ) -> TinyHost:
     """A host of a class whose configuration `build` knows; it need not seed."""
-    return TinyHost(class_path(cls), seeded(build), inputs, tokens, variant, with_timesteps)
+    return TinyHost(class_path(cls), seeded(build), inputs, tokens, with_timesteps, variant)
 
 
 class Draws:
@@ -103,6 +103,9 @@ def linear_timesteps(
 
     def at(given: Inputs, levels: list[float]) -> Inputs:
         values = clean + (noisy - clean) * torch.tensor(levels)
-        return {**given, argument: values.to(dtype)}
+        return {
+            **given,
+            argument: (values if dtype.is_floating_point else values.round()).to(dtype),
+        }
 
     return at

@@ -113,8 +113,6 @@ def test_every_input_counts(host: TinyHost) -> None:
 
 
 def test_timesteps_count_by_sample(host: TinyHost) -> None:
-    if host.with_timesteps is None:
-        pytest.skip("one timestep for all samples")
     given = host.inputs(BATCH, 0)
     both = denoise(host, given)
     for output, same in zip(
