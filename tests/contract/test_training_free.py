@@ -20,7 +20,7 @@ from diffcr.binding.model import disabled, get_attached, get_compressor
 from diffcr.core.regions import region_of
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.family import Grid, InputSize
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.base import TransformerCall
 from diffcr.methods.config import MethodConfig
@@ -259,11 +259,9 @@ def test_a_mask_over_image_tokens_is_refused() -> None:
     for config in (ToMeConfig(0.4), _ATEDM):
         transformer = _attached(config)
         block = transformer.transformer_blocks[0]
-        context = transformer.diffcr.build_context(
-            TransformerCall([0.1], rows=4, columns=4, device=torch.device("cpu"))
-        )
+        call = TransformerCall([0.1], Grid(rows=4, columns=4), torch.device("cpu"))
         with (
-            transformer.diffcr.entering(context),
+            transformer.diffcr.entering(call, transformer.diffcr.build_context(call)),
             pytest.raises(DiffCRError, match="attention_mask"),
         ):
             block(torch.zeros(1, 16, 32), attention_mask=torch.zeros(1, 1, 16))

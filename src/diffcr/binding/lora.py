@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,9 +54,18 @@ def add_lora(
     config = LoraConfig(
         r=rank,
         lora_alpha=rank if alpha is None else alpha,
-        target_modules=list(targets or family_of(transformer).lora_targets),
+        target_modules=_within_blocks(transformer) if targets is None else list(targets),
     )
     inject_lora(transformer, config)
+
+
+def _within_blocks(transformer: nn.Module) -> str:
+    """A pattern of the family's targets: layers outside of routed blocks may have their names."""
+    family = family_of(transformer)
+    groups, targets = (
+        "|".join(map(re.escape, names)) for names in (family.block_groups, family.lora_targets)
+    )
+    return rf"({groups})\.\d+\.(.+\.)?({targets})"
 
 
 def inject_lora(transformer: nn.Module, config: Any) -> None:

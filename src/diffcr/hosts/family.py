@@ -205,3 +205,10 @@ class Family:
     width: Callable[[Any], int] = attention_width
     starts: Callable[[Any, Mapping[str, Any]], Tensor] | None = None
     refuse: Callable[[Any, Mapping[str, Any]], str | None] | None = None
+
+    def tokens(self, transformer: Any, arguments: Mapping[str, Any]) -> int:
+        """Routed tokens of a sample in a call with these arguments."""
+        if self.token_positions is not None:
+            held: int = arguments[self.token_positions].shape[1]
+            return held
+        return self.grid(transformer, arguments).tokens

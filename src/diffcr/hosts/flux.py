@@ -17,7 +17,7 @@ FLUX_BLOCK = BlockLayout(
     mlp="ff",
 )
 # Its attention and its feed-forward run side by side over text and image.
-FLUX_SINGLE_BLOCK = replace(FLUX_BLOCK, first_linear="", mlp="act_mlp")
+FLUX_SINGLE_BLOCK = replace(FLUX_BLOCK, mlp="act_mlp")
 FLUX = Family(
     name="flux",
     transformer_class="diffusers.models.transformers.transformer_flux.FluxTransformer2DModel",

@@ -132,8 +132,8 @@ class BlockLayout:
         mlp_others: Where the feed-forward's rows that are no routed tokens stand.
         denoised_beside: Outputs other than the hidden states that the model denoises, too, such as
             those of audio.
-        first_linear: Path of a linear layer that computes all rows of `hidden_states`, and those
-            alone, once; empty where `self_attention` is named.
+        first_linear: Path of a linear layer that computes all rows of `hidden_states` once; empty
+            where `self_attention` is named.
         prunable: What structured pruning takes units out of.
         keys_and_values: Attributes of the self-attention, layers from its input [B, N, D] to the
             tokens' keys and values as its processor calls them; empty where they cannot be kept.

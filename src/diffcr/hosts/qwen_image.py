@@ -1,14 +1,13 @@
 """Qwen-Image, also Edit and Layered, whose references are routed with the rest
 (diffusers/models/transformers/transformer_qwenimage.py).
 
-With `zero_cond_t` the modulation has two rows for each sample, and `modulate_index` says which one a
-token takes.
+With `zero_cond_t` the modulation has two rows for each sample, and `modulate_index` says which one
+a token takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from diffcr.hosts.family import Family, Grid, NoiseScale
