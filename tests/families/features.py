@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -181,7 +183,7 @@ def a_copy_is_its_own(host: TinyHost) -> None:
     assert_equal(forward(transformer, given), expected)
 
 
-def saves_and_loads(host: TinyHost, directory: Path) -> None:
+def saves_and_loads(host: TinyHost) -> None:
     """A checkpoint with a LoRA, loaded into a fresh model, gives the same."""
     transformer, given = routed(host), host.inputs(2, 0)
     diffcr.add_lora(transformer, rank=2)
@@ -197,9 +199,10 @@ def saves_and_loads(host: TinyHost, directory: Path) -> None:
     names = [name for name, _ in transformer.named_parameters() if ".lora_" in name]
     assert all(name.startswith(inside) for name in names), names
     expected = forward(transformer, given)
-    diffcr.save(transformer, directory)
     other = host.make()
-    diffcr.load(other, directory)
+    with TemporaryDirectory() as directory:
+        diffcr.save(transformer, Path(directory) / "saved")
+        diffcr.load(other, Path(directory) / "saved")
     assert_equal(forward(other, given), expected)
 
 
@@ -272,3 +275,17 @@ def reuses_steps(host: TinyHost) -> None:
         if level == 0.6:
             assert_equal(outputs, bare)
     assert min(counts) == 0 < max(counts), counts
+
+
+FEATURES: dict[str, Callable[[TinyHost], None]] = {
+    "exact at 0": fresh_is_exact,
+    "half of the tokens": half_is_masked_attention,
+    "neighbours": neighbours_change_nothing,
+    "mixed regions": regions_mix,
+    "deep copy": a_copy_is_its_own,
+    "save, load, LoRA": saves_and_loads,
+    "gradient checkpointing": checkpoints_gradients,
+    "compiled blocks": compiles,
+    "token merging": merges,
+    "reuse of steps": reuses_steps,
+}
