@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import diffcr
 from diffcr.binding.model import get_compressor
+from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.block_inputs import BlockInputs, sequence_of
 from diffcr.hosts.host import host_blocks
 from diffcr.methods.bound import bound_block
+from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
+from diffcr.methods.diffcr.compressor import Compressor
 from tests.families.masked import masked_forward
 from tests.tiny_hosts.host import TinyHost
 
@@ -152,7 +157,6 @@ def _of_first(outputs: list[Tensor], alone: int, batch: int) -> list[Tensor]:
 
 def regions_mix(host: TinyHost) -> None:
     """Samples of different regions in one call are what they are in calls of their own."""
-    assert host.with_timesteps is not None
     transformer = routed(host, timestep_regions=2)
     ratios = torch.zeros(get_compressor(transformer).ratios.shape)
     ratios[:, 0], ratios[:, 1], ratios[::2, 1] = 0.3, 0.6, 0.0
@@ -261,7 +265,6 @@ def reuses_steps(host: TinyHost) -> None:
     transformer, given = host.make(), host.inputs(2, 0)
     bare = forward(transformer, given)
     diffcr.attach(transformer, diffcr.ReuseConfig(0.5, granularity="steps", dense_above=0.95))
-    assert host.with_timesteps is not None
     calls: list[nn.Module] = []
     for block in host_blocks(transformer):
         for linear in block.layout.first_layers(block.module).values():
@@ -277,6 +280,31 @@ def reuses_steps(host: TinyHost) -> None:
     assert min(counts) == 0 < max(counts), counts
 
 
+def every_method(host: TinyHost) -> None:
+    """What the table of methods says works changes the result and goes without a trace; the others
+    are refused for the reason that it gives."""
+    transformer, one = host.make(), host.inputs(2, 0)
+    given = [host.with_timesteps(one, [level] * 2) for level in (0.6, 0.5, 0.4, 0.3)]
+    bare = [forward(transformer, inputs) for inputs in given]
+    refusals = method_refusals(family_of(transformer))
+    for name, config in CONFIGURATIONS.items():
+        if name in refusals:
+            with pytest.raises(DiffCRError, match=re.escape(refusals[name])):
+                diffcr.attach(transformer, config)
+            continue
+        attached = diffcr.attach(transformer, config)
+        if isinstance(attached, Compressor):
+            attached.set_compression_ratios(0.5)
+        outputs = [forward(transformer, inputs) for inputs in given]
+        assert all(tensor.isfinite().all() for output in outputs for tensor in output), name
+        changed = [not torch.equal(o[0], b[0]) for o, b in zip(outputs, bare, strict=True)]
+        assert any(changed), name
+        with diffcr.disabled(transformer):
+            assert_equal(forward(transformer, given[0]), bare[0])
+        diffcr.detach(transformer)
+        assert_equal(forward(transformer, given[-1]), bare[-1])
+
+
 FEATURES: dict[str, Callable[[TinyHost], None]] = {
     "exact at 0": fresh_is_exact,
     "half of the tokens": half_is_masked_attention,
@@ -288,4 +316,5 @@ FEATURES: dict[str, Callable[[TinyHost], None]] = {
     "compiled blocks": compiles,
     "token merging": merges,
     "reuse of steps": reuses_steps,
+    "every method": every_method,
 }

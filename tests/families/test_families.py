@@ -10,6 +10,7 @@ import pytest
 from diffcr.errors import DiffCRError
 from diffcr.hosts import _FAMILIES
 from tests.families.features import FEATURES
+from tests.families.matrix import PAGE, page_with_matrix
 from tests.families.refused import REFUSED, refusal
 from tests.tiny_hosts import TINY_HOSTS
 
@@ -31,3 +32,7 @@ def test_every_refusal_is_of_a_host_and_a_feature() -> None:
     for refused in REFUSED:
         assert refused.feature in FEATURES
         assert any(fnmatch(name, refused.hosts) for name in HOSTS), refused
+
+
+def test_the_docs_show_what_is_tested() -> None:
+    assert PAGE.read_text() == page_with_matrix(), "run python -m tests.families.matrix"

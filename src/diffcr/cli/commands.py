@@ -171,17 +171,32 @@ for command in (calibrate, inpaint, score, flops, bench):
 
 
 @app.command()
-def models() -> None:
-    """List the model classes that can be compressed, and the embedded default."""
-    from diffcr.hosts import supported_models
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="A transformer class: what works on it, and why not more.")
+    ] = None,
+) -> None:
+    """List the model classes that can be compressed with their methods, and what is embedded."""
+    from diffcr.hosts import families
+    from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
     from diffcr.pretrained import (
         default_checkpoint_path,
         default_inpainting_path,
         default_pipeline_path,
     )
 
-    for name in supported_models():
-        typer.echo(name)
+    known = families()
+    if name is not None:
+        if name not in known:
+            raise DiffCRError(f"no model class is called {name!r}: `diffcr models` lists them")
+        refusals = method_refusals(known[name])
+        for method in CONFIGURATIONS:
+            typer.echo(f"{method}: {refusals.get(method, 'works')}")
+        return
+    for model, family in known.items():
+        refusals = method_refusals(family)
+        working = [method for method in CONFIGURATIONS if method not in refusals]
+        typer.echo(f"{model}: {', '.join(working)}")
     for name, find in (
         ("pipeline", default_pipeline_path),
         ("checkpoint", default_checkpoint_path),

@@ -104,6 +104,11 @@ def models_within(model: nn.Module) -> list[nn.Module]:
     return [part for part in model.modules() if class_path(part) in _FAMILIES]
 
 
+def families() -> dict[str, Family]:
+    """All adapters by the names of their transformer classes."""
+    return {path.rsplit(".", 1)[1]: family for path, family in _FAMILIES.items()}
+
+
 def supported_models() -> list[str]:
     """Names of the transformer classes that `attach` accepts."""
-    return [path.rsplit(".", 1)[1] for path in _FAMILIES]
+    return [*families()]

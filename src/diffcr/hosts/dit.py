@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from diffcr.hosts.family import Family
-from diffcr.hosts.pixart import PIXART, PIXART_BLOCK
+from diffcr.hosts.pixart import PIXART, SELF_ATTENTION_BLOCK
 
 DIT = Family(
     name="dit",
     transformer_class="diffusers.models.transformers.dit_transformer_2d.DiTTransformer2DModel",
-    block_groups={"transformer_blocks": PIXART_BLOCK},
+    block_groups={"transformer_blocks": SELF_ATTENTION_BLOCK},
     conditioning="class_labels",
     lora_targets=PIXART.lora_targets,
 )

@@ -8,6 +8,7 @@ modulation [B, 6 D], not a timestep (diffusers/models/transformers/pixart_transf
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -111,6 +112,10 @@ PIXART_BLOCK = BlockLayout(
         _heads("cross_attention", "attn2", of_text=True),
         PrunableUnits("mlp", rows=("ff.net.0.proj",), columns=("ff.net.2",)),
     ),
+)
+SELF_ATTENTION_BLOCK = replace(
+    PIXART_BLOCK,
+    prunable=tuple(units for units in PIXART_BLOCK.prunable if units.name != "cross_attention"),
 )
 PIXART = Family(
     name="pixart",
