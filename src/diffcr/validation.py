@@ -63,7 +63,7 @@ def check_fields(settings: Any, where: str = "") -> None:
         kind, *restrictions = (
             get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
         )
-        kinds = get_args(kind) or (kind,)
+        kinds = tuple(get_origin(part) or part for part in get_args(kind) or (kind,))
         _require(_is_of(value, kinds), name, value, " or ".join(k.__name__ for k in kinds))
         for allowed in restrictions:
             allowed.check(name, value)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
-from diffcr.files import read_json, read_tensors
+from diffcr.files import read_json, read_tensors, save_tensors
 from diffcr.hosts import family_of, find_transformer
 
 ADAPTER = "diffcr"
@@ -189,11 +189,8 @@ def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
 
 def save_lora(transformer: nn.Module, directory: Path) -> None:
     """Write the adapter in peft's format: adapter_config.json, adapter_model.safetensors."""
-    from safetensors.torch import save_file
-
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.cpu() for name, tensor in lora_state_dict(transformer).items()}
-    save_file(weights, directory / _WEIGHTS_FILE)
+    save_tensors(directory / _WEIGHTS_FILE, lora_state_dict(transformer))
     lora_config(transformer).save_pretrained(str(directory))
 
 

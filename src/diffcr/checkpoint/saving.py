@@ -49,11 +49,18 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
             "within diffcr.disabled the model holds its dense weights: save outside of it"
         )
     target = Path(directory)
-    if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
-        raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
+    require_replaceable(target)
     with replacing_directory(target) as written:
         _write(written, transformer, attached, weights)
     return target
+
+
+def require_replaceable(target: Path) -> None:
+    """Raises DiffCRError where a checkpoint would take the place of something else."""
+    if target.exists() and not target.is_dir():
+        raise DiffCRError(f"{target} is a file: give an empty or a checkpoint directory")
+    if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
+        raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
 
 
 def _write(

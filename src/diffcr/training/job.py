@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 
 from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError
+from diffcr.files import clear_left_overs, locked_directory
 from diffcr.hosts.loading import load_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.diffcr.config import DiffCRConfig
@@ -74,15 +77,32 @@ def train(
         dataset: Encoded with the same pipeline, with masks for inpainting.
         output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
             `training_record.json`.
-        resume: Go on from the last checkpoint there; without, a directory with one is an error.
+        resume: Go on from the last checkpoint there; without, what is there is set aside in
+            `earlier-1/`.
 
     Raises:
-        DiffCRError: The recipe does not fit the model, the processes or the directory.
+        DiffCRError: The recipe does not fit the model, the processes or the directory, another run
+            writes into it, or training diverges.
     """
     _check_start(recipe)
     task = make_task(recipe, pipe, dataset)
     schedule = NoiseSchedule.of(pipe.scheduler)
-    return Trainer(recipe, task, schedule, Path(output_directory), resume).run()
+    with _own_directory(Path(output_directory)) as directory:
+        return Trainer(recipe, task, schedule, directory, resume).run()
+
+
+@contextmanager
+def _own_directory(directory: Path) -> Iterator[Path]:
+    """The directory of a run, which nothing else writes into within the context: its first process
+    has locked it, and removed what killed runs left half-written."""
+    from accelerate import PartialState
+
+    first = PartialState(cpu=not torch.cuda.is_available()).is_main_process
+    with locked_directory(directory) if first else nullcontext():
+        if first:
+            for folder in ("", "checkpoints", "by-products"):
+                clear_left_overs(directory / folder)
+        yield directory
 
 
 def _check_start(recipe: TrainingRecipe) -> None:
