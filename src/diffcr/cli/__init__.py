@@ -55,13 +55,13 @@ def _in_lines_of_our_own() -> Iterator[None]:
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        def show(message: Any, category: type[Warning], *where: Any) -> None:
             if issubclass(category, DiffCRWarning):
                 typer.echo(f"diffcr: warning: {in_one_line(str(message))}", err=True)
             else:
                 shown(message, category, *where)
 
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]
         if threading.current_thread() is not threading.main_thread():
             yield
             return

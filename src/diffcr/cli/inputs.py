@@ -187,7 +187,7 @@ def _training_free(method: str) -> MethodConfig:
 
 def open_bare_beside(pipe: Any, model: str) -> Any | None:
     """The pipeline without its checkpoint, where that changed host weights; None where
-    `diffcr.disabled` gives the same."""
+    `diffcr.disabled` gives it."""
     from diffcr.binding.model import changes_dense, is_attached
     from diffcr.hosts import find_transformer
 

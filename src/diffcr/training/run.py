@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from diffcr.binding.attachment import attach
 from diffcr.binding.compilation import allow_graph_per_shape, compile, uncompile_blocks
 from diffcr.binding.lora import add_lora, has_lora, lora_config, require_lora_gradients, save_lora
-from diffcr.binding.model import disabled, get_compressor, is_attached
+from diffcr.binding.model import computing_all_tokens, get_compressor, is_attached
 from diffcr.checkpoint.loading import load_to_train
 from diffcr.checkpoint.saving import require_replaceable, save
 from diffcr.errors import DiffCRError
@@ -107,7 +107,7 @@ def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Te
     @torch.no_grad()
     def teach(inputs: Mapping[str, Any]) -> Tensor:
         shared = dense is task.model and is_attached(task.trained)
-        off = disabled(task.trained) if shared else nullcontext()
+        off = computing_all_tokens(task.trained) if shared else nullcontext()
         with off, torch.autocast(device.type, precision, enabled=precision is not None):
             output: Tensor = dense(**inputs)[0]
         return output
