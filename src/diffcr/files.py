@@ -10,15 +10,18 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from warnings import warn
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, DiffCRWarning, in_one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 # linux/fcntl.h, linux/fs.h
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -236,6 +239,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise DiffCRError(f"{path} is damaged ({error}): copy it again") from error
+
+
+def read_cache(path: Path, make: Callable[..., T]) -> T | None:
+    """What `make` makes of a file's tensors, by their names; None where there is none, or, with a
+    warning, where it is damaged: what it holds can be made again."""
+    if not path.exists():
+        return None
+    try:
+        return make(**read_tensors(path))
+    except (DiffCRError, TypeError) as error:
+        message = in_one_line(f"{path} is made anew: {error}")
+        warn(message, DiffCRWarning, stacklevel=2)
+        return None
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
