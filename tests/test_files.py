@@ -51,7 +51,7 @@ def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path: Path) -> None:
             read_json(path)
     (tmp_path / "large.json").touch()
     os.truncate(tmp_path / "large.json", 2**26)
-    with pytest.raises(DiffCRError, match="larger than 32 MiB"):
+    with pytest.raises(DiffCRError, match="larger than 32768 KiB"):
         read_json(tmp_path / "large.json")
 
 

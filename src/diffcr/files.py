@@ -27,7 +27,6 @@ T = TypeVar("T")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # Longer than any write takes. Whether a writer lives cannot be asked of another machine.
 _DEAD_AFTER = 24 * 3600.0
-_LARGEST_TEXT = 32 * 2**20
 
 
 @contextmanager
@@ -155,18 +154,18 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
-def read_text(path: Path) -> str:
-    """A text file in UTF-8.
+def read_text(path: Path, largest: int = 2**25) -> str:
+    """A text file in UTF-8 of at most `largest` bytes.
 
     Raises:
-        DiffCRError: It is missing, is no file (a pipe would be waited for), is larger than 32 MiB,
-            or is no UTF-8.
+        DiffCRError: It is missing, is no file (a pipe would be waited for), is larger, or is no
+            UTF-8.
     """
     try:
         if path.exists() and not path.is_file():
             raise DiffCRError(f"{path} cannot be read: it is not an ordinary file")
-        if path.stat().st_size > _LARGEST_TEXT:
-            raise DiffCRError(f"{path} cannot be read: it is larger than 32 MiB")
+        if path.stat().st_size > largest:
+            raise DiffCRError(f"{path} cannot be read: it is larger than {largest >> 10} KiB")
         return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise DiffCRError(f"{path} cannot be read: {error.strerror}") from error
@@ -185,8 +184,14 @@ def parse_json(text: str) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if "\\ud" in text.lower():
-        json.dumps(values, ensure_ascii=False).encode("utf-8")
+        require_characters(values)
     return values
+
+
+def require_characters(values: Any) -> None:
+    """Raises ValueError where a text among JSON-like values holds half of a character (a lone
+    surrogate), which no file and no tokenizer takes."""
+    json.dumps(values, ensure_ascii=False, skipkeys=True, default=str).encode("utf-8")
 
 
 def unique_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import torch
 
 from diffcr.checkpoint.stored import resolve_checkpoint
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import clear_left_overs, locked_directory
 from diffcr.hosts.loading import load_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
@@ -113,10 +115,26 @@ def _check_start(recipe: TrainingRecipe) -> None:
     """
     if recipe.checkpoint:
         resolve_checkpoint(recipe.checkpoint)
-    elif recipe.ratio_loss.settle == 0 and isinstance(recipe.method, DiffCRConfig):
-        raise DiffCRError(
-            "ratio_loss.settle is 0 without a checkpoint, so every ratio would stay at 0: "
-            "give the checkpoint to go on from"
+    elif isinstance(recipe.method, DiffCRConfig):
+        if recipe.ratio_loss.settle == 0:
+            raise DiffCRError(
+                "ratio_loss.settle is 0 without a checkpoint, so every ratio would stay at 0: "
+                "give the checkpoint to go on from"
+            )
+        _warn_of_few_steps(recipe, recipe.method.target_compression_ratio)
+
+
+def _warn_of_few_steps(recipe: TrainingRecipe, target: float) -> None:
+    """Say where ratios cannot come to their target: a step of AdamW moves one by its rate at most,
+    about."""
+    rate = recipe.optimizer.ratio_learning_rate
+    reach = rate * math.ceil(recipe.steps * recipe.ratio_loss.settle)
+    if reach < target:
+        warn(
+            f"{recipe.steps} steps with optimizer.ratio_learning_rate {rate:g} bring the mean "
+            f"compression ratio to {reach:.1%} at most, not to {target:.1%}",
+            DiffCRWarning,
+            stacklevel=4,
         )
 
 

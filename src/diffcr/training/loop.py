@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,8 @@ class Trainer:
         return result
 
     def _do_steps(self) -> None:
+        if self.recipe.compile and self.accelerator.is_main_process:
+            _say("compiling the blocks: the first steps take minutes, the others less than without")
         bar = tqdm(
             total=self.recipe.steps,
             initial=self.progress.step,
@@ -139,7 +142,7 @@ class Trainer:
         if self.progress.step < self.recipe.steps:
             if self.accelerator.is_main_process:
                 step = self.progress.step
-                tqdm.write(f"stopped and saved after step {step}: run it again to go on")
+                _say(f"stopped and saved after step {step}: run it again to go on")
             self.stop_request.leave()
 
     def _step(self, step: int) -> dict[str, float]:
@@ -263,3 +266,8 @@ class Trainer:
     def _save_average(self, name: str) -> None:
         with self.average.in_place():
             save_result(self.task, self.recipe, self.directory.path / name)
+
+
+def _say(text: str) -> None:
+    """A line for people, above the progress bar."""
+    tqdm.write(text, file=sys.stderr)

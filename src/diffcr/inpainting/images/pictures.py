@@ -56,8 +56,10 @@ def open_file(path: Path) -> Image.Image:
     Raises:
         DiffCRError: The file is missing, is not a picture, or is too large to be opened.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DiffCRError(f"{path} is missing: give the file of a picture")
+    if not path.is_file():
+        raise DiffCRError(f"{path} is not a readable picture: it is not an ordinary file")
     try:
         with Image.open(path) as opened:
             opened.load()
