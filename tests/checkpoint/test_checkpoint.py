@@ -181,6 +181,18 @@ def test_the_fingerprint_passes_half_precision_loads(saved: Path, dtype: torch.d
     assert is_attached(transformer)
 
 
+@pytest.mark.parametrize(("change", "matches"), [(0.008, True), (0.012, False), (0.05, False)])
+def test_a_base_models_weights_are_told_apart_at_one_per_cent(change: float, matches: bool) -> None:
+    transformer = pixart()
+    before = take_fingerprint(transformer)
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter.mul_(1 + change)
+    after = take_fingerprint(transformer)
+    assert before is not None and after is not None
+    assert before.matches(after) == matches
+
+
 def test_another_base_model_is_refused_and_both_are_named(saved: Path) -> None:
     other = pixart(seed=7)
     ours, theirs = take_fingerprint(pixart()), take_fingerprint(other)
