@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,19 @@ def test_merging_depends_on_the_grid_of_the_call_alone() -> None:
         output = denoise(transformer, given[size])
         assert torch.equal(output, fresh[size])
     output.square().mean().backward()
+
+
+def test_layers_and_seeds_share_no_draw_of_destinations() -> None:
+    drawn = [attach(pixart(), ToMeConfig(0.5, seed=seed))._seeds() for seed in range(4)]
+    assert len({seed for seeds in drawn for seed in seeds}) == 4 * 3
+
+
+def test_a_grid_of_one_row_is_merged() -> None:
+    transformer, given = pixart(), inputs()
+    given = replace(given, latents=given.latents[:, :, :2])
+    bare = denoise(transformer, given)
+    attach(transformer, ToMeConfig(0.5, "block"))
+    assert bare.shape[2] == 2 and not torch.equal(denoise(transformer, given), bare)
 
 
 def test_a_mask_over_image_tokens_is_refused() -> None:

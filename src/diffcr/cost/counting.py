@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcr.binding.attachment import attach
-from diffcr.binding.model import disabled, get_attached, is_attached
+from diffcr.binding.model import computing_all_tokens, get_attached, is_attached
 from diffcr.checkpoint.contenders import Contender, attach_untrained
 from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import FlopCount, Flops
@@ -106,7 +106,7 @@ def _count(twin: Any, size: InputSize, batch_size: int) -> FlopCount:
     arguments = family_of(twin).blank_inputs(twin, size)
     regions: list[_Forward] = []
     if is_attached(twin):
-        with disabled(twin):
+        with computing_all_tokens(twin):
             dense = _run(twin, arguments)
         attached = get_attached(twin)
         # From noise to picture: what a call keeps for later ones is there when they come.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 from diffcr.errors import DiffCRError
@@ -29,6 +28,7 @@ from diffcr.methods.reuse.reuser import TokenReuser
 from diffcr.methods.seam import Seam, no_seam
 from diffcr.methods.tome.config import ToMeConfig
 from diffcr.methods.tome.merger import TokenMerger, refuses_merging, tome_seam
+from diffcr.validation import refuse_unknown_key
 
 
 def _nothing(config: MethodConfig, layout: BlockLayout) -> str | None:
@@ -140,8 +140,5 @@ def config_from_json_dict(values: dict[str, Any]) -> MethodConfig:
     config = DenseConfig if name == DenseConfig.method else _METHODS[name].config
     known = [field.name for field in fields(config)]
     for key in values:
-        if key not in known:
-            nearest = get_close_matches(key, known, n=1, cutoff=0)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise DiffCRError(f"unknown key {key!r} for method {name!r}{hint}")
+        refuse_unknown_key(key, known)
     return config(**values)
