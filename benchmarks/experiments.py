@@ -26,10 +26,21 @@ from typing import Any
 import torch
 from PIL import Image
 from pretrained import tile
-from rows import MAPPED, OPTIONS, RUNS, SHEETS, TEST_IMAGES, Run, all_names, described, load_result
+from rows import (
+    MAPPED,
+    OPTIONS,
+    RUNS,
+    SETTINGS,
+    SHEETS,
+    TEST_IMAGES,
+    Run,
+    all_names,
+    described,
+    load_result,
+)
 from tqdm.auto import tqdm
 
-from diffcr.binding.model import get_compressor
+from diffcr.binding.model import get_attached, get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression, Trajectory
 from diffcr.evaluation.evaluate import evaluate
@@ -78,14 +89,18 @@ def train(recipe: TrainingRecipe, directory: Path, eager: bool = False) -> None:
 def measure(run: Run) -> None:
     """Write the record of a row, measured on the test split."""
     pipe, configuration = run.open(), run.configuration
-    steps = configuration["num_inference_steps"]
-    # Its timesteps are its own: fewer steps change nothing there.
-    held_out = encode_test(pipe) if steps == OPTIONS.num_inference_steps else None
     maps = EvaluationOptions.map_timesteps if run == MAPPED else ()
-    options = replace(OPTIONS, num_inference_steps=steps, map_timesteps=maps)
-    subjects = Subjects.of_scenes(list(ScenesDataset("test", size=TEST_IMAGES)), held_out)
+    steps, first = configuration["num_inference_steps"], run.first_image_seed
+    options = replace(OPTIONS, seed=first, num_inference_steps=steps, map_timesteps=maps)
+    # Fewer steps, or other images, change nothing there.
+    usual = first == 0 and all(configuration[key] == SETTINGS[key] for key in SETTINGS)
+    held_out = encode_test(pipe) if usual else None
+    scenes = list(ScenesDataset("test", size=configuration["images"]))
+    subjects = Subjects.of_scenes(scenes, held_out)
     evaluation = evaluate(pipe, subjects, options, load_judge(judge_path()))
-    results, seeds = evaluation.to_json_dict(), {"images": 0, "held_out": 0}
+    results, seeds = evaluation.to_json_dict(), {"images": first, "held_out": 0}
+    if "calibration" in configuration:
+        results["method"] = get_attached(pipe).config.to_json_dict()
     if run.is_trained:
         results |= _training(run, held_out)
         seeds["training"] = run.seed
@@ -205,8 +220,7 @@ def main() -> None:
                 paint_sheet(run)
         return
     asked = [Run(name, seed) for seed in arguments.seeds for name in arguments.names]
-    runs = dict.fromkeys(run if run.is_trained else Run(run.name) for run in asked)
-    waves = in_waves([run for run in runs if not run.is_current()])
+    waves = in_waves([run for run in asked if run.is_made and not run.is_current()])
     if arguments.jobs == 1:
         for run in itertools.chain(*waves):
             if run.is_trained:

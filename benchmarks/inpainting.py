@@ -4,13 +4,13 @@ A row is a file in `benchmarks/inpainting/`: the embedded inpainting pipeline as
 baseline that regenerates pictures with the text-to-image model ("baseline"), a training-free method
 in the decoder ("method"), or what changes in the recipe `inpainting-diffcr-lt` before it is trained
 ("trained"; one run per seed, in `runs/inpainting/`): the method, the part that it is attached to,
-or the pictures, a folder of scenes and photographs that is written for it. Run it in the project's
-root.
+or the pictures, a folder of scenes and photographs that is written for it. It may have settings of
+its own: denoising steps, and fewer pictures. Run it in the project's root.
 
 quality: boxes around the objects of test scenes are masked and painted again from their captions;
 random masks on crops of photographs that scikit-image and scikit-learn bring, without a caption;
-records `results/inpainting/NAME-seed-S.json`, and of seed 0 a sheet of the first scenes. What is
-there already is not done again.
+records `results/inpainting/NAME-seed-S.json`, and of seed 0 a sheet of the first scenes for the
+rows that the figure shows. What is there already is not done again.
 pretraining: NAME is the directory of `make pretrain-inpainting`, whose models have to be the
 embedded ones; the record `results/pretraining-inpainting.json` says how they were trained.
 """
@@ -31,7 +31,7 @@ from inpainting_edits import (
     scene_edit,
     write_scenes_and_photographs,
 )
-from inpainting_tables import RESULTS
+from inpainting_tables import RESULTS, TITLES
 from PIL import Image
 from pretrained import tile
 from rows import ROOT, changed
@@ -129,13 +129,14 @@ def measure_quality_of(name: str, seed: int) -> None:
     if target.exists() and read_record(target).configuration == configuration:
         return
     pipe, side = open_row(name, seed), SETTINGS["resolution"]
-    test = ScenesDataset("test", size=SETTINGS["images"], resolution=side)
+    test = ScenesDataset("test", size=configuration["images"], resolution=side)
     scenes = list(test)
     edits = [scene_edit(scene, SETTINGS["margin"]) for scene in scenes]
     photographs = photograph_edits(
-        SETTINGS["photographs"], side, SETTINGS["photographs_most_masked"]
+        configuration["photographs"], side, SETTINGS["photographs_most_masked"]
     )
-    images, repainted = (_repaint(pipe, asked, name) for asked in (edits, photographs))
+    steps = configuration["num_inference_steps"]
+    images, repainted = (_repaint(pipe, asked, steps, name) for asked in (edits, photographs))
     quality = measure_quality(load_judge(judge_path()), images, scenes).to_json_dict()
     results: dict[str, Any] = {
         "scenes": {**quality, **likeness(images, edits)},
@@ -149,7 +150,7 @@ def measure_quality_of(name: str, seed: int) -> None:
         results["training"].pop("recipe")
     seeds = {"training": seed, "images": 0}
     record = make_record("inpainting", configuration, results, seeds=seeds)
-    if seed == SHOWN_SEED:
+    if seed == SHOWN_SEED and name in TITLES:
         given = [marked(edit) for edit in edits[:_SHOWN]]
         for path, shown in ((target.with_name("given.png"), given), (target, images[:_SHOWN])):
             with replacing_file(path.with_suffix(".png")) as temporary:
@@ -157,7 +158,7 @@ def measure_quality_of(name: str, seed: int) -> None:
     print(write_record(record, target))
 
 
-def _repaint(pipe: Any, edits: Sequence[Example], name: str) -> list[Image.Image]:
+def _repaint(pipe: Any, edits: Sequence[Example], steps: int, name: str) -> list[Image.Image]:
     images: list[Image.Image] = []
     for start in tqdm(range(0, len(edits), _BATCH), desc=name):
         chosen = edits[start : start + _BATCH]
@@ -165,7 +166,7 @@ def _repaint(pipe: Any, edits: Sequence[Example], name: str) -> list[Image.Image
             [edit.prompt for edit in chosen],
             image=[edit.image for edit in chosen],
             mask_image=[edit.mask for edit in chosen],
-            num_inference_steps=SETTINGS["num_inference_steps"],
+            num_inference_steps=steps,
             guidance_scale=SETTINGS["guidance_scale"],
             blending=SETTINGS["blending"],
             generator=[torch.Generator().manual_seed(start + i) for i in range(len(chosen))],

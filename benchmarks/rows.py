@@ -2,9 +2,12 @@
 
 A row is a file. One in `benchmarks/experiments/` says what it changes in the shipped recipe, and is
 trained once per seed, into `runs/experiments/NAME-seed-S/`. One in `benchmarks/untrained/` needs no
-training of its own and has seed 0 alone: the embedded pipeline as it was pretrained, with a
-training-free method ("method") or fewer denoising steps; or what another row's run left on its way
-to a larger ratio ("checkpoint", below `runs/experiments/`).
+training of its own: the embedded pipeline as it was pretrained, with a training-free method
+("method") or fewer denoising steps; token reuse that `diffcr.calibrate` fits to captions of the
+validation split ("calibration"), spending another budget than it was fitted for where one is given
+("budget"); or what another row's run left on its way to a larger ratio ("checkpoint", below
+`runs/experiments/`). It has seed 0 alone, or as many as it says ("image_seeds"), each with noise of
+its own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.lora import load_lora, read_lora
+from diffcr.binding.model import get_attached
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.options import EvaluationOptions
 from diffcr.files import read_json
@@ -24,6 +28,7 @@ from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.pretrained import GUIDANCE_SCALE, load_default_pipeline
 from diffcr.records.record import read_record
+from diffcr.scenes import ScenesDataset
 from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +65,7 @@ class Run:
 
     Attributes:
         name: Of its file.
-        seed: Of its training.
+        seed: Of its training; of its images, where it has none.
     """
 
     name: str
@@ -73,6 +78,20 @@ class Run:
     def is_trained(self) -> bool:
         """Whether its row is trained; others are measured as they are."""
         return (TRAINED / f"{self.name}.json").exists()
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its row is made with this seed."""
+        return self.is_trained or self.seed < self._untrained.get("image_seeds", 1)
+
+    @property
+    def first_image_seed(self) -> int:
+        """Image i starts from the noise of this seed plus i."""
+        return 0 if self.is_trained else self.seed * TEST_IMAGES
+
+    @property
+    def _untrained(self) -> dict[str, Any]:
+        return read_json(UNTRAINED / f"{self.name}.json")
 
     @property
     def directory(self) -> Path:
@@ -98,8 +117,8 @@ class Run:
         """Of its record: the settings of all rows and its own, its recipe or method in full."""
         if self.is_trained:
             return {**SETTINGS, "recipe": described(self.recipe)}
-        own = read_json(UNTRAINED / f"{self.name}.json")
-        if "checkpoint" in own:
+        own = {key: value for key, value in self._untrained.items() if key != "image_seeds"}
+        if "checkpoint" in own or "calibration" in own:
             return {**SETTINGS, **own}
         method = config_from_json_dict(own.get("method", {"method": DenseConfig.method}))
         return {**SETTINGS, **own, "method": method.to_json_dict()}
@@ -143,10 +162,30 @@ class Run:
                 raise DiffCRError(f"{self.result} is missing: train it, benchmarks/experiments.py")
             return load_result(self.result)
         pipe = load_default_pipeline()
+        if "calibration" in self.configuration:
+            self._calibrate(pipe)
+            return pipe
         method = config_from_json_dict(self.configuration["method"])
         if not isinstance(method, DenseConfig):
             attach(pipe, method)
         return pipe
+
+    def _calibrate(self, pipe: Any) -> None:
+        """As `diffcr calibrate` does, whose seed and batch size these are."""
+        configuration = self.configuration
+        asked = configuration["calibration"]
+        captions = ScenesDataset("validation", size=asked["validation_captions"])
+        diffcr.calibrate(
+            pipe,
+            [scene.caption for scene in captions],
+            asked["target_compression_ratio"],
+            asked["granularity"],
+            configuration["num_inference_steps"],
+            configuration["guidance_scale"],
+        )
+        if "budget" in configuration:
+            reuser: Any = get_attached(pipe)
+            reuser.set_budget(configuration["budget"])
 
 
 # Drawn by readme.py: sheets of the first images, and one picture's router maps.

@@ -11,7 +11,9 @@ import rows
 from experiments import in_waves, run_side_by_side, say_what_failed
 from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 
+from diffcr.binding.model import get_attached
 from diffcr.methods.registry import config_from_json_dict
+from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.records.record import read_record
 
 
@@ -51,13 +53,44 @@ def test_a_row_comes_after_the_one_that_it_goes_on_from(
 def test_an_untrained_row_is_measured_like_the_others(name: str) -> None:
     run = Run(name)
     configuration = run.configuration
+    if "checkpoint" in configuration:
+        assert run.start is not None and run.start.is_trained
+    else:
+        assert run.start is None
+        assert ("method" in configuration) != ("calibration" in configuration)
     if "method" in configuration:
         config_from_json_dict(configuration["method"])
-        assert run.start is None
-    else:
-        assert run.start is not None and run.start.is_trained
     differing = {key for key in SETTINGS if configuration[key] != SETTINGS[key]}
-    assert differing <= {"num_inference_steps"}
+    assert differing <= {"num_inference_steps", "images"}
+
+
+def test_a_calibrated_row_opens_with_the_settings_found_and_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {
+        "calibration": {
+            "target_compression_ratio": 0.5,
+            "granularity": "steps",
+            "validation_captions": 1,
+        },
+        "num_inference_steps": 4,
+    }
+    (tmp_path / "fitted.json").write_text(json.dumps(asked))
+    (tmp_path / "dialled.json").write_text(json.dumps({**asked, "budget": 0.75}))
+    monkeypatch.setattr(rows, "UNTRAINED", tmp_path)
+    fitted, dialled = (get_attached(Run(row).open()).config for row in ("fitted", "dialled"))
+    assert isinstance(fitted, ReuseConfig) and isinstance(dialled, ReuseConfig)
+    assert dialled.dense_above == fitted.dense_above
+    assert dialled.compression_ratio * fitted.dense_above == pytest.approx(0.25)
+
+
+def test_image_seeds_share_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "row.json").write_text(json.dumps({"image_seeds": 2}))
+    monkeypatch.setattr(rows, "UNTRAINED", tmp_path)
+    first, second, third = (Run("row", seed) for seed in range(3))
+    assert first.is_made and second.is_made and not third.is_made
+    assert second.first_image_seed - first.first_image_seed >= first.configuration["images"]
+    assert first.configuration == second.configuration
 
 
 def test_records_come_from_a_commit() -> None:

@@ -93,9 +93,8 @@ def computing_all_tokens(pipe_or_transformer: Any) -> Iterator[None]:
     finally:
         for method in enabled:
             method.enabled = True
-            if isinstance(method, TokenReuser):
-                # What follows is not the run that was left.
-                method.current.forget()
+            # What follows is not the run that was left.
+            method.forget_run()
 
 
 @contextmanager
@@ -109,11 +108,11 @@ def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
         DiffCRError: What is attached keeps nothing from step to step.
     """
     reuser = get_reuser(pipe_or_transformer)
-    reuser.current.forget()
+    reuser.forget_run()
     try:
         yield
     finally:
-        reuser.current.forget()
+        reuser.forget_run()
 
 
 def get_reuser(pipe_or_transformer: Any) -> TokenReuser:

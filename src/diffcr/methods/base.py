@@ -121,6 +121,9 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         """Region of every step of a sampling run, from the steps' noise levels in [0, 1]."""
         return [region_of(level, self.timestep_regions) for level in noise_levels]
 
+    def forget_run(self) -> None:
+        """Drop what the calling thread's sampling run left for its later steps."""
+
     def stack(self) -> Iterator[Attached[Any, Any]]:
         """This method, then those beneath it."""
         yield self

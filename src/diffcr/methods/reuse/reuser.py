@@ -128,6 +128,10 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         """Whether a call has to look at its timesteps: a trajectory is one of falling levels."""
         return self.current.region is None
 
+    def forget_run(self) -> None:
+        """As `Attached.forget_run`."""
+        self.current.forget()
+
     def set_compression_ratio(self, compression_ratio: float) -> None:
         """Skip another share of tokens, in [0, 0.95], from the next call on.
 
