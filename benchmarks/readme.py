@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import inpainting_tables
+import reuse_tables
 from claim import (
     ABLATIONS,
     AT_20,
@@ -142,7 +143,10 @@ def _ratio(measured: Mapping[str, Any], name: str) -> str:
 
 
 TABLES = {
-    **{name: lambda made=made: _table(*made()) for name, made in inpainting_tables.TABLES.items()},
+    **{
+        name: lambda made=made: _table(*made())
+        for name, made in {**inpainting_tables.TABLES, **reuse_tables.TABLES}.items()
+    },
     "pretraining": pretraining_table,
     "quality": partial(quality_table, METHODS),
     "quality at 20": partial(quality_table, AT_20),

@@ -191,7 +191,7 @@ class Run:
 # Drawn by readme.py: sheets of the first images, and one picture's router maps.
 TRAINED_SHEETS = tuple(Run(name) for name in ("dense", "mod-30", "diffcr-l-30", "diffcr-lt-30"))
 UNTRAINED_SHEETS = tuple(
-    Run(name) for name in ("dense-20-steps", "reuse-50-steps", "dense-10-steps")
+    Run(name) for name in ("dense-20-steps", "reuse-50-calibrated", "dense-10-steps")
 )
 SHEETS = (*TRAINED_SHEETS, *UNTRAINED_SHEETS)
 MAPPED = Run("diffcr-lt-30")

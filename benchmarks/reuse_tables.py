@@ -1,0 +1,142 @@
+"""What the records of token reuse say, as tables.
+
+A table is its header and its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from claim import RESULTS, exact, rows
+from inpainting_tables import Table
+
+from diffcr.records.record import read_record
+from diffcr.report.comparison import Row, accuracy, frechet, own, skipped
+
+STEPS = {
+    "dense-20-steps": "20 steps",
+    "reuse-30-calibrated": "20 steps, 30 % reused, calibrated",
+    "reuse-30-steps": "20 steps, 30 % reused, settings of the default",
+    "dense-14-steps": "14 steps",
+    "reuse-50-calibrated": "20 steps, 50 % reused, calibrated",
+    "reuse-50-steps": "20 steps, 50 % reused, settings of the default",
+    "reuse-30-calibrated-at-14-steps": "14 steps, 30 % reused, calibrated",
+    "dense-10-steps": "10 steps",
+    "reuse-65-steps": "20 steps, 65 % reused, settings of the default",
+    "reuse-30-calibrated-at-10-steps": "10 steps, 30 % reused, calibrated",
+    "dense-8-steps": "8 steps",
+    "reuse-30-calibrated-at-8-steps": "8 steps, 30 % reused, calibrated",
+}
+DIAL = {
+    "dial-dense": "dense",
+    "dial-50-at-10": "calibrated for 50 %, set to 10 %",
+    "dial-50-at-20": "the same set to 20 %",
+    "dial-50-at-30": "the same set to 30 %",
+    "dial-30": "calibrated for 30 %",
+    "dial-50-at-40": "calibrated for 50 %, set to 40 %",
+    "dial-50-at-50": "the same set to 50 %",
+    "dial-50": "calibrated for 50 %, as it is",
+}
+_STEPS_HEADER = (
+    "denoising steps",
+    "of which are computed",
+    "caption accuracy, %",
+    "all right, %",
+    "judge's Frechet distance",
+)
+_DIAL_HEADER = (
+    "500 images a seed",
+    "seeds",
+    "computed of 20 steps",
+    "caption accuracy, %",
+    "standard error of a seed's",
+    "judge's Frechet distance",
+)
+INPAINTING = {"lazy": "uncompressed", "reuse-50": "half of the steps reused"}
+_INPAINTING_HEADER = (
+    "inpainting",
+    "denoising steps",
+    "caption accuracy, %",
+    "judge's Frechet distance",
+    "PSNR under the mask, dB",
+)
+
+
+def standard_error(results: Mapping[str, Any]) -> float:
+    """Of the caption accuracy over images, as if an image's attributes were independent."""
+    quality = own(results["quality"])
+    shares = quality["caption_accuracy_per_attribute"].values()
+    return sqrt(sum(p * (1 - p) for p in shares) / quality["images"]) / len(shares)
+
+
+def _computed(row: Row) -> str:
+    """Steps of a sampling run that run the blocks."""
+    steps = row.records[0].configuration["num_inference_steps"]
+    return f"{steps * (1 - row.over_seeds(skipped).mean):.0f}"
+
+
+def steps_table() -> Table:
+    """Fewer denoising steps and reused ones, the most computed steps first."""
+    measured = rows()
+    lines = [
+        [
+            title,
+            _computed(measured[name]),
+            measured[name].over_seeds(accuracy).text(".1f", 100),
+            measured[name].over_seeds(exact).text(".0f", 100),
+            measured[name].over_seeds(frechet).text(".0f"),
+        ]
+        for name, title in STEPS.items()
+        if name in measured
+    ]
+    return _STEPS_HEADER, lines
+
+
+def dial_table() -> Table:
+    """One checkpoint at several budgets, and those that were calibrated for theirs."""
+    measured = rows()
+    lines = [
+        [
+            title,
+            str(len(measured[name].records)),
+            _computed(measured[name]),
+            measured[name].over_seeds(accuracy).text(".1f", 100),
+            f"{100 * measured[name].over_seeds(standard_error).mean:.2f}",
+            measured[name].over_seeds(frechet).text(".0f"),
+        ]
+        for name, title in DIAL.items()
+        if name in measured
+    ]
+    return _DIAL_HEADER, lines
+
+
+def inpainting_table() -> Table:
+    """Inpainting with and without reuse by denoising steps."""
+    lines = [
+        [title, str(steps), *cells]
+        for steps in (10, 20, 50, 100)
+        for name, title in INPAINTING.items()
+        if (cells := _inpainted(RESULTS / "inpainting" / f"{name}-{steps}-steps-seed-0.json"))
+    ]
+    return _INPAINTING_HEADER, lines
+
+
+def _inpainted(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    scenes = read_record(path).results["scenes"]
+    return [
+        f"{100 * scenes['caption_accuracy']:.1f}",
+        f"{scenes['judge_frechet_distance']:.0f}",
+        f"{scenes['psnr_under_mask']:.1f}",
+    ]
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "reuse steps": steps_table,
+    "reuse dial": dial_table,
+    "reuse inpainting": inpainting_table,
+}
