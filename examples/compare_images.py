@@ -14,8 +14,7 @@ prompt = (
     else "a large red circle in the centre on a plain white background"
 )
 pipe = load_default_pipeline()
+dense = generate_images(pipe, [prompt], seed=1)
 diffcr.load(pipe, default_checkpoint_path())
 compressed = generate_images(pipe, [prompt], seed=1)
-with diffcr.disabled(pipe):
-    dense = generate_images(pipe, [prompt], seed=1)
 print(*save_images(dense, "images", "dense"), *save_images(compressed, "images", "compressed"))

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+import diffcr
 from diffcr.cli import main
+from diffcr.cli.inputs import read_prompts
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 
 _Fails = Callable[..., None]
@@ -70,24 +73,31 @@ def test_a_traceback_is_shown_on_request() -> None:
     assert "Traceback" in finished.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_an_interruption_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
-    pipe = tmp_path / "prompts.txt"
-    os.mkfifo(pipe)
+@pytest.mark.parametrize(
+    ("sent", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_an_interruption_is_one_line_and_an_exit_code_of_its_own(
+    tmp_path: Path, sent: signal.Signals, code: int, word: str
+) -> None:
     running = subprocess.Popen(
-        [*_COMMAND, "generate", "--prompts", str(pipe)],
+        [*_COMMAND, "generate", "a star", "--steps", "1000", "--output", str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
         env=_environment(),
         # Tests that run in a shell's background inherit that it is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    # Opening for writing returns once the command has the other end open: it waits for prompts.
-    with pipe.open("w"):
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert errors.splitlines() == ["diffcr: error: interrupted"]
+    assert running.stderr is not None
+    printed = ""
+    while "generating" not in printed:
+        assert running.poll() is None, printed
+        printed += running.stderr.read(1)
+    running.send_signal(sent)
+    rest = running.communicate(timeout=60)[1]
+    assert running.returncode == code
+    assert rest.splitlines()[-1] == f"diffcr: error: {word}" and "Traceback" not in rest
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])
@@ -106,6 +116,20 @@ def test_usage_errors(fails: _Fails) -> None:
     fails("generate", "x", "--seed", "some", saying="--seed")
     fails("generate", "x", "--seed", 2**70, saying="--seed")
     fails("generate", "x", "--guidance-scale", "nan", saying="guidance_scale is nan")
+    fails("generate", "x", "--guidance-scale", 1e300, saying="guidance_scale is 1e+300")
+    fails("generate", "x", "--steps", 10**20, saying="--steps")
+    fails("generate", "x", "--steps", 1001, saying="--steps")
+    fails("generate", "x", "--height", 100_000, saying="--height")
+    fails("generate", "x", "--batch-size", 10**7, saying="--batch-size")
+    fails("train", "scenes-diffcr-lt", "--steps", 10**12, saying="--steps")
+    fails("eval", "--captions", 10**13, saying="--captions")
+    fails("bench", "--batch-size", 10**7, saying="--batch-size")
+    fails("bench", "--pairs", 10**9, saying="--pairs")
+    fails("inpaint", "--dilation", 10**20, saying="--dilation")
+    fails("inpaint", "--steps", 10**9, saying="--steps")
+    fails("generate", "x", "--output", "y" * 5000, saying="File name too long")
+    fails("generate", "x" * 5000, "--checkpoint", "y" * 5000, saying="y ... y")
+    fails("report", "y" * 5000, saying="yyy")
     fails("generate", "x", "--bogus", saying="--bogus")
     fails("frobnicate", saying="frobnicate")
     fails("train", saying="recipe")
@@ -128,6 +152,58 @@ def test_prompt_errors(tmp_path: Path, fails: _Fails) -> None:
     empty.write_bytes(b"\xff\xfe\xfa")
     fails("generate", "--prompts", empty, saying="cannot be read")
     fails("generate", "x", " ", saying="prompt 2 is empty")
+    fails("generate", "x", "a\udcff star", saying="prompt 2 is not UTF-8")
+    fails("inpaint", "--image", "a", "--mask", "b", "--prompt", "\udcff", saying="is not UTF-8")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    fails("generate", "--prompts", tmp_path / "pipe.yaml", saying="not an ordinary file")
+    fails("train", tmp_path / "pipe.yaml", saying="not an ordinary file")
+
+
+def test_a_line_of_a_prompt_file_is_one_prompt(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("a\u2028b\r\n\n c\u0085d \ne\x0bf".encode())
+    assert read_prompts([], file) == ["a\u2028b", "c\u0085d", "e\x0bf"]
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("--version") == 0
+    assert capsys.readouterr().out == f"diffcr {diffcr.__version__}\n"
+
+
+def test_warnings_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: x\nsteps: 20\ndata: {source: nowhere}\n")
+    assert _call("train", recipe) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "diffcr: warning: 20 steps with optimizer.ratio_learning_rate 0.005 bring the mean "
+        "compression ratio to 10.0% at most, not to 20.0%",
+        "diffcr: error: nowhere is not a folder: give 'scenes' or a folder of pictures",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes\nmore"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+    ],
+)
+def test_memory_that_cannot_be_had_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, fails: _Fails, error: Exception
+) -> None:
+    def run_out(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("diffcr.cli.commands.read_prompts", run_out)
+    fails("generate", "x", saying="out of memory: give smaller sizes")
+    monkeypatch.setattr(error, "args", ("something else",))
+    if not isinstance(error, MemoryError):
+        with pytest.raises(RuntimeError, match="something else"):
+            main(["generate", "x"])
 
 
 def test_an_output_that_is_a_file(tmp_path: Path, fails: _Fails) -> None:

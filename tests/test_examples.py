@@ -31,6 +31,13 @@ def test_an_own_training_loop_learns_ratios(tmp_path: Path) -> None:
     assert compressor.mean_compression_ratio > 0
 
 
+def test_a_model_is_added_from_outside(tmp_path: Path) -> None:
+    output = _run(tmp_path, "add_a_model.py")
+    assert "attached, equal to the bit: True" in output
+    assert "half of the tokens, finite: True" in output
+    assert "PeculiarTransformer with DiffCRConfig" in output
+
+
 def test_photographs_train_like_any_folder(tmp_path: Path) -> None:
     _run(tmp_path, "make_photo_folder.py", "photos")
     photos = ImageFolder(tmp_path / "photos", 96)

@@ -57,6 +57,7 @@ def test_public_names() -> None:
         "save",
         "summary",
         "supported_models",
+        "register_model",
         "trajectory",
     }
     assert set(dir(diffcr)) == set(diffcr.__all__)

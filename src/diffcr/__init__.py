@@ -13,15 +13,23 @@ if TYPE_CHECKING:
     from diffcr.binding.attachment import attach, detach
     from diffcr.binding.compilation import compile
     from diffcr.binding.lora import add_lora
-    from diffcr.binding.model import disabled, get_compressor, parameter_groups, summary
+    from diffcr.binding.model import (
+        disabled,
+        get_compressor,
+        parameter_groups,
+        summary,
+        trajectory,
+    )
     from diffcr.checkpoint.loading import load
     from diffcr.checkpoint.saving import save
     from diffcr.errors import DiffCRError
-    from diffcr.hosts import supported_models
+    from diffcr.evaluation.calibration import calibrate
+    from diffcr.hosts import register_model, supported_models
     from diffcr.methods.at_edm.config import ATEDMConfig
     from diffcr.methods.config import DenseConfig
     from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
     from diffcr.methods.pruning.config import StructuredPruningConfig
+    from diffcr.methods.reuse.config import ReuseConfig
     from diffcr.methods.tome.config import ToMeConfig
 
 _HOMES = {
@@ -34,6 +42,7 @@ _HOMES = {
     "summary": "binding.model",
     "trajectory": "binding.model",
     "supported_models": "hosts",
+    "register_model": "hosts",
     "compile": "binding.compilation",
     "ATEDMConfig": "methods.at_edm.config",
     "DenseConfig": "methods.config",
@@ -67,6 +76,7 @@ __all__ = [
     "get_compressor",
     "load",
     "parameter_groups",
+    "register_model",
     "save",
     "summary",
     "supported_models",

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_LONGEST, _ENDS = 400, (260, 130)
+
+
+def in_one_line(text: str) -> str:
+    """A text for people on one line, of at most 400 characters: the middle of a longer one, where
+    a value stands, is left out."""
+    line = " ".join(text.split())
+    if len(line) <= _LONGEST:
+        return line
+    first, last = _ENDS
+    return f"{line[:first]} ... {line[-last:]}"
+
 
 class DiffCRError(ValueError):
     """A mistake that the caller can mend, in one line: what was wrong, the value, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(in_one_line(message))
 
 
 class SettingsError(DiffCRError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from math import isfinite
+from difflib import get_close_matches
+from math import inf
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from diffcr.errors import DiffCRError
@@ -30,8 +31,11 @@ class Allowed:
 
 AT_LEAST_0 = Allowed("0 or more", lambda value: value >= 0)
 AT_LEAST_1 = Allowed("1 or more", lambda value: value >= 1)
-Count = Annotated[int, AT_LEAST_1]
-NotNegative = Annotated[float, AT_LEAST_0]
+_LARGEST = 10**9
+Count = Annotated[int, Allowed("1 or more, up to 10^9", lambda value: 1 <= value <= _LARGEST)]
+NotNegative = Annotated[
+    float, Allowed("0 or more, up to 10^9", lambda value: 0 <= value <= _LARGEST)
+]
 Share = Annotated[float, Allowed("a value in [0, 1]", lambda value: 0 <= value <= 1)]
 NotZeroShare = Annotated[float, Allowed("a value in (0, 1]", lambda value: 0 < value <= 1)]
 
@@ -63,7 +67,7 @@ def check_fields(settings: Any, where: str = "") -> None:
         kind, *restrictions = (
             get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
         )
-        kinds = get_args(kind) or (kind,)
+        kinds = tuple(get_origin(part) or part for part in get_args(kind) or (kind,))
         _require(_is_of(value, kinds), name, value, " or ".join(k.__name__ for k in kinds))
         for allowed in restrictions:
             allowed.check(name, value)
@@ -73,13 +77,25 @@ def _is_of(value: object, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, bool):
         return bool in kinds
     if isinstance(value, int | float) and float in kinds:
-        return isfinite(value)
+        # Not isfinite, which an integer beyond all floats breaks.
+        return abs(value) < inf
     return isinstance(value, kinds)
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:
     if not condition:
         raise DiffCRError(f"{name} is {value!r}: give {wanted}")
+
+
+def refuse_unknown_key(key: object, known: Iterable[str], where: str = "") -> None:
+    """Raises DiffCRError where a key is none of the known ones, with the one that was meant or, if
+    none is near, all of them; `where` stands in front of keys."""
+    names = list(known)
+    if key in names:
+        return
+    near = get_close_matches(str(key), names, n=1)
+    hint = f"; did you mean {where + near[0]!r}?" if near else f": known are {', '.join(names)}"
+    raise DiffCRError(f"unknown key {where + str(key)!r}{hint}")
 
 
 def require_integer(name: str, value: object, least: int) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 import diffcr
 from diffcr.binding.lora import add_lora, has_lora
 from diffcr.binding.model import get_compressor, is_attached
+from diffcr.checkpoint.stored import list_files
 from diffcr.errors import DiffCRError
 from diffcr.hosts.weights import take_fingerprint
 from diffcr.methods.diffcr.config import DiffCRConfig
@@ -32,6 +33,16 @@ def _with_lora() -> nn.Module:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     return diffcr.save(_with_lora(), tmp_path / "checkpoint")
+
+
+def change_description(checkpoint: Path, **values: object) -> None:
+    path = checkpoint / "diffcr_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def list_anew(checkpoint: Path) -> None:
+    """What its files hold is what was meant: they are not refused for being changed."""
+    change_description(checkpoint, files=list_files(checkpoint))
 
 
 def test_a_loaded_model_computes_what_the_saved_one_did(saved: Path) -> None:
@@ -85,6 +96,7 @@ def test_a_refused_load_takes_nothing_away(saved: Path, tmp_path: Path, misfit: 
         largest = max(tensors, key=lambda key: tensors[key].numel() * ("base" not in key))
         tensors[largest] = tensors[largest][:1].clone()
         save_file(tensors, file)
+        list_anew(saved)
     for model in (transformer, pixart()) if misfit != "configuration" else (transformer,):
         present = denoise(model, inputs())
         with pytest.raises(DiffCRError):
@@ -111,22 +123,44 @@ def test_a_change_of_one_small_weight_is_saved_and_a_cast_is_none(tmp_path: Path
 
 @pytest.mark.parametrize("config", [{"method": "dense"}, "abc", {"method": [1]}, {}])
 def test_a_checkpoint_that_describes_nothing_is_refused(saved: Path, config: object) -> None:
-    description = json.loads((saved / "diffcr_config.json").read_text())
-    (saved / "diffcr_config.json").write_text(json.dumps({**description, "config": config}))
+    change_description(saved, config=config)
     with pytest.raises(DiffCRError):
         diffcr.load(pixart(), saved)
 
 
-@pytest.mark.parametrize("change", [{"r": 0}, {"target_modules": ["nowhere"]}, {"peft_type": "?"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"r": 0},
+        {"r": "a"},
+        {"target_modules": ["nowhere"]},
+        {"target_modules": "(("},
+        {"target_modules": 7},
+        {"peft_type": "?"},
+        {"peft_type": "IA3"},
+        {"peft_type": 7},
+        {"lora_alpha": "much"},
+        {"rank_pattern": 3},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"modules_to_save": ["proj_out"]},
+    ],
+    ids=str,
+)
 def test_an_adapter_configuration_that_does_not_fit_is_refused(
     saved: Path, change: dict[str, object]
 ) -> None:
     path = saved / "adapter" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    list_anew(saved)
     transformer = pixart()
-    with pytest.raises(DiffCRError):
+    before = {name: value.clone() for name, value in transformer.state_dict().items()}
+    with pytest.raises(DiffCRError, match="adapter|LoRA"):
         diffcr.load(transformer, saved)
     assert not is_attached(transformer) and not has_lora(transformer)
+    after = transformer.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_changed_host_weights_are_saved_and_loaded(tmp_path: Path) -> None:
@@ -145,6 +179,18 @@ def test_the_fingerprint_passes_half_precision_loads(saved: Path, dtype: torch.d
     transformer = pixart().to(dtype)
     diffcr.load(transformer, saved)
     assert is_attached(transformer)
+
+
+@pytest.mark.parametrize(("change", "matches"), [(0.008, True), (0.012, False), (0.05, False)])
+def test_a_base_models_weights_are_told_apart_at_one_per_cent(change: float, matches: bool) -> None:
+    transformer = pixart()
+    before = take_fingerprint(transformer)
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter.mul_(1 + change)
+    after = take_fingerprint(transformer)
+    assert before is not None and after is not None
+    assert before.matches(after) == matches
 
 
 def test_another_base_model_is_refused_and_both_are_named(saved: Path) -> None:
@@ -183,8 +229,7 @@ def test_a_damaged_checkpoint_is_one_clear_line_and_changes_nothing(
 
 
 def test_a_checkpoint_of_another_format_is_refused(saved: Path) -> None:
-    description = json.loads((saved / "diffcr_config.json").read_text())
-    (saved / "diffcr_config.json").write_text(json.dumps({**description, "format": 99}))
+    change_description(saved, format=99)
     with pytest.raises(DiffCRError, match="format 99"):
         diffcr.load(pixart(), saved)
 

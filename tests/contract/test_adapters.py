@@ -9,10 +9,10 @@ import pytest
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 
 import diffcr
-from diffcr.binding.lora import ADAPTER, add_lora
+from diffcr.binding.lora import ADAPTER, add_lora, remove_lora
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts import find_transformer
-from tests.hosts import denoise, inputs, trained_pixart
+from tests.hosts import denoise, inputs, pixart, trained_pixart
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")
 
@@ -46,3 +46,13 @@ def test_a_lora_goes_into_a_pipelines_transformer() -> None:
     pipe = types.SimpleNamespace(transformer=trained_pixart())
     add_lora(pipe, rank=2)
     assert ADAPTER in pipe.transformer.peft_config
+
+
+def test_removing_the_lora_leaves_a_host_that_trains() -> None:
+    transformer = pixart()
+    names = {name for name, _ in transformer.named_parameters()}
+    add_lora(transformer, rank=2)
+    assert not any(p.requires_grad for n, p in transformer.named_parameters() if "lora_" not in n)
+    remove_lora(transformer)
+    assert {name for name, _ in transformer.named_parameters()} == names
+    assert all(parameter.requires_grad for parameter in transformer.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from diffcr.binding.model import disabled, get_attached, get_compressor
 from diffcr.core.regions import region_of
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.family import Grid, InputSize
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.base import TransformerCall
 from diffcr.methods.config import MethodConfig
@@ -255,15 +256,26 @@ def test_merging_depends_on_the_grid_of_the_call_alone() -> None:
     output.square().mean().backward()
 
 
+def test_layers_and_seeds_share_no_draw_of_destinations() -> None:
+    drawn = [attach(pixart(), ToMeConfig(0.5, seed=seed))._seeds() for seed in range(4)]
+    assert len({seed for seeds in drawn for seed in seeds}) == 4 * 3
+
+
+def test_a_grid_of_one_row_is_merged() -> None:
+    transformer, given = pixart(), inputs()
+    given = replace(given, latents=given.latents[:, :, :2])
+    bare = denoise(transformer, given)
+    attach(transformer, ToMeConfig(0.5, "block"))
+    assert bare.shape[2] == 2 and not torch.equal(denoise(transformer, given), bare)
+
+
 def test_a_mask_over_image_tokens_is_refused() -> None:
     for config in (ToMeConfig(0.4), _ATEDM):
         transformer = _attached(config)
         block = transformer.transformer_blocks[0]
-        context = transformer.diffcr.build_context(
-            TransformerCall([0.1], rows=4, columns=4, device=torch.device("cpu"))
-        )
+        call = TransformerCall([0.1], Grid(rows=4, columns=4), torch.device("cpu"))
         with (
-            transformer.diffcr.entering(context),
+            transformer.diffcr.entering(call, transformer.diffcr.build_context(call)),
             pytest.raises(DiffCRError, match="attention_mask"),
         ):
             block(torch.zeros(1, 16, 32), attention_mask=torch.zeros(1, 1, 16))

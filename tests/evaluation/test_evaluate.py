@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,15 +102,16 @@ def test_dense_is_the_bare_pipeline_where_host_weights_were_trained(tmp_path: Pa
     with torch.no_grad():
         pipe.transformer.proj_out.weight.add_(0.1)
     subjects = Subjects(["a cat"], held_out=_data())
-    alone = evaluate(pipe, subjects, OPTIONS).save(tmp_path / "alone")
+    with pytest.raises(DiffCRError, match="give the base pipeline as bare"):
+        evaluate(pipe, subjects, OPTIONS)
+    alone = evaluate(pipe, subjects, replace(OPTIONS, beside_dense=False)).save(tmp_path / "alone")
     beside = evaluate(pipe, subjects, OPTIONS, bare=bare).save(tmp_path / "beside")
     only = evaluate(bare, subjects, OPTIONS).save(tmp_path / "only")
-    assert "not the base model" in alone.results["notes"][0] and "notes" not in beside.results
     losses = [r.results["held_out_loss"] for r in (alone, beside, only)]
     assert losses[1]["compressed"] == losses[0]["compressed"]
-    assert losses[0]["dense"]["mean"] != losses[1]["dense"]["mean"]
-    images = [tmp_path / name / "images/dense-0000.png" for name in ("alone", "beside", "only")]
-    assert images[1].read_bytes() == images[2].read_bytes() != images[0].read_bytes()
+    assert [*losses[0]] == ["compressed"] and losses[1]["dense"] == losses[2]["dense"]
+    images = [tmp_path / name / "images/dense-0000.png" for name in ("beside", "only")]
+    assert images[0].read_bytes() == images[1].read_bytes()
 
 
 def test_scenes_that_are_not_the_prompts_own_are_refused() -> None:

@@ -7,7 +7,12 @@ import torch
 from tomesd.merge import bipartite_soft_matching_random2d
 from torch import Tensor
 
-from diffcr.methods.tome.matching import draw_destinations, draw_destinations_among, match_tokens
+from diffcr.methods.tome.matching import (
+    MOST_MERGED,
+    draw_destinations,
+    draw_destinations_among,
+    match_tokens,
+)
 
 
 def _states(batch: int, tokens: int, width: int = 12, seed: int = 0) -> Tensor:
@@ -67,6 +72,23 @@ def test_an_odd_grid_has_no_destination_in_its_last_row_and_column() -> None:
     assert merge.merge(states).shape == (1, 4, 12)
 
 
+@pytest.mark.parametrize("length", range(1, 14))
+@pytest.mark.parametrize("seed", [None, 0, 3])
+def test_a_row_a_column_and_few_tokens_merge_as_far_as_a_grid(
+    length: int, seed: int | None
+) -> None:
+    merged = int(MOST_MERGED * length)
+    states = _states(2, length)
+    drawn = [draw_destinations(1, length, seed), draw_destinations(length, 1, seed)]
+    drawn.append(draw_destinations_among(torch.arange(length).expand(2, -1), 50, seed))
+    for destinations in drawn:
+        assert destinations.shape[-1] == max(1, length // 4)
+        assert destinations.min() >= 0 and destinations.max() < length
+        merge = match_tokens(states, destinations, merged)
+        assert merge.merge(states).shape == (2, length - merged, 12)
+        assert merge.unmerge(merge.merge(states)).isfinite().all()
+
+
 def test_most_similar_tokens_are_merged_and_their_mean_comes_back() -> None:
     states = _states(1, 16)
     states[0, 5] = 3 * states[0, 0]
@@ -104,7 +126,7 @@ def test_among_all_tokens_of_an_even_grid_destinations_are_the_grids(seed: int |
 def test_among_some_tokens_one_of_four_neighbours_is_a_destination() -> None:
     block = torch.tensor([[9, 10, 11, 12, 16, 17, 18, 19]])
     assert draw_destinations_among(block, 7, None).tolist() == [[0, 4]]
-    assert draw_destinations_among(block[:, :3], 7, None).shape == (1, 0)
+    assert draw_destinations_among(block[:, :3], 7, None).tolist() == [[0]]
     both = torch.cat([block, block + 14])
     together = match_tokens(_states(2, 8), draw_destinations_among(both, 7, 1), 3)
     alone = match_tokens(_states(2, 8)[:1], draw_destinations_among(block, 7, 1), 3)

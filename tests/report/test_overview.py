@@ -49,6 +49,20 @@ def records(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("value", ["x", None, [], {}])
+@pytest.mark.parametrize("where", ["experiment", "evaluation"])
+def test_results_of_a_wrong_kind_are_named(records: Path, value: object, where: str) -> None:
+    results = _row(0.9, 7.0)
+    results["quality"]["compressed"]["caption_accuracy"] = value
+    if where == "experiment":
+        _write(records, "odd", 0, results, 20)
+    else:
+        write_record(make_record("evaluation", {}, results, seeds={}), records / "odd.json")
+    with pytest.raises(DiffCRError, match=r"the results of odd are not what") as caught:
+        write_overview(records, records / "page.html")
+    assert "\n" not in str(caught.value) and not (records / "page.html").exists()
+
+
 def _speed(directory: Path) -> None:
     pipeline = {
         "median_seconds": {"dense": 2.0, "mod-30": 1.5},

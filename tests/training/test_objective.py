@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 from diffcr.errors import DiffCRError
-from diffcr.training.objective import NoiseSchedule, diffusion_loss
+from diffcr.training.objective import Batch, NoiseSchedule, Objective, diffusion_loss
 
 SCHEDULER = DPMSolverMultistepScheduler(
     beta_start=1e-4, beta_end=0.02, beta_schedule="linear", num_train_timesteps=1000
@@ -65,6 +65,27 @@ def test_the_variance_term_trains_the_variance_alone() -> None:
     assert output.grad[:, :2].abs().max() == 0
     assert output.grad[:, 2:].abs().min() > 0
     assert loss.total.isfinite().all()
+
+
+def test_the_weight_over_timesteps_is_of_the_noise_error_alone() -> None:
+    torch.manual_seed(0)
+    latents, noise, output = (
+        torch.randn(2, 2, 4, 4),
+        torch.randn(2, 2, 4, 4),
+        torch.randn(2, 4, 4, 4),
+    )
+    timesteps, taught = torch.tensor([700, 950]), torch.randn(2, 4, 4, 4)
+    schedule = NoiseSchedule.of(SCHEDULER)
+    weight = schedule.loss_weight(timesteps, 50.0)
+    assert weight.min() > 2
+    errors = diffusion_loss(schedule, output, latents, noise, timesteps)
+    objective = Objective(schedule, 50.0, 0.5, lambda _: taught)
+    found = objective.losses(lambda: (output,), Batch({}, latents, noise, timesteps))  # type: ignore[arg-type]
+    diffusion = (weight * errors.noise + errors.variance).mean()
+    distance = (weight * (output - taught).square().flatten(1).mean(1)).mean()
+    assert float(found.diffusion) == pytest.approx(float(diffusion))
+    assert float(found.distillation) == pytest.approx(float(distance))
+    assert float(found.total) == pytest.approx(float(diffusion + 0.5 * distance))
 
 
 def test_a_model_without_learned_sigma_has_no_variance_term() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffcr.errors import DiffCRError
 from diffcr.training.recipe import (
@@ -55,6 +58,50 @@ def test_shipped_recipes_load_and_round_trip(path: Path) -> None:
         ("steps: 4", "'name' is missing"),
         ("- a", "give keys and values"),
         ("name: [", "not valid YAML"),
+        ("name: x\nsteps: 2\nsteps: 3", "the key 'steps' is there twice"),
+        ("name: x\ndata: {size: 2, size: 3}", "the key 'size' is there twice"),
+        ("name: x\nmethod: &m {method: mod}\ndata: *m", "aliases"),
+        ("name: x\nsteps: " + "1" * 30, "up to 10^9"),
+        ("name: x\nsteps: " + "1" * 5000, "not valid YAML"),
+        ("name: x\noptimizer: {learning_rate: " + "1" * 400 + "}", "learning_rate"),
+        (
+            "name: x\noptimizer: {learning_rate: 1.0e+300}",
+            "learning_rate is 1e+300: give 0 or more",
+        ),
+        ("name: x\nratio_loss: {weight: 1.0e+300}", "ratio_loss.weight is 1e+300"),
+        ("name: x\ndistillation_weight: 1.0e+300", "distillation_weight is 1e+300"),
+        ("name: x\nmethod: {method: diffcr, timestep_regions: 1001}", "from 1 to 1000"),
+        ("name: x\nbatch_size: 10000000", "batch_size is 10000000: give 1 to 65536"),
+        ("name: x\nlora_rank: 100000", "lora_rank is 100000: give 1 to 4096"),
+        ("name: x\ndata: {resolution: 100000}", "data.resolution is 100000"),
+        (
+            "name: x\ndata: {max_sequence_length: 100000000}",
+            "data.max_sequence_length is 100000000",
+        ),
+        ("name: x\ndata: {size: 10000000000}", "data.size is 10000000000"),
+        ("name: x\ntracker: " + "y" * 4000, "tracker is 'yyy"),
+        ("name: " + "[" * 1000, "not valid YAML"),
+        ("name: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("name: " + "{a: " * 3000 + "b" + "}" * 3000, "nested too deeply"),
+        ("name: ../outside", "give a name for a directory"),
+        ("name: ' '", "give a name for a directory"),
+        ("name: " + "n" * 200, "give a name for a directory"),
+        ('name: "\\ud800"', "surrogates not allowed"),
+        ("name: x\nsteps: !!int ''", "not valid YAML"),
+        ("name: x\ncompile: !!bool perhaps", "not valid YAML"),
+        ("name: x\nsteps: 2001-13-45", "not valid YAML"),
+        ("name: x\nsteps: 2001-01-01", "steps is datetime.date"),
+        ("name: !!python/object/apply:os.system ['x']", "not valid YAML"),
+        ("? [1]\n: 2", "not valid YAML"),
+        ("1: 2", "unknown key '1'"),
+        ("name: x\nzzz: 1", "unknown key 'zzz': known are name, method"),
+        ("name: x\nmethod: {method: mod, zzz: 1}", "unknown key 'zzz': known are"),
+        (
+            "name: x\nfinetune: full\nmixed_precision: fp16\noptimizer: {algorithm: muon}",
+            "two optimizers cannot share: give 'bf16'",
+        ),
+        ("\x00", "not valid YAML"),
+        ("", "give keys and values"),
     ],
 )
 def test_a_wrong_recipe_is_one_line_that_names_file_and_key(
@@ -66,6 +113,47 @@ def test_a_wrong_recipe_is_one_line_that_names_file_and_key(
         load_recipe(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 400
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "x", "steps": 2, "steps": 3}', '{"name": "x", "steps": NaN}', "[" * 9999]
+)
+def test_a_json_recipe_is_held_to_its_standard(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    with pytest.raises(DiffCRError, match="not valid YAML or JSON") as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([field.name for field in fields(TrainingRecipe)]) | st.text(max_size=9),
+        _VALUES
+        | st.dictionaries(
+            st.sampled_from(["method", "size", "algorithm", "weight", "part", "resolution"]),
+            _VALUES,
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_a_recipe_holds_it_is_read_or_refused_in_one_line(changes: Any) -> None:
+    try:
+        recipe_from_dict({"name": "x", **changes}, "somewhere")
+    except DiffCRError as error:
+        text = str(error)
+    else:
+        text = "somewhere"
+    assert "somewhere" in text and "\n" not in text and len(text) <= 400
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffcr.binding import lora
-from diffcr.binding.calls import install_call_hooks, remove_call_hooks
+from diffcr.binding.calls import install_call_hooks, refuse_call, remove_call_hooks
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts import find_transformer, unwrapped
@@ -61,6 +61,7 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
             return beneath
         _refuse_second(beneath, seam)
     host = Host.of(transformer, None if beneath is None else beneath.base)
+    _refuse_unfit(host, config)
     for block in host.blocks if seam.block is not None else ():
         _refuse_patched(block, seam)
     attached = method.build(config, host)
@@ -92,10 +93,28 @@ def _refuse_second(present: Attached[Any, Any], seam: Seam) -> None:
         )
 
 
+def _refuse_unfit(host: Host, config: MethodConfig) -> None:
+    """Refuse a method that the model's blocks cannot be run with, and blocks of another kind."""
+    refuse_call(host.transformer, host.family, {})
+    name = type(host.transformer).__name__
+    for layout in host.family.block_groups.values():
+        reason = method_of(config).refuses(config, layout)
+        if reason is not None:
+            raise DiffCRError(f"{name} cannot be run with method {config.method!r}: {reason}")
+    for block in host.blocks:
+        unknown = block.layout.arguments - {*argument_names(type(block.module).forward)}
+        if unknown:
+            raise DiffCRError(
+                f"{name}'s blocks ({type(block.module).__name__}) take no "
+                f"{', '.join(sorted(unknown))}: family {host.family.name!r} is written for another "
+                "version of diffusers"
+            )
+
+
 def _refuse_patched(block: HostBlock, seam: Seam) -> None:
     attributes = [getattr(block.layout, part) for part in seam.parts]
     modules = {block.name: block.module}
-    modules |= {f"{block.name}.{name}": getattr(block.module, name) for name in attributes}
+    modules |= {f"{block.name}.{name}": block.module.get_submodule(name) for name in attributes}
     for name, module in modules.items():
         if "forward" in vars(module):
             raise DiffCRError(
@@ -130,7 +149,7 @@ def _bind(block: HostBlock, attached: Attached[Any, Any], layer: int, seam: Seam
     vars(block.module)[BOUND] = bound
     vars(block.module)["forward"] = types.MethodType(seam.block, block.module)
     for name, forward in seam.parts.items():
-        part = getattr(block.module, getattr(block.layout, name))
+        part = block.module.get_submodule(getattr(block.layout, name))
         part_forward = type(part).forward
         vars(part)[BOUND] = BoundPart(bound, part_forward, argument_names(part_forward))
         vars(part)["forward"] = types.MethodType(forward, part)
@@ -204,7 +223,7 @@ def _unbind(transformer: nn.Module, seam: Seam) -> None:
                 "remove that first"
             )
     for block in blocks:
-        parts = [getattr(block.module, getattr(block.layout, name)) for name in seam.parts]
+        parts = [block.module.get_submodule(getattr(block.layout, name)) for name in seam.parts]
         for module in (block.module, *parts):
             del vars(module)["forward"], vars(module)[BOUND]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.family import Family
+from diffcr.hosts.family import Family, NoiseScale
 from diffcr.methods.base import Attached, TransformerCall
+from diffcr.methods.bound import argument_names
 from diffcr.methods.diffcr.compressor import Compressor
 
 _CHECKPOINT = "_gradient_checkpointing_func"
@@ -33,10 +33,11 @@ class CheckpointInContext:
 
     def __call__(self, block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Checkpoint a block, as the host's own function does."""
-        context = self.attached.current.context
+        current = self.attached.current
+        call, context = current.call, current.context
 
         def run(*inputs: Any, **named: Any) -> Any:
-            with self.attached.entering(context):
+            with self.attached.entering(call, context):
                 return block(*inputs, **named)
 
         return self.checkpoint(run, *args, **kwargs)
@@ -55,7 +56,7 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     assert isinstance(attached, Attached)
     if not attached.enabled:
         return
-    call = _read_call(transformer, args, kwargs)
+    call = _read_call(transformer, _named(transformer, args, kwargs))
     own = chain(attached.parameters(), attached.buffers())
     # On the meta device operations are counted.
     if call.device.type != "meta" and any(tensor.is_meta for tensor in own):
@@ -69,6 +70,7 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             f"{attached.config.method} cannot compute a step's blocks twice: call "
             "disable_gradient_checkpointing() first"
         )
+    attached.current.call = call
     attached.current.context = attached.build_context(call)
     if checkpoints:
         checkpoint = getattr(transformer, _CHECKPOINT)
@@ -76,45 +78,56 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             setattr(transformer, _CHECKPOINT, CheckpointInContext(checkpoint, attached))
 
 
-def _read_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TransformerCall:
+def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCall:
     attached, family = transformer.diffcr, family_of(transformer)
-    latents = _argument(transformer, family.latents, args, kwargs)
-    rows, columns = (side // transformer.config.patch_size for side in latents.shape[-2:])
-    positions = None
-    if family.token_positions is not None:
-        positions = _argument(transformer, family.token_positions, args, kwargs)
+    refuse_call(transformer, family, arguments)
     levels = None
     if attached.reads_timesteps:
-        levels = _read_noise_levels(transformer, family, args, kwargs)
-    conditioning = None
-    if family.conditioning is not None:
-        conditioning = _argument(transformer, family.conditioning, args, kwargs)
-    return TransformerCall(levels, rows, columns, latents.device, positions, conditioning)
+        assert family.timestep is not None
+        levels = _read_noise_levels(attached, family.timestep, arguments)
+    return TransformerCall(
+        levels,
+        family.grid(transformer, arguments),
+        _first_tensor(arguments[family.latents]).device,
+        None if family.token_positions is None else arguments[family.token_positions],
+        None if family.conditioning is None else _first_tensor(arguments.get(family.conditioning)),
+        None if family.starts is None else family.starts(transformer, arguments),
+    )
+
+
+def refuse_call(transformer: Any, family: Family, arguments: Mapping[str, Any]) -> None:
+    """Raises DiffCRError where the family says that a call cannot be routed."""
+    reason = family.refuse and family.refuse(transformer.config, arguments)
+    if reason:
+        raise DiffCRError(f"{type(transformer).__name__}: {reason}")
+
+
+def _first_tensor(value: Any) -> Any:
+    return value[0] if isinstance(value, (list, tuple)) else value
 
 
 def _read_noise_levels(
-    transformer: Any, family: Family, args: tuple[Any, ...], kwargs: dict[str, Any]
+    attached: Attached[Any, Any], scale: NoiseScale, arguments: Mapping[str, Any]
 ) -> list[float]:
     """Noise levels of the samples; an accelerator is waited for once, for them and the ratios."""
-    assert family.timestep is not None
-    timestep, compressor = _argument(transformer, family.timestep, args, kwargs), transformer.diffcr
+    timestep = arguments.get(scale.argument)
     if (
-        isinstance(compressor, Compressor)
+        isinstance(attached, Compressor)
         and isinstance(timestep, Tensor)
-        and timestep.device == compressor.ratios.device
+        and timestep.device == attached.ratios.device
     ):
-        steps, ratios = timestep.detach().flatten(), compressor.ratios.detach().flatten()
+        steps, ratios = scale.per_sample(timestep.detach()), attached.ratios.detach().flatten()
         values = torch.cat([steps.to(ratios.dtype), ratios]).tolist()
-        compressor.read_ratios(values[len(steps) :])
+        attached.read_ratios(values[len(steps) :])
         timestep = torch.tensor(values[: len(steps)])
-    return family.noise_levels(timestep)
+    return scale.levels(timestep)
 
 
 def _close_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """Forward hook, also after an error: nothing about the call stays."""
     attached = transformer.diffcr
     assert isinstance(attached, Attached)
-    attached.current.context = None
+    attached.current.call = attached.current.context = None
 
 
 def remove_call_hooks(transformer: nn.Module) -> None:
@@ -133,10 +146,8 @@ def remove_call_hooks(transformer: nn.Module) -> None:
         setattr(transformer, _CHECKPOINT, checkpoint.checkpoint)
 
 
-def _argument(
-    transformer: nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    if name in kwargs:
-        return kwargs[name]
-    position = list(inspect.signature(type(transformer).forward).parameters).index(name) - 1
-    return args[position] if position < len(args) else None
+def _named(transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if not args:
+        return kwargs
+    names = argument_names(type(transformer).forward)
+    return {**dict(zip(names, args, strict=False)), **kwargs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
-from diffcr.files import read_json, read_tensors
+from diffcr.files import read_json, read_tensors, save_tensors
 from diffcr.hosts import family_of, find_transformer
 
 ADAPTER = "diffcr"
@@ -53,9 +54,18 @@ def add_lora(
     config = LoraConfig(
         r=rank,
         lora_alpha=rank if alpha is None else alpha,
-        target_modules=list(targets or family_of(transformer).lora_targets),
+        target_modules=_within_blocks(transformer) if targets is None else list(targets),
     )
     inject_lora(transformer, config)
+
+
+def _within_blocks(transformer: nn.Module) -> str:
+    """A pattern of the family's targets: layers outside of routed blocks may have their names."""
+    family = family_of(transformer)
+    groups, targets = (
+        "|".join(map(re.escape, names)) for names in (family.block_groups, family.lora_targets)
+    )
+    return rf"({groups})\.\d+\.(.+\.)?({targets})"
 
 
 def inject_lora(transformer: nn.Module, config: Any) -> None:
@@ -167,9 +177,12 @@ def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
 
     try:
         inject_lora(transformer, adapter.config)
-    except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DiffCRError(f"the LoRA's adapter_config.json does not fit: {reason}") from error
+    # peft checks little of a configuration: what a wrong value raises depends on where it is used.
+    except Exception as error:
+        remove_lora(transformer)
+        raise DiffCRError(
+            f"the LoRA's adapter_config.json does not fit: {type(error).__name__}: {error}"
+        ) from error
     expected = {name: tensor.shape for name, tensor in lora_state_dict(transformer).items()}
     if expected != {name: tensor.shape for name, tensor in adapter.weights.items()}:
         remove_lora(transformer)
@@ -179,11 +192,8 @@ def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
 
 def save_lora(transformer: nn.Module, directory: Path) -> None:
     """Write the adapter in peft's format: adapter_config.json, adapter_model.safetensors."""
-    from safetensors.torch import save_file
-
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.cpu() for name, tensor in lora_state_dict(transformer).items()}
-    save_file(weights, directory / _WEIGHTS_FILE)
+    save_tensors(directory / _WEIGHTS_FILE, lora_state_dict(transformer))
     lora_config(transformer).save_pretrained(str(directory))
 
 
@@ -199,11 +209,26 @@ def read_lora(directory: Path) -> Adapter:
     weights = read_tensors(directory / _WEIGHTS_FILE)
     try:
         config = LoraConfig.from_pretrained(str(directory))
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:
         raise DiffCRError(
-            f"{directory / _CONFIG_FILE} is no LoRA configuration ({error}): copy it again"
+            f"{directory / _CONFIG_FILE} is no LoRA configuration ({type(error).__name__}: "
+            f"{error}): copy it again"
         ) from error
+    _require_plain(directory / _CONFIG_FILE, config)
     return Adapter(config, weights)
+
+
+def _require_plain(file: Path, config: Any) -> None:
+    """Raises DiffCRError where an adapter is more than low-rank updates of linear layers: peft
+    would change the base model's own weights or modules as it adds it."""
+    if getattr(config, "init_lora_weights", True) not in (True, False, "gaussian"):
+        raise DiffCRError(
+            f"{file} has init_lora_weights {config.init_lora_weights!r}, which changes the base "
+            "model's weights: convert it to a plain LoRA first"
+        )
+    for name in ("modules_to_save", "layer_replication", "trainable_token_indices"):
+        if getattr(config, name, None):
+            raise DiffCRError(f"{file} has {name}, which is no LoRA of a transformer: remove it")
 
 
 def _adapted_layers(transformer: nn.Module) -> Iterator[tuple[str, Any]]:

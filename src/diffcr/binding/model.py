@@ -43,7 +43,7 @@ def get_compressor(pipe_or_transformer: Any) -> Compressor:
 
 
 def changes_dense(transformer: nn.Module) -> bool:
-    """Whether `disabled` gives another model than the one that was attached to."""
+    """Whether the model that was attached to is not in the attached one any more."""
     attached = get_attached(transformer)
     replaced = any(method.replaces_weights for method in attached.stack())
     return not replaced and attached.base.have_changed(transformer)
@@ -61,9 +61,27 @@ def is_routed(transformer: nn.Module) -> bool:
 
 @contextmanager
 def disabled(pipe_or_transformer: Any) -> Iterator[None]:
-    """Within the context the model is the dense one: all tokens, no gate, adapters off. Host
-    weights that were fine-tuned stay as they are; with structured pruning the model is the one
-    before `attach`, whatever was fine-tuned."""
+    """Within the context the model is the dense one that a method was attached to, bit for bit: all
+    tokens, no gate, adapters off; with structured pruning the model before `attach`.
+
+    Raises:
+        DiffCRError: The host's own weights were fine-tuned, or a checkpoint brought its own: those
+            of the dense model are not here any more.
+    """
+    transformer = find_transformer(pipe_or_transformer)
+    if changes_dense(transformer):
+        raise DiffCRError(
+            "the model's own weights were fine-tuned since it was attached, so the dense model is "
+            "not in it: call the base pipeline, loaded beside it, or this one before diffcr.load"
+        )
+    with computing_all_tokens(transformer):
+        yield
+
+
+@contextmanager
+def computing_all_tokens(pipe_or_transformer: Any) -> Iterator[None]:
+    """Within the context all tokens are computed, without gate and adapters, by the host weights as
+    they are: where those were fine-tuned, this is not the dense model."""
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
     enabled = [method for method in attached.stack() if method.enabled]

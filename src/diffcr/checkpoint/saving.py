@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -14,13 +13,15 @@ from diffcr.binding.model import get_attached
 from diffcr.checkpoint.card import model_card
 from diffcr.checkpoint.stored import (
     ADAPTER_DIRECTORY,
+    BASE_WEIGHTS,
     CONFIG_FILE,
     FORMAT,
     STATE_FILE,
     WEIGHTS_FILE,
+    list_files,
 )
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.files import replacing_directory
+from diffcr.files import replacing_directory, save_tensors, write_json, write_text
 from diffcr.hardware import library_versions
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.weights import host_parameters
@@ -49,23 +50,28 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
             "within diffcr.disabled the model holds its dense weights: save outside of it"
         )
     target = Path(directory)
-    if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
-        raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
+    require_replaceable(target)
     with replacing_directory(target) as written:
         _write(written, transformer, attached, weights)
     return target
 
 
+def require_replaceable(target: Path) -> None:
+    """Raises DiffCRError where a checkpoint would take the place of something else."""
+    if target.exists() and not target.is_dir():
+        raise DiffCRError(f"{target} is a file: give an empty or a checkpoint directory")
+    if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
+        raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
+
+
 def _write(
     directory: Path, transformer: nn.Module, attached: Attached[Any, Any], weights: bool | None
 ) -> None:
-    from safetensors.torch import save_file
-
     base = attached.base.fingerprint
     if base is None:
         raise DiffCRError("the model was attached without weights (meta device): nothing to save")
-    state = {k: v.detach().cpu().contiguous() for k, v in attached.state_dict().items()}
-    save_file({**state, "base_weights": base.weights}, directory / STATE_FILE)
+    state = {**attached.state_dict(), BASE_WEIGHTS: base.weights}
+    save_tensors(directory / STATE_FILE, state)
     if lora.has_lora(transformer):
         lora.save_lora(transformer, directory / ADAPTER_DIRECTORY)
     if foreign := lora.foreign_adapters(transformer):
@@ -77,8 +83,7 @@ def _write(
     if weights is None:
         weights = attached.base.have_changed(transformer)
     if weights:
-        host = {k: v.detach().cpu().contiguous() for k, v in host_parameters(transformer)}
-        save_file(host, directory / WEIGHTS_FILE)
+        save_tensors(directory / WEIGHTS_FILE, dict(host_parameters(transformer)))
     beneath = [method.config.to_json_dict() for method in attached.stack()][:0:-1]
     description = {
         "format": FORMAT,
@@ -89,6 +94,7 @@ def _write(
         "base_model": {"id": base.model_id, "config_hash": base.config_hash},
         **attached.describe(),
         "versions": library_versions(),
+        "files": list_files(directory),
     }
-    (directory / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
-    (directory / "README.md").write_text(model_card(description))
+    write_json(directory / CONFIG_FILE, description)
+    write_text(directory / "README.md", model_card(description))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from diffcr.cli.inputs import check_output, choose_guidance, open_pipeline, read_prompts
-from diffcr.cli.options import Guidance, Model, Seed, Steps
+from diffcr.cli.options import BatchSize, Guidance, Model, Seed, Steps
 from diffcr.errors import DiffCRError
 
 _SHOWN = 8
@@ -27,7 +27,7 @@ def calibrate(
     steps: Steps = 20,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(help="Prompts per call.", min=1)] = 8,
+    batch_size: BatchSize = 8,
     output: Annotated[
         Path, typer.Option(help="Directory of the checkpoint, pictures and report.")
     ] = Path("runs/calibrated"),

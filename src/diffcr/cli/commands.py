@@ -19,7 +19,18 @@ from diffcr.cli.inputs import (
     open_pipeline,
     read_prompts,
 )
-from diffcr.cli.options import Budget, Checkpoint, Dense, Guidance, Method, Model, Seed, Steps
+from diffcr.cli.options import (
+    BatchSize,
+    Budget,
+    Checkpoint,
+    Dense,
+    Guidance,
+    Method,
+    Model,
+    Pixels,
+    Seed,
+    Steps,
+)
 from diffcr.cli.scoring import score
 from diffcr.errors import DiffCRError
 
@@ -34,6 +45,23 @@ app = typer.Typer(
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from diffcr import __version__
+
+        typer.echo(f"diffcr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", help="Say it.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped recipe.")],
@@ -43,8 +71,11 @@ def train(
     ] = "",
     data: Annotated[str, typer.Option(help="'scenes' or a folder with metadata.jsonl.")] = "",
     output: Annotated[Path | None, typer.Option(help="Directory of the run.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=1)] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint there.")] = True,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=1, max=10**9)] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Go on from the last checkpoint there, or set it aside and start anew."),
+    ] = True,
 ) -> None:
     """Fine-tune a pipeline by a recipe."""
     from dataclasses import replace
@@ -62,7 +93,8 @@ def train(
 
     result = run_recipe(chosen, directory, resume)
     ratio = result.mean_compression_ratio
-    reached = "" if ratio is None else f", mean compression ratio {ratio:.1%}"
+    target = getattr(chosen.method, "target_compression_ratio", None)
+    reached = "" if ratio is None else f", mean compression ratio {ratio:.1%} of {target:.1%}"
     typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{reached}: {directory / 'final'}")
 
 
@@ -81,9 +113,9 @@ def generate(
     steps: Steps = 20,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
-    height: Annotated[int | None, typer.Option(help="In pixels.", min=8)] = None,
-    width: Annotated[int | None, typer.Option(help="In pixels.", min=8)] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per call.", min=1)] = 8,
+    height: Pixels = None,
+    width: Pixels = None,
+    batch_size: BatchSize = 8,
     force: Annotated[bool, typer.Option("--force", help="Overwrite images.")] = False,
 ) -> None:
     """Generate images with a compressed pipeline, or with `--dense` the bare one."""
@@ -116,7 +148,9 @@ def evaluate(
     dense: Dense = False,
     method: Method = "",
     output: Annotated[Path, typer.Option(help="Report directory.")] = Path("runs/eval"),
-    captions: Annotated[int, typer.Option(help="Test captions of scenes.", min=1)] = 256,
+    captions: Annotated[
+        int, typer.Option(help="Test captions of scenes.", min=1, max=100_000)
+    ] = 256,
     prompt_file: Annotated[
         Path | None, typer.Option("--prompts", help="Prompts of your own instead of scenes.")
     ] = None,
@@ -149,8 +183,14 @@ def evaluate(
         test = ScenesDataset("test", size=captions)
         held_out = encode_dataset(pipe, test, output / "encoded", text_tokens(pipe))
         subjects, judge = Subjects.of_scenes(list(test), held_out), load_judge(judge_path())
-    report = write_report(measure(pipe, subjects, options, judge, bare).save(output), output)
-    typer.echo(f"report: {report.page}, record: {report.record}")
+    from rich.console import Console
+
+    from diffcr.report.console import show
+
+    record = measure(pipe, subjects, options, judge, bare).save(output)
+    written = write_report(record, output)
+    show(record, Console())
+    typer.echo(f"report: {written.page}, record: {written.record}")
 
 
 @app.command()
@@ -171,17 +211,32 @@ for command in (calibrate, inpaint, score, flops, bench):
 
 
 @app.command()
-def models() -> None:
-    """List the model classes that can be compressed, and the embedded default."""
-    from diffcr.hosts import supported_models
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="A transformer class: what works on it, and why not more.")
+    ] = None,
+) -> None:
+    """List the model classes that can be compressed with their methods, and what is embedded."""
+    from diffcr.hosts import families
+    from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
     from diffcr.pretrained import (
         default_checkpoint_path,
         default_inpainting_path,
         default_pipeline_path,
     )
 
-    for name in supported_models():
-        typer.echo(name)
+    known = families()
+    if name is not None:
+        if name not in known:
+            raise DiffCRError(f"no model class is called {name!r}: `diffcr models` lists them")
+        refusals = method_refusals(known[name])
+        for method in CONFIGURATIONS:
+            typer.echo(f"{method}: {refusals.get(method, 'works')}")
+        return
+    for model, family in known.items():
+        refusals = method_refusals(family)
+        working = [method for method in CONFIGURATIONS if method not in refusals]
+        typer.echo(f"{model}: {', '.join(working)}")
     for name, find in (
         ("pipeline", default_pipeline_path),
         ("checkpoint", default_checkpoint_path),
@@ -196,7 +251,7 @@ def models() -> None:
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Report directory.")] = Path("runs/demo"),
-    steps: Annotated[int | None, typer.Option(help="Fine-tuning steps.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Fine-tuning steps.", min=1, max=10**9)] = None,
 ) -> None:
     """Fine-tune the embedded default for a short time, and show what it gives."""
     check_output(output)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffcr.cli.options import Checkpoint
+from diffcr.cli.options import Checkpoint, Pixels
 
 
 def flops(
@@ -15,10 +15,10 @@ def flops(
         str,
         typer.Option(help="pixart-sigma-xl, pixart-alpha-xl, or a pipeline directory."),
     ] = "",
-    resolution: Annotated[int | None, typer.Option(help="In pixels, of a side.", min=8)] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples of a forward.", min=1)] = 1,
+    resolution: Pixels = None,
+    batch_size: Annotated[int, typer.Option(help="Samples of a forward.", min=1, max=65536)] = 1,
     text_tokens: Annotated[
-        int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1)
+        int, typer.Option(help="Tokens of a prompt; the paper's 120.", min=1, max=8192)
     ] = 120,
     method: Annotated[
         str,
@@ -71,7 +71,7 @@ def bench(
             "directory; the embedded default if not given."
         ),
     ] = "",
-    resolution: Annotated[int | None, typer.Option(help="In pixels, of a side.", min=8)] = None,
+    resolution: Pixels = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +82,8 @@ def bench(
     ] = None,
     checkpoint: Checkpoint = "",
     batch_size: Annotated[
-        list[int] | None, typer.Option(help="Samples of a forward, repeatable; 1.", min=1)
+        list[int] | None,
+        typer.Option(help="Samples of a forward, repeatable; 1.", min=1, max=65536),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     compiled: Annotated[
@@ -91,7 +92,9 @@ def bench(
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph", help="Time every method from a CUDA graph, too.")
     ] = False,
-    pairs: Annotated[int, typer.Option(help="Samples of each method, in turns.", min=1)] = 15,
+    pairs: Annotated[
+        int, typer.Option(help="Samples of each method, in turns.", min=1, max=10_000)
+    ] = 15,
     output: Annotated[Path | None, typer.Option(help="File of the record.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a record.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffcr.cli.inputs import check_output, choose_guidance
-from diffcr.cli.options import Guidance
+from diffcr.cli.inputs import check_output, check_prompt, choose_guidance
+from diffcr.cli.options import Guidance, Steps
 from diffcr.errors import DiffCRError, DiffCRWarning
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def inpaint(
         Path | None, typer.Option(help="Of its size: white is repainted, black stays.")
     ] = None,
     prompt: Annotated[str, typer.Option(help="What is to be seen.")] = "",
-    out: Annotated[Path, typer.Option(help="File of the result, .png or .tif.")] = Path(
-        "inpainted.png"
-    ),
+    out: Annotated[
+        Path, typer.Option("--output", "--out", help="File of the result, .png or .tif.")
+    ] = Path("inpainted.png"),
     model: Annotated[
         str, typer.Option(help="Directory of a LazyInpaintPipeline; the embedded default if none.")
     ] = "",
@@ -41,13 +41,15 @@ def inpaint(
     encoder_checkpoint: Annotated[
         str, typer.Option(help="DiffCR checkpoint of its encoder, directory or Hub id.")
     ] = "",
-    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1)] = 20,
+    steps: Steps = 20,
     guidance_scale: Guidance = None,
     seed: Annotated[int, typer.Option(help="Of the noise.", min=0, max=2**62)] = 0,
     blending: Annotated[str, typer.Option(help="poisson or feather.")] = "poisson",
     dilation: Annotated[
         int | None,
-        typer.Option(help="Pixels around the mask that are blended; 1/64 of a side.", min=0),
+        typer.Option(
+            help="Pixels around the mask that are blended; 1/64 of a side.", min=0, max=8192
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the result.")] = False,
 ) -> None:
@@ -69,8 +71,7 @@ def inpaint(
         prompt = _write_example(image, mask)
     if image is None or mask is None:
         raise DiffCRError("--image or --mask is missing: give both, or neither for an example")
-    if not prompt.strip():
-        raise DiffCRError("--prompt is empty: give some words")
+    check_prompt("--prompt", prompt)
     from diffcr.inpainting.images.blending import check_blending
 
     check_blending(blending)
@@ -127,11 +128,11 @@ def _write_example(image: Path, mask: Path) -> str:
 
 def _check_target(out: Path, force: bool) -> None:
     if out.is_dir():
-        raise DiffCRError(f"--out {out} is a directory: give a file")
+        raise DiffCRError(f"--output {out} is a directory: give a file")
     if out.suffix.lower() not in _FORMATS:
-        raise DiffCRError(f"--out is {out.name}: give a name that ends in .png or .tif")
+        raise DiffCRError(f"--output is {out.name}: give a name that ends in .png or .tif")
     if out.exists() and not force:
-        raise DiffCRError(f"{out} exists: give another --out, or --force to overwrite")
+        raise DiffCRError(f"{out} exists: give another --output, or --force to overwrite")
     check_output(out.parent)
 
 

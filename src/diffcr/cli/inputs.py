@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffcr.errors import DiffCRError
+from diffcr.files import read_text
 
 if TYPE_CHECKING:
     from diffcr.checkpoint.contenders import Contender
@@ -21,19 +22,25 @@ def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     """
     texts = [prompt.strip() for prompt in prompts]
     if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DiffCRError(f"prompt file {file} cannot be read: {error}") from error
-        written = [line.strip() for line in lines if line.strip()]
+        written = [line.strip() for line in read_text(file).split("\n") if line.strip()]
         if not written:
             raise DiffCRError(f"prompt file {file} is empty: write one prompt per line")
         texts += written
     if not texts:
         raise DiffCRError("there is no prompt: give one as an argument, or --prompts FILE")
-    if not all(texts):
-        raise DiffCRError(f"prompt {texts.index('') + 1} is empty: give some words")
+    for number, text in enumerate(texts, 1):
+        check_prompt(f"prompt {number}", text)
     return texts
+
+
+def check_prompt(name: str, text: str) -> None:
+    """Raises DiffCRError where a prompt is empty, or was typed in another encoding than UTF-8."""
+    if not text.strip():
+        raise DiffCRError(f"{name} is empty: give some words")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DiffCRError(f"{name} is not UTF-8: {text!a}") from error
 
 
 def check_size(pipe: Any, **lengths: int | None) -> None:
@@ -187,7 +194,7 @@ def _training_free(method: str) -> MethodConfig:
 
 def open_bare_beside(pipe: Any, model: str) -> Any | None:
     """The pipeline without its checkpoint, where that changed host weights; None where
-    `diffcr.disabled` gives the same."""
+    `diffcr.disabled` gives it."""
     from diffcr.binding.model import changes_dense, is_attached
     from diffcr.hosts import find_transformer
 

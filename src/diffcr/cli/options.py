@@ -29,7 +29,9 @@ Budget = Annotated[
 Seed = Annotated[
     int, typer.Option(help="Of the first image; image i has seed + i.", min=0, max=2**62)
 ]
-Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
+Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1, max=1000)]
+Pixels = Annotated[int | None, typer.Option(help="Of a side, in pixels.", min=8, max=8192)]
+BatchSize = Annotated[int, typer.Option(help="Images per call.", min=1, max=4096)]
 Guidance = Annotated[
     float | None,
     typer.Option(

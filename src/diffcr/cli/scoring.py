@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcr.cli.inputs import check_file, read_prompts
+from diffcr.cli.options import BatchSize
 from diffcr.cli.records import write_and_show
 from diffcr.errors import DiffCRError, SettingsError
 
@@ -43,10 +44,10 @@ def score(
     cmmd: Annotated[str, typer.Option(help="CLIP of CMMD, ViT-L/14-336 by default.")] = "",
     hps: Annotated[str, typer.Option(help="HPSv2 converted to transformers.")] = "",
     hps_version: Annotated[str, typer.Option(help="v2.0 or v2.1.")] = "",
-    kid_subsets: Annotated[int, typer.Option(help="How many are drawn.", min=1)] = 100,
+    kid_subsets: Annotated[int, typer.Option(help="How many are drawn.", min=1, max=100_000)] = 100,
     kid_subset_size: Annotated[int, typer.Option(help="Images in each.", min=2)] = 1000,
     seed: Annotated[int, typer.Option(help="Of KID's subsets.", min=0, max=2**62)] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images per call.", min=1)] = 32,
+    batch_size: BatchSize = 32,
     output: Annotated[Path | None, typer.Option(help="File of the record.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a record.")] = False,

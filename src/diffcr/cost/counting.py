@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcr.binding.attachment import attach
-from diffcr.binding.model import disabled, get_attached, is_attached
+from diffcr.binding.model import computing_all_tokens, get_attached, is_attached
 from diffcr.checkpoint.contenders import Contender, attach_untrained
 from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import FlopCount, Flops
@@ -106,7 +106,7 @@ def _count(twin: Any, size: InputSize, batch_size: int) -> FlopCount:
     arguments = family_of(twin).blank_inputs(twin, size)
     regions: list[_Forward] = []
     if is_attached(twin):
-        with disabled(twin):
+        with computing_all_tokens(twin):
             dense = _run(twin, arguments)
         attached = get_attached(twin)
         # From noise to picture: what a call keeps for later ones is there when they come.
@@ -116,14 +116,14 @@ def _count(twin: Any, size: InputSize, batch_size: int) -> FlopCount:
     else:
         dense = _run(twin, arguments)
         regions.append(dense)
-    tokens = dense.tokens[0]
-    computed = zip(*(region.tokens for region in regions), strict=True)
+    tokens = family_of(twin).tokens(twin, arguments)
+    rows = zip(dense.rows, *(region.rows for region in regions), strict=True)
     layers = zip(*(region.layers for region in regions), strict=True)
     return FlopCount(
-        image_tokens=int(tokens),
+        image_tokens=tokens,
         text_tokens=size.text_tokens,
         batch_size=batch_size,
-        skipped=[[1 - share / tokens for share in layer] for layer in computed],
+        skipped=[[(every - some) / tokens for some in computed] for every, *computed in rows],
         dense=dense.whole * batch_size,
         per_region=[region.whole * batch_size for region in regions],
         per_layer=[[count * batch_size for count in layer] for layer in layers],
@@ -138,12 +138,12 @@ class _Forward:
     Attributes:
         whole: All of it.
         layers: Each of its blocks.
-        tokens: That a block computes, mean over its parts.
+        rows: That a block computes, tokens and others, mean over its parts.
     """
 
     whole: Flops
     layers: Sequence[Flops]
-    tokens: Sequence[float]
+    rows: Sequence[float]
 
 
 def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
@@ -163,7 +163,7 @@ def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
     return _Forward(
         by_module[root],
         [by_module.get(block.name, Flops(0, 0)) for block in blocks],
-        [_computed_tokens(by_module, block) for block in blocks],
+        [_computed_rows(by_module, block) for block in blocks],
     )
 
 
@@ -176,8 +176,8 @@ def _flops(by_operation: Mapping[Any, int]) -> Flops:
     return Flops(linear, sum(by_operation.values()))
 
 
-def _computed_tokens(by_module: Mapping[str, Flops], block: HostBlock) -> float:
-    """Tokens that pass the first layer of each part of a block, mean over its parts."""
+def _computed_rows(by_module: Mapping[str, Flops], block: HostBlock) -> float:
+    """Rows that pass the first layer of each part of a block, mean over its parts."""
     computed = [
         by_module.get(f"{block.name}.{path}", Flops(0, 0)).linear // (2 * layer.weight.numel())
         for path, layer in block.layout.first_layers(block.module).items()

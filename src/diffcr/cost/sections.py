@@ -52,4 +52,6 @@ def sampler_levels(pipe: Any, num_inference_steps: int) -> list[float]:
     """Noise levels, in [0, 1], of the steps of the pipeline's sampler."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(num_inference_steps)
-    return family_of(find_transformer(pipe)).noise_levels(scheduler.timesteps)
+    scale = family_of(find_transformer(pipe)).timestep
+    assert scale is not None
+    return scale.levels(scheduler.timesteps)

@@ -19,6 +19,7 @@ from diffcr.binding.model import (
     is_routed,
 )
 from diffcr.cost.sections import flops_section
+from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.held_out import held_out_loss
@@ -35,10 +36,6 @@ from diffcr.validation import require_choice
 
 _DENSE, _COMPRESSED = "dense", "compressed"
 _REGIONS = 4
-_CHANGED_WEIGHTS = (
-    "The model's own weights were fine-tuned: 'dense' is those weights with all tokens computed, "
-    "not the base model."
-)
 
 
 def evaluate(
@@ -60,17 +57,22 @@ def evaluate(
         subjects: What to measure on.
         options: How much.
         judge: Needed for quality, which also needs scenes.
-        bare: The pipeline before it was fine-tuned, for the images and held-out loss of "dense":
-            where host weights were fine-tuned, `diffcr.disabled` does not bring them back.
+        bare: The pipeline before it was fine-tuned, for the images and held-out loss of "dense".
 
     Raises:
-        DiffCRError: There are no prompts, or an option is outside its range.
+        DiffCRError: There are no prompts, an option is outside its range, or host weights were
+            fine-tuned and "dense" is to be measured without `bare`.
     """
     options = options or EvaluationOptions()
     require_choice("image_precision", options.image_precision, ("no", "bf16"))
     transformer = find_transformer(pipe)
     attached, routed = is_attached(transformer), is_routed(transformer)
     both = attached and options.beside_dense
+    if both and bare is None and changes_dense(transformer):
+        raise DiffCRError(
+            "the model's own weights were fine-tuned, so the dense one is not in it: give the base "
+            "pipeline as bare, or beside_dense=False"
+        )
     names = [_DENSE] * (both or not attached) + [_COMPRESSED] * attached
     regions = options.held_out_regions
     if regions is None:
@@ -90,7 +92,6 @@ def evaluate(
         router_maps=_map_routers(pipe, subjects, options) if routed else None,
         router_auc=router_auc(pipe, scenes, seed=options.seed) if routed and scenes else None,
         latency=_measure_latency(pipe, subjects.prompts, options) if attached else {},
-        notes=[_CHANGED_WEIGHTS] if both and bare is None and changes_dense(transformer) else [],
     )
 
 

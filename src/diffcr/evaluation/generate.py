@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -17,6 +19,10 @@ from diffcr.evaluation.modes import evaluating
 from diffcr.files import replacing_file
 from diffcr.hosts import find_transformer
 from diffcr.hosts.loading import text_tokens
+
+# Models of diffusers are trained on so many timesteps.
+MOST_STEPS = 1000
+_LARGEST_GUIDANCE = 1000
 
 
 def generate_images(
@@ -50,7 +56,7 @@ def generate_images(
         RGB images in the order of the prompts.
 
     Raises:
-        DiffCRError: There are no prompts, or a number is outside its range.
+        DiffCRError: There are no prompts, a number is outside its range, or an image is not finite.
     """
     check_generation(prompts, num_inference_steps, batch_size, guidance_scale)
     options = call_options(pipe) | {
@@ -58,15 +64,28 @@ def generate_images(
         "guidance_scale": guidance_scale,
         "height": height,
         "width": width,
+        "output_type": "np",
     }
     images: list[Image.Image] = []
     bar = tqdm(total=len(prompts), desc=progress, unit="image", disable=progress is None)
     with evaluating(find_transformer(pipe)), without_progress(pipe), bar:
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])
-            images += pipe(batch, generator=generators(seed + start, len(batch)), **options)[0]
+            pixels = pipe(batch, generator=generators(seed + start, len(batch)), **options)[0]
+            for number, picture in enumerate(pixels, start + 1):
+                _require_finite(picture, number)
+            images += pipe.numpy_to_pil(pixels)
             bar.update(len(batch))
     return images
+
+
+def _require_finite(pixels: NDArray[np.floating], number: int) -> None:
+    """Raises DiffCRError where a picture holds NaN, which would be written as black."""
+    if not np.isfinite(pixels).all():
+        raise DiffCRError(
+            f"image {number} is not finite (NaN): the model's weights or its dtype cannot make it; "
+            "lower the guidance, or give a wider dtype or other weights"
+        )
 
 
 def check_generation(
@@ -77,11 +96,12 @@ def check_generation(
         raise DiffCRError("there are no prompts: give at least one")
     if isinstance(prompts, str):
         raise DiffCRError("prompts is one text: give a list of texts")
-    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise DiffCRError(f"{name} is {value}: give 1 or more")
-    if not 0 <= guidance_scale < float("inf"):
-        raise DiffCRError(f"guidance_scale is {guidance_scale}: give 0 or more")
+    if not 1 <= num_inference_steps <= MOST_STEPS:
+        raise DiffCRError(f"num_inference_steps is {num_inference_steps}: give 1 to {MOST_STEPS}")
+    if batch_size < 1:
+        raise DiffCRError(f"batch_size is {batch_size}: give 1 or more")
+    if not 0 <= guidance_scale <= _LARGEST_GUIDANCE:
+        raise DiffCRError(f"guidance_scale is {guidance_scale}: give 0 to {_LARGEST_GUIDANCE}")
 
 
 def generators(seed: int, count: int) -> list[torch.Generator]:

@@ -49,7 +49,6 @@ class Evaluation:
         router_maps: None where no timesteps were to be mapped.
         router_auc: None without scenes.
         latency: Of "compressed" against "dense", by what was timed.
-        notes: What has to be known beside the numbers.
     """
 
     options: EvaluationOptions
@@ -61,7 +60,6 @@ class Evaluation:
     router_maps: RouterMaps | None
     router_auc: RouterAUC | None
     latency: Mapping[str, LatencyRatio]
-    notes: Sequence[str]
 
     def to_json_dict(self) -> dict[str, Any]:
         """The sections of a record, by name; those that were not measured are absent."""
@@ -78,7 +76,6 @@ class Evaluation:
             "router_maps": self.router_maps and self.router_maps.to_json_dict(),
             "router_auc": self.router_auc and self.router_auc.to_json_dict(),
             "latency": latency,
-            "notes": list(self.notes),
         }
         return {name: section for name, section in sections.items() if section}
 

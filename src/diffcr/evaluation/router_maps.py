@@ -104,7 +104,7 @@ def recording_routers(pipe_or_transformer: Any) -> Iterator[list[RoutedCall]]:
     calls: list[RoutedCall] = []
 
     def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        timestep = 0 if family.timestep is None else kwargs.get(family.timestep)
+        timestep = 0 if family.timestep is None else kwargs.get(family.timestep.argument)
         calls.append(RoutedCall(float(torch.as_tensor(timestep).flatten()[-1])))
 
     def look(layer: int, name: str) -> Any:

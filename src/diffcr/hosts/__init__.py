@@ -8,12 +8,23 @@ from typing import Any
 from torch import nn
 
 from diffcr.errors import DiffCRError
+from diffcr.hosts.dit import DIT
 from diffcr.hosts.family import Family
+from diffcr.hosts.flux import FLUX
 from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
 from diffcr.hosts.pixart import PIXART
+from diffcr.hosts.qwen_image import QWEN_IMAGE
+from diffcr.hosts.sd3 import SD3
+from diffcr.hosts.wan import CHRONO_EDIT, WAN, WAN_ANIMATE, WAN_VACE
+from diffcr.hosts.z_image import Z_IMAGE
 
 _FAMILIES: dict[str, Family] = {
-    family.transformer_class: family for family in (PIXART, LAZY_DECODER, LAZY_ENCODER)
+    family.transformer_class: family
+    for family in (
+        *(PIXART, DIT, SD3, FLUX, QWEN_IMAGE, Z_IMAGE),
+        *(WAN, WAN_VACE, WAN_ANIMATE, CHRONO_EDIT),
+        *(LAZY_DECODER, LAZY_ENCODER),
+    )
 }
 
 
@@ -93,6 +104,11 @@ def models_within(model: nn.Module) -> list[nn.Module]:
     return [part for part in model.modules() if class_path(part) in _FAMILIES]
 
 
+def families() -> dict[str, Family]:
+    """All adapters by the names of their transformer classes."""
+    return {path.rsplit(".", 1)[1]: family for path, family in _FAMILIES.items()}
+
+
 def supported_models() -> list[str]:
     """Names of the transformer classes that `attach` accepts."""
-    return [path.rsplit(".", 1)[1] for path in _FAMILIES]
+    return [*families()]

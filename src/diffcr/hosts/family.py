@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from diffcr.core.regions import TIMESTEPS
 from diffcr.errors import DiffCRError
 from diffcr.hosts.layout import BlockLayout
 
@@ -50,6 +50,115 @@ class InputSize:
 
 
 @dataclass(frozen=True)
+class NoiseScale:
+    """The argument of a transformer's forward that says how noisy its input is.
+
+    Attributes:
+        argument: Its name.
+        clean: Its value at noise level 0.
+        noisy: Its value at noise level 1; between them it is linear.
+    """
+
+    argument: str = "timestep"
+    clean: float = 0.0
+    noisy: float = 1000.0
+
+    def per_sample(self, values: Tensor) -> Tensor:
+        """One value for each sample, [B], of one for all, one each, or one for each of their tokens
+        or frames [B, ...], where given frames are clean: a sample is as noisy as its noisiest."""
+        if values.dim() < 2:
+            return values.flatten()
+        within = values.flatten(1)
+        return within.amax(1) if self.noisy > self.clean else within.amin(1)
+
+    def levels(self, timestep: Any) -> list[float]:
+        """Noise level in [0, 1] of each sample, or of all.
+
+        Args:
+            timestep: A number, or a tensor with one value or one per sample.
+
+        Raises:
+            DiffCRError: There is no timestep, or it is outside the range.
+        """
+        if timestep is None:
+            raise DiffCRError("the transformer was called without a timestep: pass one")
+        values = self.per_sample(torch.as_tensor(timestep)).tolist()
+        span = self.noisy - self.clean
+        levels = [(float(value) - self.clean) / span for value in values]
+        for value, level in zip(values, levels, strict=True):
+            if not 0 <= level <= 1:
+                least, most = sorted((self.clean, self.noisy))
+                raise DiffCRError(
+                    f"timestep {value:g} is outside [{least:g}, {most:g}]: it lies in no timestep "
+                    "region"
+                )
+        return levels
+
+    def value(self, noise_level: float) -> float:
+        """The argument at a noise level in [0, 1]."""
+        return self.clean + noise_level * (self.noisy - self.clean)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the routed tokens of a sample lie.
+
+    Attributes:
+        rows: Of the grid of patches; 0 where a call does not say it.
+        columns: Likewise.
+        frames: Of a video, each with a grid of its own.
+        beside: Routed tokens that are on no grid, behind the others, such as references'.
+    """
+
+    rows: int
+    columns: int
+    frames: int = 1
+    beside: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All routed tokens of a sample."""
+        return self.frames * self.rows * self.columns + self.beside
+
+
+def latents_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
+    """Of latents [..., h, w], or [B, C, frames, h, w], in the argument `hidden_states`, cut into
+    the configuration's patches."""
+    latents: Tensor = arguments["hidden_states"]
+    config = transformer.config
+    patch = config.patch_size
+    if isinstance(patch, int):
+        patch = (getattr(config, "patch_size_t", None) or 1, patch, patch)
+    frames = latents.shape[2] // patch[0] if latents.dim() == 5 else 1
+    return Grid(latents.shape[-2] // patch[1], latents.shape[-1] // patch[2], frames)
+
+
+def packed_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
+    """Of tokens that come packed, [B, N, C], in the argument `hidden_states`: their number."""
+    return Grid(0, 0, beside=arguments["hidden_states"].shape[1])
+
+
+def attention_width(config: Any) -> int:
+    """Width of the tokens of a model whose attention heads share it."""
+    width: int = config.num_attention_heads * config.attention_head_dim
+    return width
+
+
+def _no_inputs(transformer: Any, *given: Any, **named: Any) -> dict[str, Any]:
+    raise DiffCRError(
+        f"how {type(transformer).__name__} is called in training is not known: give its family "
+        "call_inputs, or use a training loop of your own"
+    )
+
+
+def _no_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
+    raise DiffCRError(
+        f"operations of {type(transformer).__name__} cannot be counted: its family has no "
+        "blank_inputs"
+    )
+
+
+@dataclass(frozen=True)
 class Family:
     """An adapter.
 
@@ -58,49 +167,48 @@ class Family:
         transformer_class: Module and name of the host class, matched exactly; a string, so that
             looking a family up imports nothing.
         block_groups: Attributes of the transformer that list the routed blocks, with the blocks'
-            layout.
-        timestep: Argument of the transformer's forward with the timestep; None where there is none:
-            such a model has one timestep region.
-        latents: Argument of the transformer's forward with the noisy latents, [B, C, h, w].
-        conditioning: Argument of the transformer's forward with the prompt's embeddings, one tensor
-            for all steps of a sampling run; None where there is none.
+            layout, in the order in which they are called.
+        timestep: How the transformer's forward is told the noise level; None where it is not: such
+            a model has one timestep region.
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
-        call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them.
+        call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them;
+            raises DiffCRError where the family cannot be trained.
         blank_inputs: Arguments of the transformer's forward for one sample, without content, on
-            the transformer's device and in its dtype.
+            the transformer's device and in its dtype; raises DiffCRError where operations cannot be
+            counted.
+        latents: Argument of the transformer's forward with what is denoised.
+        grid: Where the routed tokens lie, from the transformer and the arguments of its forward.
         token_positions: Argument of the transformer's forward with the places of its tokens on the
             grid of the latents' patches, [B, K] int64, row by row; None where its tokens are the
             whole grid.
+        conditioning: Argument of the transformer's forward with the prompt's embeddings, one tensor
+            for all steps of a sampling run, or several, of which the first counts; None where
+            there is none.
+        width: Of the routed tokens, from the transformer's configuration.
+        starts: First routed row of every sample in the blocks' sequence, [B] int64 on the device,
+            for layouts with `rows` "per-sample".
+        refuse: Why a call of a transformer with these arguments cannot be routed, from its
+            configuration and them; None where it can. At `attach` there are no arguments.
     """
 
     name: str
     transformer_class: str
     block_groups: dict[str, BlockLayout]
-    timestep: str | None
-    latents: str
     lora_targets: tuple[str, ...]
-    call_inputs: CallInputs
-    blank_inputs: Callable[[Any, InputSize], dict[str, Any]]
+    timestep: NoiseScale | None = NoiseScale()
+    call_inputs: CallInputs = _no_inputs
+    blank_inputs: Callable[[Any, InputSize], dict[str, Any]] = _no_blank_inputs
+    latents: str = "hidden_states"
+    grid: Callable[[Any, Mapping[str, Any]], Grid] = latents_grid
     token_positions: str | None = None
-    conditioning: str | None = None
+    conditioning: str | None = "encoder_hidden_states"
+    width: Callable[[Any], int] = attention_width
+    starts: Callable[[Any, Mapping[str, Any]], Tensor] | None = None
+    refuse: Callable[[Any, Mapping[str, Any]], str | None] | None = None
 
-    def noise_levels(self, timestep: Any) -> list[float]:
-        """Noise level in [0, 1] of each sample, or of all, from a DDPM timestep in [0, 1000].
-
-        Args:
-            timestep: An integer, a float, or a tensor with one value or one per sample.
-
-        Raises:
-            DiffCRError: There is no timestep, or it is outside the range.
-        """
-        if timestep is None:
-            raise DiffCRError("the transformer was called without a timestep: pass one")
-        values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
-        levels = [float(value) / TIMESTEPS for value in values]
-        for level in levels:
-            if not 0 <= level <= 1:
-                raise DiffCRError(
-                    f"timestep {level * TIMESTEPS:g} is outside "
-                    f"[0, {TIMESTEPS}]: it lies in no timestep region"
-                )
-        return levels
+    def tokens(self, transformer: Any, arguments: Mapping[str, Any]) -> int:
+        """Routed tokens of a sample in a call with these arguments."""
+        if self.token_positions is not None:
+            held: int = arguments[self.token_positions].shape[1]
+            return held
+        return self.grid(transformer, arguments).tokens

@@ -34,11 +34,6 @@ class HostBlock:
         """Its path in the transformer."""
         return f"{self.group}.{self.row}"
 
-    @property
-    def width(self) -> int:
-        """Of the tokens that it routes."""
-        return next(iter(self.layout.first_layers(self.module).values())).in_features
-
 
 @dataclass(frozen=True)
 class Host:
@@ -68,6 +63,11 @@ class Host:
     def blocks(self) -> list[HostBlock]:
         """All blocks, in the order of their layers."""
         return host_blocks(self.transformer)
+
+    @property
+    def width(self) -> int:
+        """Of the routed tokens."""
+        return self.family.width(self.transformer.config)
 
     @property
     def layers(self) -> int:

@@ -6,7 +6,6 @@ says which; the encoder sees a picture once, without a timestep.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +13,13 @@ from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts.family import Family, InputSize
-from diffcr.hosts.pixart import PIXART, PIXART_BLOCK, pixart_blank_inputs, pixart_inputs
+from diffcr.hosts.pixart import (
+    PIXART,
+    PIXART_BLOCK,
+    SELF_ATTENTION_BLOCK,
+    pixart_blank_inputs,
+    pixart_inputs,
+)
 
 
 def _refuse_to_denoise(
@@ -48,17 +53,10 @@ def _encoder_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
     }
 
 
-_ENCODER_BLOCK = replace(
-    PIXART_BLOCK,
-    prunable=tuple(units for units in PIXART_BLOCK.prunable if units.name != "cross_attention"),
-)
 LAZY_DECODER = Family(
     name="lazy-decoder",
     transformer_class="diffcr.inpainting.decoder.LazyTransformer2DModel",
     block_groups={"transformer_blocks": PIXART_BLOCK},
-    timestep="timestep",
-    latents="hidden_states",
-    conditioning="encoder_hidden_states",
     lora_targets=PIXART.lora_targets,
     # What is masked, `token_indices` and `context`, the caller adds.
     call_inputs=pixart_inputs,
@@ -68,9 +66,9 @@ LAZY_DECODER = Family(
 LAZY_ENCODER = Family(
     name="lazy-encoder",
     transformer_class="diffcr.inpainting.encoder.ContextEncoder",
-    block_groups={"transformer_blocks": _ENCODER_BLOCK},
+    block_groups={"transformer_blocks": SELF_ATTENTION_BLOCK},
     timestep=None,
-    latents="hidden_states",
+    conditioning=None,
     lora_targets=PIXART.lora_targets,
     call_inputs=_refuse_to_denoise,
     blank_inputs=_encoder_blank_inputs,

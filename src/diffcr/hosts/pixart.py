@@ -8,13 +8,14 @@ modulation [B, 6 D], not a timestep (diffusers/models/transformers/pixart_transf
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffcr.hosts.family import Family, InputSize
-from diffcr.hosts.layout import AttentionWithMap, BlockLayout, PrunableUnits
+from diffcr.hosts.layout import AttentionWithMap, BlockLayout, PrunableUnits, TokenInput
 
 # Of the autoencoder of every published model that takes the picture's size as a condition.
 PIXELS_PER_LATENT = 8
@@ -101,8 +102,9 @@ PIXART_BLOCK = BlockLayout(
         "class_labels",
     ),
     attend_with_map=_attend_with_map,
-    token_dims={"attention_mask": -1},
+    token_inputs=(TokenInput("attention_mask", dims=(-1,)),),
     self_attention="attn1",
+    cross_attention="attn2",
     keys_and_values=("to_k", "to_v"),
     mlp="ff",
     prunable=(
@@ -111,15 +113,16 @@ PIXART_BLOCK = BlockLayout(
         PrunableUnits("mlp", rows=("ff.net.0.proj",), columns=("ff.net.2",)),
     ),
 )
+SELF_ATTENTION_BLOCK = replace(
+    PIXART_BLOCK,
+    prunable=tuple(units for units in PIXART_BLOCK.prunable if units.name != "cross_attention"),
+)
 PIXART = Family(
     name="pixart",
     transformer_class=(
         "diffusers.models.transformers.pixart_transformer_2d.PixArtTransformer2DModel"
     ),
     block_groups={"transformer_blocks": PIXART_BLOCK},
-    timestep="timestep",
-    latents="hidden_states",
-    conditioning="encoder_hidden_states",
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     call_inputs=pixart_inputs,
     blank_inputs=pixart_blank_inputs,

@@ -184,10 +184,19 @@ def encode_pixels(pipe: Any, pixels: NDArray[np.uint8]) -> Tensor:
 @torch.no_grad()
 def decode_pixels(pipe: Any, latents: Tensor) -> list[NDArray[np.uint8]]:
     """Pictures [H, W, 3] of scaled latents [B, C, h, w], one at a time: a batch of large ones takes
-    the autoencoder's memory many times."""
+    the autoencoder's memory many times.
+
+    Raises:
+        DiffCRError: One is not finite, which would be written as black.
+    """
     pictures = []
     for sample in (latents / pipe.vae.config.scaling_factor).to(pipe.vae.dtype).split(1):
         image = pipe.vae.decode(sample, return_dict=False)[0].float()
+        if not bool(image.isfinite().all()):
+            raise DiffCRError(
+                "a repainted picture is not finite (NaN): the models' weights or dtype cannot make "
+                "it; lower the guidance, or give a wider dtype or other weights"
+            )
         scaled = ((image / 2 + 0.5).clamp(0, 1) * 255).round()
         pictures.append(scaled.to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy())
     return pictures

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffcr.core.regions import region_of
 from diffcr.errors import DiffCRError
+from diffcr.hosts.family import Grid
 from diffcr.hosts.host import Host
 from diffcr.methods.config import MethodConfig
 
@@ -27,26 +28,27 @@ class TransformerCall:
 
     Attributes:
         noise_levels: In [0, 1], one per sample or one for all; None where they were not read.
-        rows: Of the grid that the routed tokens are on.
-        columns: Of that grid.
-        device: Where the tokens are.
+        grid: Where the routed tokens lie.
+        device: Where the tensors are.
         positions: The samples' tokens on the grid, [B, K] int64, row by row; None where each
             sample holds all of them.
         conditioning: The prompt's embeddings, the same tensor in all calls of a sampling run; None
             where the model has none.
+        starts: First routed row of every sample in the blocks' sequence, [B] int64; None where it
+            is the same in all.
     """
 
     noise_levels: list[float] | None
-    rows: int
-    columns: int
+    grid: Grid
     device: torch.device
     positions: Tensor | None = None
     conditioning: Tensor | None = None
+    starts: Tensor | None = None
 
     @property
     def tokens(self) -> int:
         """Routed tokens of a sample."""
-        return self.rows * self.columns if self.positions is None else self.positions.shape[1]
+        return self.grid.tokens if self.positions is None else self.positions.shape[1]
 
 
 class CurrentCall(threading.local):
@@ -56,12 +58,14 @@ class CurrentCall(threading.local):
     with no call.
 
     Attributes:
-        context: What the method built for the call; None outside of one.
+        call: What was read of the call; None outside of one.
+        context: What the method built for it; None outside of one.
         region: Timestep region that the caller gave, so that no timestep is read; None to read it.
         running: What a block tells its parts while it runs.
     """
 
     def __init__(self) -> None:
+        self.call: TransformerCall | None = None
         self.context: Any = None
         self.region: int | None = None
         self.running: Any = None
@@ -139,6 +143,13 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         """The state of the method, for people."""
 
     @property
+    def call(self) -> TransformerCall:
+        """The calling thread's call."""
+        call = self.current.call
+        assert call is not None, "a routed block was called outside of its transformer's forward"
+        return call
+
+    @property
     def context(self) -> ContextT:
         """The context of the calling thread's call."""
         context: ContextT | None = self.current.context
@@ -146,13 +157,15 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         return context
 
     @contextmanager
-    def entering(self, context: ContextT | None) -> Iterator[None]:
-        """Within the context manager, `context` is that of the calling thread's call."""
-        previous, self.current.context = self.current.context, context
+    def entering(self, call: TransformerCall | None, context: ContextT | None) -> Iterator[None]:
+        """Within the context manager, these are the calling thread's call and its context."""
+        current = self.current
+        previous = current.call, current.context
+        current.call, current.context = call, context
         try:
             yield
         finally:
-            self.current.context = previous
+            current.call, current.context = previous
 
     @contextmanager
     def in_region(self, region: int) -> Iterator[None]:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
+from diffcr.hosts.block_inputs import BlockInputs, BlockOutput
 from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.base import Attached
 
 BOUND = "diffcr_bound"
+# Where positional arguments beyond the named ones are kept, which some blocks take and ignore.
+_SURPLUS = "*"
 
 AttachedT = TypeVar("AttachedT", bound=Attached[Any, Any])
 
@@ -37,20 +40,43 @@ class BoundBlock(Generic[AttachedT]):
     layer: int
     group: str
     row: int
-    host_forward: Callable[..., Tensor]
+    host_forward: Callable[..., BlockOutput]
     argument_names: tuple[str, ...]
     layout: BlockLayout
 
     def name_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments by name: hosts pass them by name, gradient checkpointing by position."""
-        return {**dict(zip(self.argument_names, args, strict=False)), **kwargs}
+        named = {**dict(zip(self.argument_names, args, strict=False)), **kwargs}
+        if len(args) > len(self.argument_names):
+            named[_SURPLUS] = args[len(self.argument_names) :]
+        return named
 
-    def run_with(self, running: Any, block: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
-        """The host's forward, with `running` for the block's parts while it runs."""
+    def inputs(self, arguments: dict[str, Any]) -> BlockInputs:
+        """The arguments of a call of the block within one of its transformer.
+
+        Raises:
+            DiffCRError: One of them cannot be combined with routed tokens.
+        """
+        self.layout.refuse(arguments)
+        call = self.attached.call
+        return BlockInputs(self.layout, arguments, call.tokens, call.starts)
+
+    def run(self, block: nn.Module, arguments: Mapping[str, Any]) -> BlockOutput:
+        """The host's forward on arguments by name."""
+        if _SURPLUS not in arguments:
+            return self.host_forward(block, **arguments)
+        named = dict(arguments)
+        surplus = named.pop(_SURPLUS)
+        return self.host_forward(
+            block, *(named.pop(n) for n in self.argument_names), *surplus, **named
+        )
+
+    def run_with(self, running: Any, block: nn.Module, arguments: Mapping[str, Any]) -> BlockOutput:
+        """As `run`, with `running` for the block's parts meanwhile."""
         current = self.attached.current
         current.running = running
         try:
-            return self.host_forward(block, **arguments)
+            return self.run(block, arguments)
         finally:
             # Recomputation under gradient checkpointing leaves the block by an exception.
             current.running = None
@@ -67,7 +93,7 @@ class BoundPart:
     """
 
     owner: BoundBlock[Any]
-    host_forward: Callable[..., Tensor]
+    host_forward: Callable[..., Any]
     argument_names: tuple[str, ...]
 
     @property
@@ -77,8 +103,10 @@ class BoundPart:
 
 
 def argument_names(forward: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of an unbound method's parameters, without self."""
-    return tuple(inspect.signature(forward).parameters)[1:]
+    """Names of an unbound method's parameters, without self, `*args` and `**kwargs`."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(forward).parameters.values()
+    return tuple(p.name for p in parameters if p.kind not in variable)[1:]
 
 
 def bound_block(block: nn.Module) -> BoundBlock[Any]:

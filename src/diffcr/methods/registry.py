@@ -8,26 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
+from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.at_edm.config import ATEDMConfig
-from diffcr.methods.at_edm.pruner import TokenPruner, at_edm_seam
+from diffcr.methods.at_edm.pruner import TokenPruner, at_edm_seam, refuses_maps
 from diffcr.methods.base import Attached
 from diffcr.methods.config import DenseConfig, MethodConfig
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
-from diffcr.methods.diffcr.forward import routed_seam
+from diffcr.methods.diffcr.forward import refuses_routing, routed_seam
 from diffcr.methods.pruning.config import StructuredPruningConfig
-from diffcr.methods.pruning.pruner import StructuredPruner
+from diffcr.methods.pruning.pruner import StructuredPruner, refuses_pruning
 from diffcr.methods.reuse.config import ReuseConfig
-from diffcr.methods.reuse.forward import reuse_seam
+from diffcr.methods.reuse.forward import refuses_reuse, reuse_seam
 from diffcr.methods.reuse.reuser import TokenReuser
 from diffcr.methods.seam import Seam, no_seam
 from diffcr.methods.tome.config import ToMeConfig
-from diffcr.methods.tome.merger import TokenMerger, tome_seam
+from diffcr.methods.tome.merger import TokenMerger, refuses_merging, tome_seam
+from diffcr.validation import refuse_unknown_key
+
+
+def _nothing(config: MethodConfig, layout: BlockLayout) -> str | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Method:
         build: The module that it registers on a host.
         seam: The forwards that it binds.
         at_ratio: Its configuration with one compression ratio, and a placement where it takes one.
+        refuses: Why blocks of a layout cannot be run with a configuration; None where they can.
         takes_placement: Whether `at_ratio` has a second argument.
         subject: What it makes of a model, for a model card; `{}` is the model's class.
     """
@@ -47,6 +53,7 @@ class Method:
     build: Callable[[Any, Host], Attached[Any, Any]]
     seam: Callable[[Any], Seam]
     at_ratio: Callable[..., MethodConfig]
+    refuses: Callable[[Any, BlockLayout], str | None] = _nothing
     takes_placement: bool = False
     subject: str = "Token compression for `{}`: layers compute only some of the tokens."
 
@@ -59,16 +66,17 @@ def _uniform_diffcr(compression_ratio: float) -> DiffCRConfig:
 _METHODS: dict[str, Method] = {
     method.config.method: method
     for method in (
-        Method(DiffCRConfig, Compressor, routed_seam, _uniform_diffcr),
-        Method(MoDConfig, Compressor, routed_seam, MoDConfig),
-        Method(ToMeConfig, TokenMerger, tome_seam, ToMeConfig, takes_placement=True),
-        Method(ATEDMConfig, TokenPruner, at_edm_seam, ATEDMConfig),
-        Method(ReuseConfig, TokenReuser, reuse_seam, ReuseConfig, takes_placement=True),
+        Method(DiffCRConfig, Compressor, routed_seam, _uniform_diffcr, refuses_routing),
+        Method(MoDConfig, Compressor, routed_seam, MoDConfig, refuses_routing),
+        Method(ToMeConfig, TokenMerger, tome_seam, ToMeConfig, refuses_merging, True),
+        Method(ATEDMConfig, TokenPruner, at_edm_seam, ATEDMConfig, refuses_maps),
+        Method(ReuseConfig, TokenReuser, reuse_seam, ReuseConfig, refuses_reuse, True),
         Method(
             StructuredPruningConfig,
             StructuredPruner,
             no_seam,
             StructuredPruningConfig,
+            refuses_pruning,
             subject="Structured pruning of `{}`: blocks without some of their heads and channels.",
         ),
     )
@@ -132,8 +140,5 @@ def config_from_json_dict(values: dict[str, Any]) -> MethodConfig:
     config = DenseConfig if name == DenseConfig.method else _METHODS[name].config
     known = [field.name for field in fields(config)]
     for key in values:
-        if key not in known:
-            nearest = get_close_matches(key, known, n=1, cutoff=0)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise DiffCRError(f"unknown key {key!r} for method {name!r}{hint}")
+        refuse_unknown_key(key, known)
     return config(**values)

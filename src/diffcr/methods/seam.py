@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import Any
 
 from diffcr.methods.config import MethodConfig
 
@@ -19,8 +18,8 @@ class Seam:
         parts: By the attribute of `BlockLayout` that names a part of a block.
     """
 
-    block: Callable[..., Tensor] | None
-    parts: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+    block: Callable[..., Any] | None
+    parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 def no_seam(config: MethodConfig) -> Seam:

@@ -14,12 +14,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from diffcr import pretrained
-from diffcr.checkpoint.stored import WEIGHTS_FILE, read_checkpoint
+from diffcr.checkpoint.stored import CONFIG_FILE, WEIGHTS_FILE, list_files, read_checkpoint
 from diffcr.errors import DiffCRError
-from diffcr.files import replacing_directory
+from diffcr.files import read_json, replacing_directory, save_tensors, write_json
 from diffcr.hosts.loading import load_pipeline
 from diffcr.inpainting.opening import load_inpainting_pipeline
 
@@ -56,7 +55,10 @@ def install_checkpoint(checkpoint: Path, package: Path) -> None:
         shutil.copytree(checkpoint, directory, dirs_exist_ok=True)
         if weights:
             halves = {name: weight.half() for name, weight in weights.items()}
-            save_file(halves, directory / WEIGHTS_FILE)
+            save_tensors(directory / WEIGHTS_FILE, halves)
+            description = read_json(directory / CONFIG_FILE)
+            files = list_files(directory)
+            write_json(directory / CONFIG_FILE, {**description, "files": files})
 
 
 def install_inpainting(pipeline: Path, package: Path) -> None:

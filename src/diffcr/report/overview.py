@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from diffcr.errors import DiffCRError
 from diffcr.files import write_text
 from diffcr.report.comparison import QUALITY_HEADER, Collection, quality_rows, read_collection
 from diffcr.report.figures.curves import plot_loss_against_ratio
@@ -27,9 +29,31 @@ def write_overview(directory: str | Path, page: str | Path) -> Path:
     """Write the page of a directory's records; its figures are inside of it.
 
     Raises:
-        DiffCRError: There are no records, or one is damaged.
+        DiffCRError: There are no records, one is damaged, or its results are of another kind.
     """
     collection = read_collection(Path(directory))
+    for name, row in collection.rows.items():
+        with _naming(name):
+            quality_rows({name: row}, {name: name})
+    with _naming(str(directory)):
+        return _write(collection, Path(page))
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Within the context, what results of another kind break is one line that names them."""
+    try:
+        yield
+    except DiffCRError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DiffCRError(
+            f"the results of {name} are not what a record of their kind holds "
+            f"({type(error).__name__}: {error}): take the record out, or copy it again"
+        ) from error
+
+
+def _write(collection: Collection, target: Path) -> Path:
     parts, tables = [], []
     if collection.rows:
         titles = {name: name for name in collection.rows}
@@ -37,9 +61,9 @@ def write_overview(directory: str | Path, page: str | Path) -> Path:
         parts = [_picture(title, draw) for title, draw in _figures(collection)]
         tables.append(Table("Quality and operations", QUALITY_HEADER, lines, _QUALITY))
     for name, record in collection.others.items():
-        tables += [replace(t, title=f"{name}: {t.title}") for t in make_tables(record)]
+        with _naming(name):
+            tables += [replace(t, title=f"{name}: {t.title}") for t in make_tables(record)]
     tables.append(_sources(collection))
-    target = Path(page)
     parts += [table_html(table) for table in tables]
     write_text(target, make_page("Methods compared", parts))
     return target

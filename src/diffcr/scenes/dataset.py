@@ -26,6 +26,7 @@ from diffcr.scenes.captions import write_caption
 from diffcr.scenes.drawing import draw_scene
 
 Split = Literal["train", "validation", "test"]
+_MOST = 10_000_000
 _SIZES: dict[str, int] = {"train": 20_000, "validation": 1_000, "test": 2_000}
 
 
@@ -68,8 +69,8 @@ class ScenesDataset:
     def __post_init__(self) -> None:
         if self.split not in get_args(Split):
             raise DiffCRError(f"split is {self.split!r}: choose from {', '.join(get_args(Split))}")
-        if self.size is not None and self.size < 1:
-            raise DiffCRError(f"size is {self.size}: give 1 or more")
+        if self.size is not None and not 1 <= self.size <= _MOST:
+            raise DiffCRError(f"size is {self.size}: give 1 to {_MOST}")
         if self.resolution < 32 or self.resolution % 8:
             raise DiffCRError(f"resolution is {self.resolution}: give a multiple of 8 from 32 on")
         if not 1 <= len(self.object_shares) <= len(PLACES):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import torch
 
 from diffcr.checkpoint.stored import resolve_checkpoint
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.files import clear_left_overs, locked_directory
 from diffcr.hosts.loading import load_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.diffcr.config import DiffCRConfig
@@ -74,15 +79,32 @@ def train(
         dataset: Encoded with the same pipeline, with masks for inpainting.
         output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
             `training_record.json`.
-        resume: Go on from the last checkpoint there; without, a directory with one is an error.
+        resume: Go on from the last checkpoint there; without, what is there is set aside in
+            `earlier-1/`.
 
     Raises:
-        DiffCRError: The recipe does not fit the model, the processes or the directory.
+        DiffCRError: The recipe does not fit the model, the processes or the directory, another run
+            writes into it, or training diverges.
     """
     _check_start(recipe)
     task = make_task(recipe, pipe, dataset)
     schedule = NoiseSchedule.of(pipe.scheduler)
-    return Trainer(recipe, task, schedule, Path(output_directory), resume).run()
+    with _own_directory(Path(output_directory)) as directory:
+        return Trainer(recipe, task, schedule, directory, resume).run()
+
+
+@contextmanager
+def _own_directory(directory: Path) -> Iterator[Path]:
+    """The directory of a run, which nothing else writes into within the context: its first process
+    has locked it, and removed what killed runs left half-written."""
+    from accelerate import PartialState
+
+    first = PartialState(cpu=not torch.cuda.is_available()).is_main_process
+    with locked_directory(directory) if first else nullcontext():
+        if first:
+            for folder in ("", "checkpoints", "by-products"):
+                clear_left_overs(directory / folder)
+        yield directory
 
 
 def _check_start(recipe: TrainingRecipe) -> None:
@@ -93,10 +115,26 @@ def _check_start(recipe: TrainingRecipe) -> None:
     """
     if recipe.checkpoint:
         resolve_checkpoint(recipe.checkpoint)
-    elif recipe.ratio_loss.settle == 0 and isinstance(recipe.method, DiffCRConfig):
-        raise DiffCRError(
-            "ratio_loss.settle is 0 without a checkpoint, so every ratio would stay at 0: "
-            "give the checkpoint to go on from"
+    elif isinstance(recipe.method, DiffCRConfig):
+        if recipe.ratio_loss.settle == 0:
+            raise DiffCRError(
+                "ratio_loss.settle is 0 without a checkpoint, so every ratio would stay at 0: "
+                "give the checkpoint to go on from"
+            )
+        _warn_of_few_steps(recipe, recipe.method.target_compression_ratio)
+
+
+def _warn_of_few_steps(recipe: TrainingRecipe, target: float) -> None:
+    """Say where ratios cannot come to their target: a step of AdamW moves one by its rate at most,
+    about."""
+    rate = recipe.optimizer.ratio_learning_rate
+    reach = rate * math.ceil(recipe.steps * recipe.ratio_loss.settle)
+    if reach < target:
+        warn(
+            f"{recipe.steps} steps with optimizer.ratio_learning_rate {rate:g} bring the mean "
+            f"compression ratio to {reach:.1%} at most, not to {target:.1%}",
+            DiffCRWarning,
+            stacklevel=4,
         )
 
 

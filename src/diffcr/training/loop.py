@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffcr.errors import DiffCRError
 from diffcr.training.draws import MicroBatch
+from diffcr.training.interruption import StopRequest, noticing_signals
 from diffcr.training.objective import NoiseSchedule, Objective, StepLosses
 from diffcr.training.optimization import WeightAverage, make_optimizers, set_learning_rates
 from diffcr.training.progress import Progress, TrainedState, load_progress, save_progress
@@ -52,6 +56,7 @@ class Trainer:
         self.recipe, self.task = recipe, task
         self.accelerator = make_accelerator(recipe, directory)
         self.directory = RunDirectory(directory, recipe, task, resume)
+        self.stop_request = StopRequest()
         device = self.accelerator.device
         self.objective = Objective(
             schedule,
@@ -69,37 +74,34 @@ class Trainer:
         if compressor is not None:
             self.ratios = RatioSteering(compressor, recipe, schedule, self.average, self.optimizers)
         self.draws = make_draws(recipe, task, self.accelerator.num_processes)
-        self.progress = self._resume()
+        self.progress = self._resume() if resume else self._begin()
         # Every process has read its checkpoint before the first one changes files.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.directory.begin(self.progress.step)
 
+    def _begin(self) -> Progress:
+        passed = 0 if self.ratios is None else self.ratios.passed_multiples()
+        return Progress(ratio_loss_weight=self.recipe.ratio_loss.weight, by_products=passed)
+
     def _resume(self) -> Progress:
         found = load_progress(self.directory.checkpoints, self.state, self.recipe.steps)
         if found is None:
-            passed = 0 if self.ratios is None else self.ratios.passed_multiples()
-            return Progress(ratio_loss_weight=self.recipe.ratio_loss.weight, by_products=passed)
+            return self._begin()
         self.average.updates = found.average_updates
         if self.accelerator.scaler is not None and found.scaler:
             self.accelerator.scaler.load_state_dict(found.scaler)
         return found
 
     def run(self) -> TrainingResult:
-        """Do the steps that are left, and hand the trained models back."""
-        with tqdm(
-            total=self.recipe.steps,
-            initial=self.progress.step,
-            desc=self.recipe.name,
-            disable=not self.accelerator.is_main_process,
-            mininterval=1,
-        ) as bar:
-            for step in range(self.progress.step, self.recipe.steps):
-                values = self._step(step)
-                self._after_step(step + 1, values)
-                shown = ("loss", "ratio")
-                bar.set_postfix({k: f"{values[k]:.3g}" for k in shown if k in values})
-                bar.update()
+        """Do the steps that are left, and hand the trained models back.
+
+        SIGINT and SIGTERM end the run after the step that they come in, which is saved.
+
+        Raises:
+            DiffCRError: The loss, a gradient or a weight is no finite number any more.
+        """
+        self._do_steps()
         self.accelerator.wait_for_everyone()
         result = TrainingResult(
             self.directory.path,
@@ -117,6 +119,32 @@ class Trainer:
         hand_back(self.task, self.recipe)
         return result
 
+    def _do_steps(self) -> None:
+        if self.recipe.compile and self.accelerator.is_main_process:
+            _say("compiling the blocks: the first steps take minutes, the others less than without")
+        bar = tqdm(
+            total=self.recipe.steps,
+            initial=self.progress.step,
+            desc=self.recipe.name,
+            disable=not self.accelerator.is_main_process,
+            mininterval=1,
+        )
+        with bar, noticing_signals() as self.stop_request:
+            for step in range(self.progress.step, self.recipe.steps):
+                values = self._step(step)
+                stops = values.pop("stop") > 0
+                self._after_step(step + 1, values, stops)
+                shown = ("loss", "ratio")
+                bar.set_postfix({k: f"{values[k]:.3g}" for k in shown if k in values})
+                bar.update()
+                if stops:
+                    break
+        if self.progress.step < self.recipe.steps:
+            if self.accelerator.is_main_process:
+                step = self.progress.step
+                _say(f"stopped and saved after step {step}: run it again to go on")
+            self.stop_request.leave()
+
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
         if self.ratios is not None:
@@ -128,19 +156,17 @@ class Trainer:
             with self.accelerator.accumulate(self.model):
                 losses.append(self._backward(draw))
                 if self.accelerator.sync_gradients:
-                    self._shape_gradients(step)
+                    agreed = self._agree(losses, self._shape_gradients(step))
+                    self._require_finite(step + 1, agreed)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad()
         if self.ratios is not None:
             self.ratios.end_step()
         self.average.update()
-        values = {
-            "loss": self._mean([micro.diffusion for micro in losses]),
-            "region": float(draw.region),
-        }
+        values = {"loss": agreed["loss"], "region": float(draw.region), "stop": agreed["stop"]}
         if self.objective.teacher is not None:
-            values["distillation"] = self._mean([micro.distillation for micro in losses])
+            values["distillation"] = agreed["distillation"]
         if self.ratios is not None:
             values["ratio"] = self.ratios.mean
         self.progress = replace(
@@ -151,9 +177,31 @@ class Trainer:
         )
         return values
 
-    def _mean(self, losses: list[Tensor]) -> float:
-        """Over micro-batches and processes."""
-        return float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+    def _agree(self, losses: list[StepLosses], gradient_norm: Tensor) -> dict[str, float]:
+        """What all processes go by, in one exchange: means of the losses over micro-batches and
+        processes, the norm of the gradient, and above 0 whether one of them is to stop."""
+        total = torch.stack([micro.total.detach() for micro in losses]).mean()
+        parts = {
+            "loss": torch.stack([micro.diffusion for micro in losses]).mean(),
+            "distillation": torch.stack([micro.distillation for micro in losses]).mean(),
+            "total": total,
+            "gradient_norm": gradient_norm.to(total),
+            "stop": total.new_tensor(float(self.stop_request.signal > 0)),
+        }
+        reduced = self.accelerator.reduce(torch.stack(list(parts.values())), reduction="mean")
+        return dict(zip(parts, reduced.tolist(), strict=True))
+
+    def _require_finite(self, step: int, agreed: dict[str, float]) -> None:
+        total, gradient = agreed["total"], agreed["gradient_norm"]
+        # A loss scaler meets such gradients with a smaller scale.
+        scaled = self.accelerator.scaler is not None
+        if math.isfinite(total) and (scaled or math.isfinite(gradient)):
+            return
+        raise DiffCRError(
+            f"training diverged at step {step}: the loss is {total:g}, the gradient's norm "
+            f"{gradient:g}. Lower optimizer.learning_rate ({self.recipe.optimizer.learning_rate:g})"
+            " or the losses' weights and give another directory; the last checkpoint is kept"
+        )
 
     def _backward(self, draw: MicroBatch) -> StepLosses:
         if self.ratios is not None:
@@ -169,15 +217,16 @@ class Trainer:
             self.accelerator.backward(total)
         return losses
 
-    def _shape_gradients(self, step: int) -> None:
-        if self.recipe.optimizer.gradient_clip > 0:
-            self.accelerator.clip_grad_norm_(
-                list(self.state.parameters.values()), self.recipe.optimizer.gradient_clip
-            )
+    def _shape_gradients(self, step: int) -> Tensor:
+        """Clip and steer; the norm that the gradient of all parameters had."""
+        largest = self.recipe.optimizer.gradient_clip or math.inf
+        parameters = list(self.state.parameters.values())
+        norm: Tensor = self.accelerator.clip_grad_norm_(parameters, largest)
         if self.ratios is not None:
             self.ratios.shape_gradients(step)
+        return norm
 
-    def _after_step(self, step: int, values: dict[str, float]) -> None:
+    def _after_step(self, step: int, values: dict[str, float], stops: bool) -> None:
         before = self.progress.by_products
         if self.ratios is not None:
             self.progress = replace(
@@ -187,15 +236,19 @@ class Trainer:
                 ),
                 by_products=max(before, self.ratios.passed_multiples()),
             )
+        last = step == self.recipe.steps
+        saves = last or stops or step % self.recipe.checkpoint_every == 0
+        passes = self.progress.by_products > before
+        if saves or passes:
+            self.state.require_finite()
         if not self.accelerator.is_main_process:
             return
-        last = step == self.recipe.steps
         if last or step % self.recipe.log_every == 0:
             self._log(step, values)
-        if self.progress.by_products > before:
+        if passes:
             percent = round(100 * self.progress.by_products * self.recipe.by_product_step)
             self._save_average(f"by-products/ratio-{percent:02d}")
-        if last or step % self.recipe.checkpoint_every == 0:
+        if saves:
             scaler = self.accelerator.scaler
             progress = replace(self.progress, scaler=scaler and scaler.state_dict())
             save_progress(self.directory.checkpoints, self.state, progress)
@@ -213,3 +266,8 @@ class Trainer:
     def _save_average(self, name: str) -> None:
         with self.average.in_place():
             save_result(self.task, self.recipe, self.directory.path / name)
+
+
+def _say(text: str) -> None:
+    """A line for people, above the progress bar."""
+    tqdm.write(text, file=sys.stderr)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
-from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.files import read_json, read_tensors, replacing_directory, write_json
+from diffcr.core.finite import require_finite
+from diffcr.errors import DiffCRError, DiffCRWarning, in_one_line
+from diffcr.files import (
+    read_json,
+    read_tensors,
+    replacing_directory,
+    save_tensors,
+    write_json,
+)
+from diffcr.validation import AT_LEAST_0, NotNegative, check_fields
 
 _STATE_FILE = "progress.json"
 _TENSORS_FILE = "state.safetensors"
 _KEPT = 2
+_STEP = re.compile(r"step-\d{7,}")
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,11 @@ class Progress:
         scaler: State of the loss scaler in float16, None otherwise.
     """
 
-    step: int = 0
-    ratio_loss_weight: float = 0.0
-    by_products: int = 0
-    average_updates: int = 0
-    seconds: float = 0.0
+    step: Annotated[int, AT_LEAST_0] = 0
+    ratio_loss_weight: NotNegative = 0.0
+    by_products: Annotated[int, AT_LEAST_0] = 0
+    average_updates: Annotated[int, AT_LEAST_0] = 0
+    seconds: NotNegative = 0.0
     scaler: dict[str, Any] | None = None
 
 
@@ -63,7 +73,12 @@ class TrainedState:
         for name, parameter in self.parameters.items():
             for key, value in owners[parameter].state.get(parameter, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
-        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+    def require_finite(self) -> None:
+        """Raises DiffCRError where a parameter or an average holds NaN or infinity."""
+        require_finite("the trained weights", self.parameters)
+        require_finite("the averaged weights", self.averages)
 
     @torch.no_grad()
     def fill(self, tensors: dict[str, Tensor]) -> None:
@@ -97,12 +112,10 @@ class TrainedState:
 
 def save_progress(directory: Path, state: TrainedState, progress: Progress) -> None:
     """Write `directory/step-N` and delete all but the last two."""
-    from safetensors.torch import save_file
-
     with replacing_directory(directory / f"step-{progress.step:07d}") as written:
-        save_file(state.flatten(), written / _TENSORS_FILE)
+        save_tensors(written / _TENSORS_FILE, state.flatten())
         write_json(written / _STATE_FILE, asdict(progress))
-    for old in _checkpoints(directory)[:-_KEPT]:
+    for old in saved_steps(directory)[:-_KEPT]:
         shutil.rmtree(old)
 
 
@@ -114,13 +127,16 @@ def load_progress(directory: Path, state: TrainedState, steps: int) -> Progress 
     Raises:
         DiffCRError: There are checkpoints, and none can be read or it is of more than `steps`.
     """
-    found = _checkpoints(directory)
+    found = saved_steps(directory)
     for path in reversed(found):
         try:
             progress = Progress(**read_json(path / _STATE_FILE))
+            check_fields(progress)
             state.fill(read_tensors(path / _TENSORS_FILE))
+            state.require_finite()
         except (DiffCRError, KeyError, TypeError, RuntimeError) as error:
-            warn(f"checkpoint {path} is passed over: {error}", DiffCRWarning, stacklevel=2)
+            message = in_one_line(f"checkpoint {path} is passed over: {error}")
+            warn(message, DiffCRWarning, stacklevel=2)
             continue
         if progress.step > steps:
             raise DiffCRError(
@@ -135,5 +151,7 @@ def load_progress(directory: Path, state: TrainedState, steps: int) -> Progress 
     return None
 
 
-def _checkpoints(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*"))
+def saved_steps(directory: Path) -> list[Path]:
+    """What `save_progress` wrote there, the oldest first; other names are the user's."""
+    steps = (path for path in directory.glob("step-*") if _STEP.fullmatch(path.name))
+    return sorted(steps, key=lambda path: int(path.name.removeprefix("step-")))

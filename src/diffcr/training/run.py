@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from diffcr.binding.attachment import attach
 from diffcr.binding.compilation import allow_graph_per_shape, compile, uncompile_blocks
 from diffcr.binding.lora import add_lora, has_lora, lora_config, require_lora_gradients, save_lora
-from diffcr.binding.model import disabled, get_compressor, is_attached
+from diffcr.binding.model import computing_all_tokens, get_compressor, is_attached
 from diffcr.checkpoint.loading import load_to_train
-from diffcr.checkpoint.saving import save
+from diffcr.checkpoint.saving import require_replaceable, save
 from diffcr.errors import DiffCRError
 from diffcr.files import replacing_directory
 from diffcr.hosts import host_blocks_within, models_within
@@ -107,7 +107,7 @@ def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Te
     @torch.no_grad()
     def teach(inputs: Mapping[str, Any]) -> Tensor:
         shared = dense is task.model and is_attached(task.trained)
-        off = disabled(task.trained) if shared else nullcontext()
+        off = computing_all_tokens(task.trained) if shared else nullcontext()
         with off, torch.autocast(device.type, precision, enabled=precision is not None):
             output: Tensor = dense(**inputs)[0]
         return output
@@ -192,6 +192,16 @@ def save_result(task: Task, recipe: TrainingRecipe, directory: Path) -> None:
             return
         for name, part in task.parts.items():
             part.save_pretrained(str(written / name))
+
+
+def check_place(place: Path, task: Task, recipe: TrainingRecipe) -> None:
+    """Raises DiffCRError where `save_result` would take the place of something else."""
+    if not recipe.is_dense:
+        require_replaceable(place)
+    elif place.exists() and not (
+        place.is_dir() and {p.name for p in place.iterdir()} <= {"adapter", *task.parts}
+    ):
+        raise DiffCRError(f"{place} holds other files: give another directory, or move them")
 
 
 def hand_back(task: Task, recipe: TrainingRecipe) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from diffcr.errors import DiffCRError
+from diffcr.inpainting.images.pictures import open_file
 
 _LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".ppm"})
 _JPEG = frozenset({".jpg", ".jpeg"})
@@ -37,7 +38,7 @@ class ImageDirectory:
         Raises:
             DiffCRError: One cannot be read.
         """
-        return [_read(self.path / name) for name in self.names[start:stop]]
+        return [open_file(self.path / name).convert("RGB") for name in self.names[start:stop]]
 
     def sha256(self) -> str:
         """Over every picture in order: its name in UTF-8, a zero byte, the SHA-256 of its bytes."""
@@ -103,11 +104,3 @@ def _directory(path: Path, names: list[str], wanted: str) -> ImageDirectory:
     if not names:
         raise DiffCRError(f"{path} holds no {wanted}: subdirectories are not searched")
     return ImageDirectory(path, tuple(names))
-
-
-def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise DiffCRError(f"{path} is not a readable picture: {error}") from error

@@ -10,7 +10,7 @@ from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from diffcr.errors import DiffCRError, DiffCRWarning
@@ -50,22 +50,47 @@ class Picture:
         return Image.fromarray(np.dstack([self.pixels, self.alpha]))
 
 
-def open_image(path: Path) -> Image.Image:
-    """A picture file, read whole and upright, in its own mode; the first frame of several.
+def open_file(path: Path) -> Image.Image:
+    """A picture file, read whole, in its own mode; the first frame of several.
 
     Raises:
         DiffCRError: The file is missing, is not a picture, or is too large to be opened.
     """
+    if not path.exists():
+        raise DiffCRError(f"{path} is missing: give the file of a picture")
+    if not path.is_file():
+        raise DiffCRError(f"{path} is not a readable picture: it is not an ordinary file")
     try:
         with Image.open(path) as opened:
             opened.load()
-            return ImageOps.exif_transpose(opened)
-    except FileNotFoundError as error:
-        raise DiffCRError(f"{path} is missing: give the file of a picture") from error
+            return opened
     except Image.DecompressionBombError as error:
         raise DiffCRError(f"{path} is too large: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    # What a damaged file raises depends on its format.
+    except Exception as error:
         raise DiffCRError(f"{path} is not a readable picture: {error}") from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """As `open_file`, turned upright as its EXIF says."""
+    return ImageOps.exif_transpose(open_file(path))
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """As `open_image`, in 8-bit RGB; what is transparent is over white.
+
+    Raises:
+        DiffCRError: As `open_file`, or its pixels have more than 16 bits.
+    """
+    image = open_image(path)
+    if image.mode[0] in "IF":
+        return read_picture(image, str(path)).to_pil()
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    white = Image.new("RGB", layer.size, "white")
+    white.paste(layer, mask=layer.getchannel("A"))
+    return white
 
 
 def read_pictures(images: Any) -> list[Picture]:

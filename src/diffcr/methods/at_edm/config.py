@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from diffcr.methods.config import MethodConfig
-from diffcr.validation import Allowed, Count, Share, between
+from diffcr.validation import Allowed, Share, between
 
 _QUARTERS = 4
 _LARGEST_PRUNED_SHARE = 0.95
@@ -42,7 +42,7 @@ class ATEDMConfig(MethodConfig):
     layers_per_group: Annotated[int, Allowed("2 or more", lambda layers: layers >= 2)] = 4
     early_regions: Annotated[int, between(0, _QUARTERS - 1)] = 1
     early_share: Share = 0.5
-    page_rank_iterations: Count = 10
+    page_rank_iterations: Annotated[int, between(1, 1000)] = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()

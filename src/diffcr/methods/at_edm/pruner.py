@@ -15,7 +15,7 @@ from diffcr.core.regions import region_of
 from diffcr.core.select import gather_tokens, rank_tokens
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
-from diffcr.hosts.layout import AttentionWithMap
+from diffcr.hosts.layout import AttentionWithMap, BlockLayout
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.at_edm.page_rank import page_rank, stand_ins
 from diffcr.methods.base import Attached, TransformerCall
@@ -139,6 +139,16 @@ def at_edm_seam(config: ATEDMConfig) -> Seam:
     return Seam(pruning_forward, {"self_attention": mapped_attention_forward})
 
 
+def refuses_maps(config: ATEDMConfig, layout: BlockLayout) -> str | None:
+    """Why tokens cannot be pruned by the attention of blocks of a layout."""
+    if layout.attend_with_map is None:
+        return (
+            "AT-EDM needs the map of a self-attention over image tokens, and hosts that take fewer "
+            "tokens from block to block"
+        )
+    return None
+
+
 def pruning_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Takes the place of a block's forward.
 
@@ -149,13 +159,14 @@ def pruning_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     arguments = bound.name_arguments(args, kwargs)
     pruner = bound.attached
     if not pruner.enabled:
-        return bound.host_forward(block, **arguments)
+        output: Tensor = bound.run(block, arguments)
+        return output
     context = pruner.context
     hidden_states: Tensor = arguments[bound.layout.hidden_states]
     if pruner.opens_group(bound.layer) and context.kept < hidden_states.shape[1]:
         bound.layout.refuse_token_inputs(arguments, "AT-EDM")
         return _prune_after(block, bound, arguments)
-    output = bound.host_forward(block, **arguments)
+    output = bound.run(block, arguments)
     first = pruner.closing_group(bound.layer)
     if first is None or first not in context.groups:
         return output
@@ -179,13 +190,15 @@ def _prune_after(
     return remaining
 
 
-def mapped_attention_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+def mapped_attention_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Takes the place of a self-attention's forward, and hands out its map where it is wanted."""
     bound = bound_part(attention)
     wanted: _WantedMap | None = bound.running
     if wanted is None:
         return bound.host_forward(attention, *args, **kwargs)
     arguments = {**dict(zip(bound.argument_names, args, strict=False)), **kwargs}
-    result: AttentionWithMap = bound.owner.layout.attend_with_map(attention, arguments)
+    attend = bound.owner.layout.attend_with_map
+    assert attend is not None
+    result: AttentionWithMap = attend(attention, arguments)
     wanted.attention = result.attention
     return result.output

@@ -62,7 +62,7 @@ class Compressor(RatioTable):
         self.current = RoutedCall()
         rows: dict[str, list[Tensor]] = {}
         for block in host.blocks:
-            router = torch.zeros(block.width, device=host.device)
+            router = torch.zeros(host.width, device=host.device)
             rows.setdefault(block.group, []).append(router)
         self.routers = nn.ParameterDict({g: torch.stack(routers) for g, routers in rows.items()})
         self.gradient_scales: tuple[float, ...] | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from diffcr.errors import DiffCRError
 from diffcr.methods.config import MethodConfig
-from diffcr.validation import Allowed, Count, NotZeroShare
+from diffcr.validation import Allowed, NotZeroShare, between
 
 Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
 Branching = Literal["sampled", "both"]
@@ -30,8 +30,8 @@ class DiffCRConfig(MethodConfig):
     Attributes:
         target_compression_ratio: Mean share of tokens that bypass a layer, over all layers and
             timestep regions, which training aims at; in [0, `max_compression_ratio`].
-        timestep_regions: Equal parts of the noise range that own a ratio each, at least 1.
-            1 is DiffCR-L (one ratio per layer), more is DiffCR-LT.
+        timestep_regions: Equal parts of the noise range that own a ratio each, 1 to as many as
+            there are timesteps, 1000. 1 is DiffCR-L (one ratio per layer), more is DiffCR-LT.
         max_compression_ratio: Upper bound of every ratio, a multiple of 0.1 in [0.1, 1].
             1 lets training skip a layer for every token.
         gate: How the router's score scales the update of the kept tokens. "identity" is
@@ -50,7 +50,7 @@ class DiffCRConfig(MethodConfig):
     initial_compression_ratio: ClassVar[float] = 0.0
 
     target_compression_ratio: float = 0.2
-    timestep_regions: Count = 4
+    timestep_regions: Annotated[int, between(1, 1000)] = 4
     max_compression_ratio: Annotated[float, _bins(1, 10)] = 0.9
     gate: Gate = "identity"
     branching: Branching = "sampled"

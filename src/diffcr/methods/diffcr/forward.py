@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffcr.core.select import (
-    gather_tokens,
-    put_back,
-    rank_tokens,
-    router_logits,
-    scale_update,
-    token_rows,
+from diffcr.core.select import rank_tokens, router_logits, scale_update
+from diffcr.hosts.block_inputs import (
+    BlockInputs,
+    BlockOutput,
+    combined,
+    concatenated,
+    reordered,
+    sequence_of,
 )
+from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import RoutedConfig
@@ -29,93 +32,137 @@ def routed_seam(config: RoutedConfig) -> Seam:
     return Seam(routed_forward, dict.fromkeys(parts, scaled_mlp_forward))
 
 
-def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+def refuses_routing(config: RoutedConfig, layout: BlockLayout) -> str | None:
+    """Why blocks of a layout cannot be routed."""
+    if config.gate == "sigmoid-mlp" and layout.mlp is None:
+        return (
+            "its blocks have no feed-forward that computes the routed tokens alone: give another "
+            "gate than 'sigmoid-mlp'"
+        )
+    return None
+
+
+def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> BlockOutput:
     """Takes the place of a block's forward; same arguments, same return value."""
     bound: BoundBlock[Compressor] = bound_block(block)
     arguments = bound.name_arguments(args, kwargs)
     if not bound.attached.enabled:
-        return bound.host_forward(block, **arguments)
-    context = bound.attached.context
+        return bound.run(block, arguments)
+    context, inputs = bound.attached.context, bound.inputs(arguments)
     ranking = context.rankings.get(bound.layer)
     if len(context.regions) == 1:
-        return _run_region(block, bound, arguments, context.regions[0], ranking)
-    return _run_mixed_regions(block, bound, arguments, context.regions, ranking)
+        return _run_region(block, bound, inputs, context.regions[0], ranking)
+    return _run_mixed_regions(block, bound, inputs, context.regions, ranking)
 
 
 def _run_mixed_regions(
     block: nn.Module,
     bound: BoundBlock[Compressor],
-    arguments: dict[str, Any],
+    inputs: BlockInputs,
     regions: tuple[RegionPlan, ...],
     ranking: Tensor | None,
-) -> Tensor:
+) -> BlockOutput:
     outputs, places = [], []
     for region in regions:
         assert region.samples is not None
         held = None if ranking is None else ranking.index_select(0, region.samples)
-        selected = bound.layout.select_samples(arguments, region.samples)
+        selected = inputs.of_samples(region.samples)
         outputs.append(_run_region(block, bound, selected, region, held))
         places.append(region.samples)
     # A region whose layer is skipped keeps its input's dtype; concatenation promotes it.
-    return torch.cat(outputs)[torch.argsort(torch.cat(places))]
+    return reordered(concatenated(*outputs), torch.argsort(torch.cat(places)))
 
 
 def _run_region(
     block: nn.Module,
     bound: BoundBlock[Compressor],
-    arguments: dict[str, Any],
+    inputs: BlockInputs,
     region: RegionPlan,
     ranking: Tensor | None,
-) -> Tensor:
+) -> BlockOutput:
     plan = region.layers[bound.layer]
-    hidden_states: Tensor = arguments[bound.layout.hidden_states]
-    kernels = kernels_for(hidden_states)
+    kernels = kernels_for(inputs.sequence)
     if kernels is not None or bound.attached.run_branch is not None:
         # A compiled branch guards strides: a first layer with others would add graphs of its own.
-        hidden_states = hidden_states.contiguous()
-        arguments[bound.layout.hidden_states] = hidden_states
-    if kernels is not None and ranking is None and plan.weight is None:
-        return _run_with_kernels(kernels, block, bound, arguments, plan.kept_tokens)
-    logits = router_logits(hidden_states, bound.attached.routers[bound.group][bound.row])
-    if ranking is None and plan.drops(hidden_states.shape[1]):
+        inputs = inputs.with_sequence(inputs.sequence.contiguous())
+    routed = inputs.routed
+    assert routed.shape[1] == inputs.tokens
+    alone = inputs.layout.shares_tables and len(routed) > 1 and plan.drops(inputs.tokens)
+    whole = inputs.layout.rows == "all" and not alone
+    if kernels is not None and whole and ranking is None and plan.weight is None:
+        return _run_with_kernels(kernels, block, bound, inputs, plan.kept_tokens)
+    logits = router_logits(routed, bound.attached.routers[bound.group][bound.row])
+    if ranking is None and plan.drops(inputs.tokens):
         ranking = rank_tokens(logits, bound.attached.context.scattered)
     if plan.weight is not None and plan.mixed_kept_tokens is None:
         # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
         logits = logits + plan.weight.to(logits.dtype)
-    run = bound.attached.run_branch or run_branch
-    gate = bound.attached.config.gate
-    output = run(block, arguments, logits, ranking, plan.kept_tokens, gate)
+    run = _run_one_by_one if alone else _run_together
+    output = run(block, bound, inputs, logits, ranking, plan.kept_tokens)
     if plan.mixed_kept_tokens is None:
         return output
-    assert plan.weight is not None
-    mixed = run(block, arguments, logits, ranking, plan.mixed_kept_tokens, gate)
-    return torch.lerp(output, mixed.to(output.dtype), plan.weight.to(output.dtype))
+    mixed = run(block, bound, inputs, logits, ranking, plan.mixed_kept_tokens)
+    return combined(partial(_mixed, weight=plan.weight), output, mixed)
+
+
+def _mixed(output: Tensor, mixed: Tensor, weight: Tensor | None) -> Tensor:
+    assert weight is not None
+    return torch.lerp(output, mixed.to(output.dtype), weight.to(output.dtype))
+
+
+def _run_together(
+    block: nn.Module,
+    bound: BoundBlock[Compressor],
+    inputs: BlockInputs,
+    logits: Tensor,
+    ranking: Tensor | None,
+    kept_tokens: int,
+) -> BlockOutput:
+    run = bound.attached.run_branch or run_branch
+    gate = bound.attached.config.gate
+    return run(block, inputs.arguments, logits, ranking, kept_tokens, gate, inputs.starts)
+
+
+def _run_one_by_one(
+    block: nn.Module,
+    bound: BoundBlock[Compressor],
+    inputs: BlockInputs,
+    logits: Tensor,
+    ranking: Tensor | None,
+    kept_tokens: int,
+) -> BlockOutput:
+    """Samples that keep other tokens, where the block's tables have no batch dimension."""
+    outputs = []
+    for sample in torch.arange(len(logits), device=logits.device).split(1):
+        held = None if ranking is None else ranking.index_select(0, sample)
+        selected, scores = inputs.of_samples(sample), logits.index_select(0, sample)
+        outputs.append(_run_together(block, bound, selected, scores, held, kept_tokens))
+    return concatenated(*outputs)
 
 
 def _run_with_kernels(
     kernels: Any,
     block: nn.Module,
     bound: BoundBlock[Compressor],
-    arguments: dict[str, Any],
+    inputs: BlockInputs,
     kept_tokens: int,
-) -> Tensor:
+) -> BlockOutput:
     """What `run_branch` and the lines before it do, with the kernels around the block."""
-    attached, layout, gate = bound.attached, bound.layout, bound.attached.config.gate
-    hidden_states: Tensor = arguments[layout.hidden_states]
+    attached, gate = bound.attached, bound.attached.config.gate
+    hidden_states = inputs.sequence
     if kept_tokens == 0:
-        return hidden_states
+        return inputs.unchanged
     logits = kernels.score(hidden_states, attached.routers[bound.group][bound.row])
-    if kept_tokens == hidden_states.shape[1]:
-        run = attached.run_branch or run_branch
-        return run(block, arguments, logits, None, kept_tokens, gate)
+    if kept_tokens == inputs.tokens:
+        return _run_together(block, bound, inputs, logits, None, kept_tokens)
     ranking, places = kernels.rank(logits, attached.context.scattered)
     indices = ranking[:, :kept_tokens]
     before = kernels.gather(hidden_states, ranking, kept_tokens)
-    selected = layout.with_tokens(arguments, before, indices)
+    selected = inputs.at_rows(indices, before)
     scale = torch.sigmoid(logits.gather(1, indices)) if gate == "sigmoid-mlp" else None
-    after = (attached.run_block or run_block)(block, selected, scale)
-    updated: Tensor = kernels.put_back(hidden_states, after, logits, places, gate)
-    return updated
+    output = (attached.run_block or run_block)(block, selected, scale)
+    after = sequence_of(inputs.layout, output)
+    return inputs.replaced(output, kernels.put_back(hidden_states, after, logits, places, gate))
 
 
 def run_branch(
@@ -125,7 +172,8 @@ def run_branch(
     ranking: Tensor | None,
     kept_tokens: int,
     gate: str,
-) -> Tensor:
+    starts: Tensor | None = None,
+) -> BlockOutput:
     """A block on the tokens that it keeps. This is the unit that is compiled; between
     kernels `run_block` is.
 
@@ -136,46 +184,51 @@ def run_branch(
         ranking: [B, N] token indices from the best to the worst; None where none is dropped.
         kept_tokens: K, 0 to N.
         gate: Name of the gate.
+        starts: [B] int64, first routed row of each sample where they differ.
 
     Returns:
-        [B, N, D] in the dtype that the bare block returns.
+        What the bare block returns, its hidden states [B, S, D] in the dtype that it returns.
     """
-    layout = bound_block(block).layout
-    hidden_states: Tensor = arguments[layout.hidden_states]
+    inputs = BlockInputs(bound_block(block).layout, arguments, logits.shape[1], starts)
     if kept_tokens == 0:
-        return hidden_states
-    if kept_tokens == hidden_states.shape[1]:
-        return _gated(block, arguments, hidden_states, logits, gate)
-    assert ranking is not None
-    indices = ranking[:, :kept_tokens]
-    rows = token_rows(indices, hidden_states.shape[1])
-    before = gather_tokens(hidden_states, indices, rows=rows)
-    selected = layout.with_tokens(arguments, before, indices)
-    after = _gated(block, selected, before, logits.gather(1, indices), gate)
-    return put_back(hidden_states, rows, after)
-
-
-def _gated(
-    block: nn.Module, arguments: dict[str, Any], before: Tensor, logits: Tensor, gate: str
-) -> Tensor:
-    if gate == "sigmoid-mlp":
-        return run_block(block, arguments, torch.sigmoid(logits))
+        return inputs.unchanged
+    if kept_tokens < inputs.tokens:
+        assert ranking is not None
+        indices = ranking[:, :kept_tokens]
+        logits = logits.gather(1, indices)
+    scale = torch.sigmoid(logits) if gate == "sigmoid-mlp" else None
     # 2 sigmoid(s) - 1 for the identity gate, whose gate is 2 sigmoid(s).
     excess = torch.tanh(logits / 2) if gate == "identity" else torch.sigmoid(logits) - 1
-    return scale_update(before, run_block(block, arguments, None), excess)
+
+    def run(selected: dict[str, Any]) -> BlockOutput:
+        return run_block(block, selected, scale)
+
+    def gated(before: Tensor, after: Tensor) -> Tensor:
+        return after if scale is not None else scale_update(before, after, excess)
+
+    if kept_tokens == inputs.tokens:
+        return inputs.run_all(run, gated)
+    return inputs.run_kept(indices, run, gated)
 
 
-def run_block(block: nn.Module, arguments: dict[str, Any], mlp_scale: Tensor | None) -> Tensor:
+def run_block(block: nn.Module, arguments: dict[str, Any], mlp_scale: Tensor | None) -> BlockOutput:
     """The host's forward, with its feed-forward's output times `mlp_scale` [B, K] where given."""
     bound = bound_block(block)
     if mlp_scale is None:
-        return bound.host_forward(block, **arguments)
+        return bound.run(block, arguments)
     return bound.run_with(mlp_scale, block, arguments)
 
 
 def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """Takes the place of a feed-forward's forward under the gate "sigmoid-mlp"."""
     bound = bound_part(mlp)
-    output = bound.host_forward(mlp, *args, **kwargs)
+    output: Tensor = bound.host_forward(mlp, *args, **kwargs)
     scale: Tensor | None = bound.running
-    return output if scale is None else output * scale.to(output.dtype).unsqueeze(-1)
+    if scale is None:
+        return output
+    others = output.shape[1] - scale.shape[1]
+    if others:
+        ones = scale.new_ones(len(scale), others)
+        before = bound.owner.layout.mlp_others == "before"
+        scale = torch.cat([ones, scale] if before else [scale, ones], 1)
+    return output * scale.to(output.dtype).unsqueeze(-1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
-from diffcr.hosts.layout import PrunableUnits
+from diffcr.hosts.layout import BlockLayout, PrunableUnits
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.units import (
@@ -196,6 +196,11 @@ class StructuredPruner(Attached[StructuredPruningConfig, None]):
     def summary_lines(self) -> list[str]:
         """What stays of a block."""
         return self._summary
+
+
+def refuses_pruning(config: StructuredPruningConfig, layout: BlockLayout) -> str | None:
+    """Why blocks of a layout cannot be pruned."""
+    return None if layout.prunable else "what can be taken out of its blocks is not known"
 
 
 def _summary(sizes: Sequence[UnitSizes], counts: Sequence[int]) -> str:

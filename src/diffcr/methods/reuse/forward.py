@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from diffcr.core.select import gather_tokens, put_back
 from diffcr.errors import DiffCRError
+from diffcr.hosts.block_inputs import BlockOutput
+from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
 from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.methods.reuse.reuser import ReusePass, TokenReuser
@@ -22,7 +24,16 @@ def reuse_seam(config: ReuseConfig) -> Seam:
     return Seam(reusing_forward, {"self_attention": remembering_forward})
 
 
-def reusing_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+def refuses_reuse(config: ReuseConfig, layout: BlockLayout) -> str | None:
+    """Why blocks of a layout cannot reuse what they computed."""
+    if config.granularity == "tokens" and not layout.keys_and_values:
+        return "its blocks have keys and values that cannot be kept: give granularity 'steps'"
+    if layout.denoised_beside:
+        return f"it denoises {', '.join(layout.denoised_beside)} beside the tokens"
+    return None
+
+
+def reusing_forward(block: nn.Module, *args: Any, **kwargs: Any) -> BlockOutput:
     """Takes the place of a block's forward.
 
     Between the first and the last block the hidden states are those of the computed tokens alone;
@@ -30,20 +41,22 @@ def reusing_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """
     bound: BoundBlock[TokenReuser] = bound_block(block)
     arguments = bound.name_arguments(args, kwargs)
-    reuser, layout = bound.attached, bound.layout
+    reuser = bound.attached
     if not reuser.enabled or reuser.context.trajectory is None:
-        return bound.host_forward(block, **arguments)
+        return bound.run(block, arguments)
+    inputs, reused = bound.inputs(arguments), reuser.context
     if reuser.config.granularity == "tokens":
-        layout.refuse_token_inputs(arguments, "token reuse")
-    reused, hidden_states = reuser.context, arguments[layout.hidden_states]
+        inputs.layout.refuse_token_inputs(arguments, "token reuse")
     if bound.layer == 0:
-        hidden_states = _enter(reused, hidden_states)
-    output: Tensor = hidden_states
-    if not reused.skips:
-        output = bound.host_forward(block, **{**arguments, layout.hidden_states: hidden_states})
+        entered = _enter(reused, inputs.routed)
+        if reused.kept is not None:
+            inputs = inputs.with_sequence(entered)
+    output = inputs.unchanged if reused.skips else bound.run(block, inputs.arguments)
     if bound.layer + 1 < reuser.layers:
         return output
-    return _leave(reused, output, reuser.config.drift)
+    if reused.kept is not None:
+        return _leave(reused, output, reuser.config.drift)
+    return inputs.with_routed(output, _leave(reused, inputs.routed_of(output), reuser.config.drift))
 
 
 def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
@@ -112,7 +125,7 @@ def _remember(owner: BoundBlock[TokenReuser], name: str, computed: Tensor) -> Te
     return remembered.take(computed, reused.kept, owner.attached.config.drift)
 
 
-def remembering_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+def remembering_forward(attention: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Takes the place of a self-attention's forward."""
     bound = bound_part(attention)
     reuser: TokenReuser = bound.owner.attached

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from diffcr.core.select import scattered_positions
-from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached, CurrentCall, TransformerCall
 from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
@@ -95,12 +94,6 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         super().__init__(config, host)
         self.current = ReusingCall()
         self.layers = host.layers
-        cannot_keep = any(not block.layout.keys_and_values for block in host.blocks)
-        if config.granularity == "tokens" and cannot_keep:
-            raise DiffCRError(
-                f"{type(host.transformer).__name__} has blocks whose keys and values cannot be "
-                "kept: give granularity 'steps'"
-            )
 
     @property
     def timestep_regions(self) -> int:

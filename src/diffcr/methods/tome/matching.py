@@ -30,6 +30,10 @@ class TokenMerge:
     kept: Tensor
     owner: Tensor
 
+    def of_samples(self, samples: Tensor) -> TokenMerge:
+        """That of some samples, [B'] int64."""
+        return TokenMerge(self.kept.index_select(0, samples), self.owner.index_select(0, samples))
+
     def merge(self, tokens: Tensor) -> Tensor:
         """Mean of each kept token with those merged into it: [B, N, D] to [B, N - M, D]."""
         places = self.owner.unsqueeze(-1).expand_as(tokens)
@@ -42,7 +46,8 @@ class TokenMerge:
 
 
 def draw_destinations(rows: int, columns: int, seed: int | None) -> Tensor:
-    """Positions of the destination tokens, one in each whole cell of 2 x 2 of the grid.
+    """Positions of the destination tokens, one in each whole cell of 2 x 2 of the grid; in a single
+    row or column one in each run of four.
 
     Args:
         rows: Of the grid; an odd last row holds no destination.
@@ -52,6 +57,8 @@ def draw_destinations(rows: int, columns: int, seed: int | None) -> Tensor:
     Returns:
         [cells] int64 on the CPU, positions row by row.
     """
+    if min(rows, columns) == 1:
+        return draw_destinations_among(torch.arange(rows * columns)[None], columns, seed)[0]
     down, across = rows // _CELL, columns // _CELL
     if seed is None:
         place = torch.zeros(down, across, dtype=torch.int64)
@@ -76,16 +83,18 @@ def draw_destinations_among(positions: Tensor, columns: int, seed: int | None) -
         seed: Of the place inside of each run; None takes the first of every run.
 
     Returns:
-        [B, K // 4] int64 on the device of `positions`, places among the K tokens.
+        [B, K // 4] int64 on the device of `positions`, places among the K tokens; at least one.
     """
     row, column = positions // columns, positions % columns
     cell = row // _CELL * -(-columns // _CELL) + column // _CELL
     inside = row % _CELL * _CELL + column % _CELL
     order = (cell * _CELL**2 + inside).argsort(dim=1)
-    runs = positions.shape[1] // _CELL**2
+    tokens = positions.shape[1]
+    runs = max(1, tokens // _CELL**2)
     place = torch.zeros(runs, dtype=torch.int64)
     if seed is not None:
-        place = torch.randint(_CELL**2, (runs,), generator=torch.Generator().manual_seed(seed))
+        inside_of_run = min(_CELL**2, tokens)
+        place = torch.randint(inside_of_run, (runs,), generator=torch.Generator().manual_seed(seed))
     return order[:, (torch.arange(runs) * _CELL**2 + place).to(order.device)]
 
 

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffcr.errors import DiffCRError
+from diffcr.hosts.block_inputs import BlockInputs, BlockOutput, concatenated
+from diffcr.hosts.family import Grid
 from diffcr.hosts.host import Host
+from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
 from diffcr.methods.seam import Seam
@@ -40,11 +44,13 @@ class _GridDestinations:
     """Drawn once for all denoising steps: they depend on the grid alone.
 
     Attributes:
-        grid: Rows, columns, device.
+        grid: Of the call.
+        device: Of the call.
         destinations: As in `MergingContext`.
     """
 
-    grid: tuple[int, int, torch.device]
+    grid: Grid
+    device: torch.device
     destinations: tuple[Tensor, ...]
 
 
@@ -61,14 +67,14 @@ class TokenMerger(Attached[ToMeConfig, MergingContext]):
         merged = merged_tokens(self.config, call.tokens)
         if call.positions is not None:
             positions = call.positions
-            places = [draw_destinations_among(positions, call.columns, s) for s in self._seeds()]
+            columns = call.grid.columns
+            places = [draw_destinations_among(positions, columns, s) for s in self._seeds()]
             return MergingContext(tuple(places), merged)
-        grid = (call.rows, call.columns, call.device)
         known = self._grid
-        if known is None or known.grid != grid:
-            drawn = [draw_destinations(call.rows, call.columns, seed) for seed in self._seeds()]
+        if known is None or (known.grid, known.device) != (call.grid, call.device):
+            drawn = [_draw(call.grid, seed).to(call.device) for seed in self._seeds()]
             # Another thread may be drawing for another grid.
-            self._grid = known = _GridDestinations(grid, tuple(p.to(call.device) for p in drawn))
+            self._grid = known = _GridDestinations(call.grid, call.device, tuple(drawn))
         return MergingContext(known.destinations, merged)
 
     def _seeds(self) -> list[int | None]:
@@ -79,6 +85,17 @@ class TokenMerger(Attached[ToMeConfig, MergingContext]):
     def summary_lines(self) -> list[str]:
         """Nothing but the configuration."""
         return []
+
+
+def _draw(grid: Grid, seed: int | None) -> Tensor:
+    """Destinations of one layer: the same places in every frame, none beside the grid."""
+    if grid.rows == 0:
+        raise DiffCRError(
+            "ToMe merges within cells of a grid, and a call does not say where its tokens lie"
+        )
+    within = draw_destinations(grid.rows, grid.columns, seed)
+    frames = torch.arange(grid.frames).unsqueeze(1) * (grid.rows * grid.columns)
+    return (frames + within).flatten()
 
 
 def merged_tokens(config: ToMeConfig, tokens: int) -> int:
@@ -94,26 +111,55 @@ def tome_seam(config: ToMeConfig) -> Seam:
     return Seam(merging_forward, dict.fromkeys(parts, merged_part_forward))
 
 
-def merging_forward(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+def refuses_merging(config: ToMeConfig, layout: BlockLayout) -> str | None:
+    """Why tokens cannot be merged within blocks of a layout."""
+    if any(getattr(layout, part) is None for part in tome_seam(config).parts):
+        return (
+            f"its blocks have no part {config.placement!r} that takes the routed tokens alone: "
+            "give placement 'block'"
+        )
+    return None
+
+
+def merging_forward(block: nn.Module, *args: Any, **kwargs: Any) -> BlockOutput:
     """Takes the place of a block's forward; same arguments, same return value."""
     bound: BoundBlock[TokenMerger] = bound_block(block)
     arguments = bound.name_arguments(args, kwargs)
-    hidden_states: Tensor = arguments[bound.layout.hidden_states]
     if not bound.attached.enabled or bound.attached.context.merged == 0:
-        return bound.host_forward(block, **arguments)
-    bound.layout.refuse_token_inputs(arguments, "ToMe")
-    context = bound.attached.context
-    merge = match_tokens(hidden_states, context.destinations[bound.layer], context.merged)
+        return bound.run(block, arguments)
+    inputs, context = bound.inputs(arguments), bound.attached.context
+    routed = inputs.routed
+    merge = match_tokens(routed, context.destinations[bound.layer], context.merged)
     if bound.attached.config.placement != "block":
+        inputs.layout.refuse_token_inputs(arguments, "ToMe")
         return bound.run_with(merge, block, arguments)
-    before = merge.merge(hidden_states)
-    after = bound.host_forward(block, **{**arguments, bound.layout.hidden_states: before})
-    return hidden_states.to(after.dtype) + merge.unmerge(after - before.to(after.dtype))
+    if not inputs.layout.shares_tables or len(routed) == 1:
+        return _run_merged(block, bound, inputs, merge)
+    outputs = []
+    for sample in torch.arange(len(routed), device=routed.device).split(1):
+        outputs.append(
+            _run_merged(block, bound, inputs.of_samples(sample), merge.of_samples(sample))
+        )
+    return concatenated(*outputs)
 
 
-def merged_part_forward(
-    part: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any
-) -> Tensor:
+def _run_merged(
+    block: nn.Module, bound: BoundBlock[TokenMerger], inputs: BlockInputs, merge: TokenMerge
+) -> BlockOutput:
+    """A merged token takes the place of its destination among the rows of the sequence."""
+    routed = inputs.routed
+    before = merge.merge(routed)
+
+    def run(arguments: dict[str, Any]) -> BlockOutput:
+        return bound.run(block, arguments)
+
+    def spread(after: Tensor) -> Tensor:
+        return routed.to(after.dtype) + merge.unmerge(after - before.to(after.dtype))
+
+    return inputs.run_merged(merge.kept, before, run, spread)
+
+
+def merged_part_forward(part: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Takes the place of the forward of a self-attention or a feed-forward."""
     bound = bound_part(part)
     merge: TokenMerge | None = bound.running

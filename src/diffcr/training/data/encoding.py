@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import torch
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
 
 from diffcr.core.images import image_tensor
-from diffcr.files import read_tensors, write_tensors
+from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.files import read_cache, write_tensors
 from diffcr.training.data.pictures import CaptionedImages, read_batches
 
 _SAMPLES = 256
@@ -71,8 +76,8 @@ def encode_dataset(
     """
     key = _cache_key(pipe, dataset, max_sequence_length)
     path = cache_directory / f"encoded-{key}.safetensors"
-    if path.exists():
-        return EncodedDataset(**read_tensors(path))
+    if (known := read_cache(path, EncodedDataset)) is not None:
+        return known
     captions = {"": 0}
     caption_of, latents = [], []
     with tqdm(total=len(dataset), desc="encoding pictures", mininterval=1) as progress:
@@ -89,9 +94,18 @@ def encode_dataset(
 @torch.no_grad()
 def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
     """Latents [B, C, h, w] of pictures of one size, scaled as the pipeline scales them, on the
-    autoencoder's device and in its dtype."""
+    autoencoder's device and in its dtype.
+
+    Raises:
+        DiffCRError: They are not finite, as a half-precision autoencoder may make them.
+    """
     pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
     latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    if not bool(latents.isfinite().all()):
+        raise DiffCRError(
+            f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
+            "wider dtype"
+        )
     return latents
 
 
@@ -100,19 +114,46 @@ def _encode_captions(
     pipe: Any, captions: list[str], max_sequence_length: int, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     embeds, masks = [], []
+    _warn_of_long(pipe, captions, max_sequence_length)
     starts = range(0, len(captions), batch_size)
     for start in tqdm(starts, desc="encoding captions", mininterval=1):
-        found = pipe.encode_prompt(
-            captions[start : start + batch_size],
-            do_classifier_free_guidance=False,
-            device=pipe.text_encoder.device,
-            max_sequence_length=max_sequence_length,
-        )
+        with _quiet(diffusers_logging), _quiet(transformers_logging):
+            found = pipe.encode_prompt(
+                captions[start : start + batch_size],
+                do_classifier_free_guidance=False,
+                device=pipe.text_encoder.device,
+                max_sequence_length=max_sequence_length,
+            )
         embeds.append(found[0].float().cpu())
         masks.append(found[1].long().cpu())
     mask = torch.cat(masks)
     longest = int(mask.sum(1).max())
     return torch.cat(embeds)[:, :longest].contiguous(), mask[:, :longest].contiguous()
+
+
+def _warn_of_long(pipe: Any, captions: list[str], max_sequence_length: int) -> None:
+    """Say how many captions are cut, once: pipelines print all that they cut from every batch."""
+    with _quiet(transformers_logging):
+        lengths = [len(pipe.tokenizer(caption).input_ids) for caption in captions]
+    longer = sum(length > max_sequence_length for length in lengths)
+    if longer:
+        warn(
+            f"{longer} of {len(captions)} captions are cut to max_sequence_length "
+            f"({max_sequence_length} tokens); the longest has {max(lengths)}",
+            DiffCRWarning,
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Within the context a library of models logs errors alone."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _cache_key(pipe: Any, dataset: CaptionedImages, max_sequence_length: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from diffcr.files import read_tensors, write_tensors
+from diffcr.files import read_cache, write_tensors
 from diffcr.inpainting.images.edits import GREY
 from diffcr.inpainting.images.masks import mask_coverage, masked_tokens
 from diffcr.inpainting.images.random_masks import draw_mask, grow_region
@@ -78,8 +79,8 @@ def encode_masked(
     pictures = encode_dataset(pipe, dataset, cache_directory, max_sequence_length, batch_size)
     key = _cache_key(pipe, pictures, dataset, masks_per_picture)
     path = cache_directory / f"masked-{key}.safetensors"
-    if path.exists():
-        return MaskedDataset(pictures, **read_tensors(path))
+    if (known := read_cache(path, partial(MaskedDataset, pictures))) is not None:
+        return known
     total = len(dataset) * masks_per_picture
     items = (_masked_item(pipe, dataset, i, masks_per_picture) for i in range(len(dataset)))
     drawn = iter(tqdm(chain.from_iterable(items), "encoding masks", total))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from diffcr.errors import DiffCRError
+from diffcr.files import parse_json
+from diffcr.inpainting.images.pictures import open_rgb
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.dataset import Split
 from diffcr.training.recipe import DataRecipe
@@ -22,6 +24,7 @@ from diffcr.training.recipe import DataRecipe
 _WORTH_PROCESSES = 500
 # Each holds two batches of pictures.
 _MOST_PROCESSES = 8
+_LONGEST_LINE = 2**20
 
 
 class CaptionedImage(Protocol):
@@ -59,6 +62,10 @@ class ImageFolder:
     """A folder in the Hub's imagefolder convention: pictures and a `metadata.jsonl` with
     `file_name` and `text`.
 
+    Pictures are turned upright as their EXIF says; palettes, greyscale, CMYK and 16-bit greyscale
+    become 8-bit RGB, what is transparent is over white, and of an animation there is the first
+    frame.
+
     Attributes:
         path: The folder.
         resolution: Side in pixels of the square that pictures are scaled to and cropped in the
@@ -66,10 +73,11 @@ class ImageFolder:
         size: Items, the first ones of `metadata.jsonl`; all by default.
         entries: File name and caption of every item.
         versions: Size in bytes and time of change in ns of every item's file.
+        reading: How files become pictures, which is part of what identifies the contents.
 
     Raises:
-        DiffCRError: The folder, its metadata, a caption or a picture is missing; on access, a
-            picture cannot be read.
+        DiffCRError: The folder, its metadata, a caption or a picture is missing, or a picture is
+            outside of the folder; on access, a picture cannot be read.
     """
 
     path: Path
@@ -77,13 +85,20 @@ class ImageFolder:
     size: int | None = None
     entries: tuple[tuple[str, str], ...] = field(init=False)
     versions: tuple[tuple[int, int], ...] = field(init=False)
+    reading: str = field(init=False, default="upright, over white, cropped and scaled at once")
 
     def __post_init__(self) -> None:
         entries = _read_metadata(self.path)[: self.size]
-        files = [self.path / name for name, _ in entries]
+        files, folder = [self.path / name for name, _ in entries], self.path.resolve()
         for file in files:
-            if not file.is_file():
+            # Names that the system cannot have are no files either.
+            if not os.path.isfile(file):
                 raise DiffCRError(f"{file} is missing, metadata.jsonl names it")
+            if not file.resolve().is_relative_to(folder):
+                raise DiffCRError(
+                    f"{file} is outside of the folder, or a link that leads out of it: copy it "
+                    "into the folder (from the Hub: with --local-dir)"
+                )
         object.__setattr__(self, "entries", tuple(entries))
         # Part of what identifies the contents: a picture replaced under its name is another.
         stats = [file.stat() for file in files]
@@ -94,12 +109,9 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Photograph:
         name, caption = self.entries[index]
-        try:
-            with Image.open(self.path / name) as opened:
-                image = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise DiffCRError(f"{self.path / name} is not a readable picture: {error}") from error
-        return Photograph(_square(image, self.resolution), caption)
+        side = (self.resolution, self.resolution)
+        image = open_rgb(self.path / name)
+        return Photograph(ImageOps.fit(image, side, Image.Resampling.LANCZOS), caption)
 
 
 def _read_metadata(folder: Path) -> list[tuple[str, str]]:
@@ -108,35 +120,31 @@ def _read_metadata(folder: Path) -> list[tuple[str, str]]:
     metadata = folder / "metadata.jsonl"
     if not metadata.is_file():
         raise DiffCRError(f"{metadata} is missing: one JSON object a line, file_name and text")
-    try:
-        lines = metadata.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiffCRError(f"{metadata} cannot be read as UTF-8: {error}") from error
-    entries = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-            name, text = item["file_name"], item["text"]
-            if not isinstance(name, str) or not isinstance(text, str):
-                raise TypeError("both are texts")
-            entries.append((name, text))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DiffCRError(
-                f"{metadata}, line {number}: give an object with file_name and text ({error})"
-            ) from error
+    with metadata.open("rb") as file:
+        lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
+        entries = [
+            _read_entry(metadata, number, line)
+            for number, line in enumerate(lines, 1)
+            if line.strip()
+        ]
     if not entries:
         raise DiffCRError(f"{metadata} is empty: name at least one picture")
     return entries
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
-    left, top = (width - side) // 2, (height - side) // 2
-    resized = image.resize((width, height), Image.Resampling.LANCZOS)
-    return resized.crop((left, top, left + side, top + side))
+def _read_entry(metadata: Path, number: int, line: bytes) -> tuple[str, str]:
+    try:
+        if len(line) == _LONGEST_LINE:
+            raise ValueError("the line is longer than 1 MiB")
+        item = parse_json(line.decode("utf-8-sig"))
+        name, text = item["file_name"], item["text"]
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError("both are texts")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DiffCRError(
+            f"{metadata}, line {number}: give an object with file_name and text, in UTF-8 ({error})"
+        ) from error
+    return name, text
 
 
 def open_dataset(recipe: DataRecipe, split: Split = "train") -> CaptionedImages:

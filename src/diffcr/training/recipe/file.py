@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from diffcr.errors import DiffCRError
+from diffcr.files import parse_json, read_text, require_characters, unique_keys
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.training.recipe.recipe import TrainingRecipe
+from diffcr.validation import refuse_unknown_key
+
+_LARGEST = 2**16
 
 
 def find_recipe(name: str) -> Path:
@@ -41,18 +43,36 @@ def load_recipe(path: str | Path) -> TrainingRecipe:
     Raises:
         DiffCRError: The file is missing or no YAML or JSON object, or a key or value is wrong.
     """
+    path = Path(path)
+    text = read_text(path, _LARGEST)
+    try:
+        values = parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
+        require_characters(values)
+    # What a value of a wrong kind raises depends on its tag.
+    except Exception as error:
+        raise DiffCRError(f"recipe {path} is not valid YAML or JSON: {error}") from error
+    return recipe_from_dict(values, str(path))
+
+
+def _parse_yaml(text: str) -> Any:
+    """YAML as its standard has it, no key twice in a mapping; without aliases, which make a short
+    file say more than memory holds."""
     import yaml
 
-    path = Path(path)
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("aliases (*name) are not read: write the values out")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            unique_keys([(self.construct_object(key, deep=True), None) for key, _ in node.value])
+            return super().construct_mapping(node, deep)
+
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise DiffCRError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DiffCRError(f"recipe {path} is not valid YAML or JSON: {reason}") from error
-    return recipe_from_dict(values, str(path))
+        return yaml.load(text, Loader)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def recipe_from_dict(values: Any, source: str) -> TrainingRecipe:
@@ -70,11 +90,7 @@ def _read(section: Any, values: Any, where: str) -> Any:
         raise DiffCRError(f"{where.rstrip('.') or 'it'} holds {values!r}: give keys and values")
     kinds = get_type_hints(section)
     for key in values:
-        if key not in kinds:
-            nearest = get_close_matches(str(key), kinds, n=1, cutoff=0)[0]
-            raise DiffCRError(
-                f"unknown key {where + str(key)!r}; did you mean {where + nearest!r}?"
-            )
+        refuse_unknown_key(key, kinds, where)
     if "name" in kinds and "name" not in values:
         raise DiffCRError("the key 'name' is missing")
     return section(**{key: _convert(kinds[key], v, where + key) for key, v in values.items()})
@@ -92,6 +108,6 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if value is False and "no" in get_args(kind):
         return "no"
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             return float(value)
     return value

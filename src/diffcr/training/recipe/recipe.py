@@ -25,6 +25,14 @@ from diffcr.validation import (
 )
 
 _SEED = Allowed("0 or more, below 2^63", lambda seed: 0 <= seed < 2**63)
+_RANK = Allowed("1 to 4096", lambda rank: 1 <= rank <= 4096)
+_BATCH = Allowed("1 to 65536", lambda size: 1 <= size <= 2**16)
+_NAME = Allowed(
+    "a name for a directory, of at most 100 characters without slashes",
+    lambda name: (
+        name.strip(". ") and name.isprintable() and len(name) <= 100 and not {*name} & {*"/\\"}
+    ),
+)
 _DECAY = Allowed("a value in [0, 1)", lambda decay: 0 <= decay < 1)
 
 
@@ -72,14 +80,14 @@ class TrainingRecipe:
         DiffCRError: A value is outside its range, or does not go with another one.
     """
 
-    name: str
+    name: Annotated[str, _NAME]
     method: MethodConfig = field(default_factory=DiffCRConfig)
     model: str = ""
     checkpoint: str = ""
     finetune: Literal["lora", "full", "none"] = "lora"
-    lora_rank: Count = 32
+    lora_rank: Annotated[int, _RANK] = 32
     steps: Count = 1000
-    batch_size: Count = 16
+    batch_size: Annotated[int, _BATCH] = 16
     gradient_accumulation: Count = 1
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
@@ -117,6 +125,12 @@ class TrainingRecipe:
             raise DiffCRError(
                 f"optimizer.algorithm is 'muon' with finetune {self.finetune!r}: Muon is for whole "
                 "matrices, give 'full' or choose 'adamw'"
+            )
+        if self.optimizer.algorithm == "muon" and self.mixed_precision == "fp16":
+            # accelerate's loss scaler would un-scale the gradients for each of the two optimizers.
+            raise DiffCRError(
+                "optimizer.algorithm is 'muon' with mixed_precision 'fp16', whose scaled gradients "
+                "two optimizers cannot share: give 'bf16'"
             )
         if not self.is_routed and self.finetune == "none":
             raise DiffCRError(

@@ -16,7 +16,10 @@ from diffcr.validation import (
     check_fields,
 )
 
-_SIDE = Allowed("a multiple of 8, 8 or more", lambda side: side >= 8 and side % 8 == 0)
+_SIDE = Allowed("a multiple of 8 from 8 to 8192", lambda side: 8 <= side <= 8192 and side % 8 == 0)
+_TOKENS = Allowed("1 to 8192", lambda tokens: 1 <= tokens <= 8192)
+_MASKS = Allowed("1 to 1000", lambda masks: 1 <= masks <= 1000)
+_ITEMS = Allowed("1 or more, up to 10^9", lambda items: 1 <= items <= 10**9)
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class DataRecipe:
     """
 
     source: str = "scenes"
-    size: Annotated[int | None, AT_LEAST_1] = None
+    size: Annotated[int | None, _ITEMS] = None
     resolution: Annotated[int, _SIDE] = 96
-    max_sequence_length: Count = 48
+    max_sequence_length: Annotated[int, _TOKENS] = 48
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
@@ -117,7 +120,7 @@ class InpaintingRecipe:
     """
 
     part: Literal["both", "decoder", "encoder"] = "both"
-    masks_per_picture: Count = 2
+    masks_per_picture: Annotated[int, _MASKS] = 2
 
     def __post_init__(self) -> None:
         check_fields(self, "inpainting.")

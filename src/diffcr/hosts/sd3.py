@@ -1,0 +1,26 @@
+"""Stable Diffusion 3 and 3.5 (diffusers/models/transformers/transformer_sd3.py).
+
+Positions are added to the tokens; the last block returns None for the text.
+"""
+
+from __future__ import annotations
+
+from diffcr.hosts.family import Family
+from diffcr.hosts.layout import BlockLayout
+
+SD3_BLOCK = BlockLayout(
+    hidden_states="hidden_states",
+    batched=("hidden_states", "encoder_hidden_states", "temb"),
+    outputs=("encoder_hidden_states", "hidden_states"),
+    first_linear="attn.to_q",
+    mlp="ff",
+)
+SD3 = Family(
+    name="sd3",
+    transformer_class="diffusers.models.transformers.transformer_sd3.SD3Transformer2DModel",
+    block_groups={"transformer_blocks": SD3_BLOCK},
+    lora_targets=(
+        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+    ),
+)

@@ -1,0 +1,52 @@
+"""Wan 2.1 and 2.2, text and image to video, VACE, Animate, ChronoEdit
+(diffusers/models/transformers/transformer_wan*.py, transformer_chronoedit.py).
+
+With a timestep per token (TI2V) the modulation has a row per token. Blocks of VACE that give hints
+to others stay dense: a token without a hint would be another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from diffcr.hosts.family import Family
+from diffcr.hosts.layout import BlockLayout, TokenInput
+
+WAN_BLOCK = BlockLayout(
+    hidden_states="hidden_states",
+    batched=("hidden_states", "encoder_hidden_states", "temb", "rotary_emb"),
+    token_inputs=(TokenInput("rotary_emb"), TokenInput("temb", of_ndim=4)),
+    first_linear="attn1.to_q",
+    mlp="ffn",
+)
+WAN = Family(
+    name="wan",
+    transformer_class="diffusers.models.transformers.transformer_wan.WanTransformer3DModel",
+    block_groups={"blocks": WAN_BLOCK},
+    lora_targets=(
+        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
+        *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
+        *("ffn.net.0.proj", "ffn.net.2"),
+    ),
+)
+WAN_VACE = replace(
+    WAN,
+    name="wan-vace",
+    transformer_class=(
+        "diffusers.models.transformers.transformer_wan_vace.WanVACETransformer3DModel"
+    ),
+)
+WAN_ANIMATE = replace(
+    WAN,
+    name="wan-animate",
+    transformer_class=(
+        "diffusers.models.transformers.transformer_wan_animate.WanAnimateTransformer3DModel"
+    ),
+)
+CHRONO_EDIT = replace(
+    WAN,
+    name="chrono-edit",
+    transformer_class=(
+        "diffusers.models.transformers.transformer_chronoedit.ChronoEditTransformer3DModel"
+    ),
+)

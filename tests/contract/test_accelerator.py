@@ -1,0 +1,106 @@
+"""What only accelerators do, on a device that is one by name: ratios are read with the timestep, in
+one wait, and never where no call waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor, nn
+
+from diffcr.methods.diffcr.config import DiffCRConfig
+from tests.hosts import denoise, inputs, scramble, trained_pixart
+
+_waits: list[int] = []
+
+
+class _Elsewhere(Tensor):
+    """A tensor that says it is on an accelerator; reading its values waits."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda")
+
+    def tolist(self) -> Any:
+        _waits.append(self.numel())
+        return self.as_subclass(Tensor).tolist()
+
+
+def _arrive(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    """After DiffCR's own hook: the host computes on the CPU."""
+    return args, {**kwargs, "timestep": kwargs["timestep"].as_subclass(Tensor)}
+
+
+def _on_accelerator(regions: int = 4) -> PixArtTransformer2DModel:
+    transformer = trained_pixart(DiffCRConfig(timestep_regions=regions))
+    compressor = transformer.diffcr
+    compressor.ratios = nn.Parameter(compressor.ratios.detach().as_subclass(_Elsewhere))
+    transformer.register_forward_pre_hook(_arrive, with_kwargs=True)
+    return transformer
+
+
+def _call(transformer: PixArtTransformer2DModel, *timesteps: int) -> Tensor:
+    given = inputs().at(torch.tensor(timesteps).as_subclass(_Elsewhere))
+    with torch.no_grad():
+        return denoise(transformer, given)
+
+
+@pytest.fixture(autouse=True)
+def _no_waits() -> Iterator[None]:
+    _waits.clear()
+    yield
+    _waits.clear()
+
+
+@pytest.mark.parametrize("timesteps", [(600, 600), (100, 900)])
+def test_a_call_waits_once_for_timesteps_and_ratios(timesteps: tuple[int, int]) -> None:
+    transformer, plain = _on_accelerator(), trained_pixart()
+    expected = denoise(plain, inputs().at(torch.tensor(timesteps)))
+    assert torch.equal(_call(transformer, *timesteps), expected)
+    assert _waits == [2 + 12]
+    assert torch.equal(_call(transformer, *timesteps), expected)
+    assert _waits == [2 + 12] * 2
+
+
+def test_ratios_that_changed_without_a_trace_are_used_by_the_next_call() -> None:
+    transformer, plain = _on_accelerator(), trained_pixart()
+    before = _call(transformer, 600, 600)
+    scramble(plain.diffcr, seed=7)
+    for name, router in plain.diffcr.routers.items():
+        transformer.diffcr.routers[name].data.copy_(router)
+    version = transformer.diffcr.ratios._version
+    # As an average of weights writes them: no version counts it.
+    transformer.diffcr.ratios.data.copy_(plain.diffcr.ratios)
+    assert transformer.diffcr.ratios._version == version
+    expected = denoise(plain, inputs())
+    assert not torch.equal(expected, before)
+    assert torch.equal(_call(transformer, 600, 600), expected)
+
+
+def test_no_call_waits_inside_of_a_region_that_was_given() -> None:
+    transformer = _on_accelerator()
+    expected = _call(transformer, 600, 600)
+    _waits.clear()
+    with transformer.diffcr.in_region(2):
+        assert torch.equal(_call(transformer, 600, 600), expected)
+    assert not _waits
+
+
+def test_with_one_region_ratios_are_read_after_a_change_of_mode_alone() -> None:
+    transformer = _on_accelerator(regions=1)
+    before = _call(transformer, 600, 600)
+    assert _waits == [3]
+    with torch.no_grad():
+        transformer.diffcr.ratios.data.fill_(0.7)
+    assert torch.equal(_call(transformer, 600, 600), before) and _waits == [3]
+    transformer.eval()
+    after = _call(transformer, 600, 600)
+    assert not torch.equal(after, before) and _waits == [3, 3]
+    with torch.no_grad():
+        transformer.diffcr.ratios.fill_(0.2)
+    assert not torch.equal(_call(transformer, 600, 600), after) and _waits == [3, 3, 3]
+    transformer.diffcr.ratios.data.fill_(0.9)
+    assert transformer.diffcr.compression_ratios.eq(torch.tensor(0.9)).all()

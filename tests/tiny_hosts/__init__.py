@@ -1,0 +1,66 @@
+"""A tiny random transformer of each published class, and inputs for it, by name."""
+
+from __future__ import annotations
+
+from tests.tiny_hosts import (
+    allegro,
+    aura_flow,
+    cog,
+    cosmos,
+    easyanimate,
+    flux,
+    flux2,
+    flux_layout,
+    helios,
+    hidream,
+    hunyuan,
+    ideogram4,
+    kandinsky,
+    krea2,
+    ltx,
+    lumina,
+    mochi,
+    motif,
+    omnigen,
+    pixart,
+    prx,
+    qwen_image,
+    sana,
+    sd3,
+    skyreels,
+    wan,
+    z_image,
+)
+from tests.tiny_hosts.host import TinyHost
+
+FAMILIES = (
+    pixart,
+    sd3,
+    wan,
+    flux,
+    qwen_image,
+    z_image,
+    flux_layout,
+    flux2,
+    lumina,
+    aura_flow,
+    krea2,
+    ltx,
+    hunyuan,
+    cog,
+    cosmos,
+    kandinsky,
+    mochi,
+    allegro,
+    skyreels,
+    hidream,
+    easyanimate,
+    ideogram4,
+    motif,
+    sana,
+    omnigen,
+    prx,
+    helios,
+)
+
+TINY_HOSTS: dict[str, TinyHost] = {host.name: host for family in FAMILIES for host in family.HOSTS}
