@@ -11,11 +11,13 @@ from diffcr.errors import DiffCRError
 from diffcr.hosts.aura_flow import AURA_FLOW
 from diffcr.hosts.bria_fibo import BRIA_FIBO
 from diffcr.hosts.chroma import CHROMA
-from diffcr.hosts.cogview import COGVIEW3_PLUS, COGVIEW4, GLM_IMAGE
+from diffcr.hosts.cogview import COGVIEW3_PLUS, COGVIEW4
 from diffcr.hosts.dit import DIT
 from diffcr.hosts.family import Family
-from diffcr.hosts.flux import BRIA, FLUX, LONGCAT_IMAGE, OVIS_IMAGE
+from diffcr.hosts.flux import FLUX
 from diffcr.hosts.flux2 import FLUX2
+from diffcr.hosts.flux_clones import BRIA, LONGCAT_IMAGE, OVIS_IMAGE
+from diffcr.hosts.glm_image import GLM_IMAGE
 from diffcr.hosts.hidream import HIDREAM
 from diffcr.hosts.hunyuan_image import HUNYUAN_IMAGE
 from diffcr.hosts.ideogram4 import IDEOGRAM4

@@ -1,14 +1,13 @@
-"""CogView 4, CogView 3 Plus and GLM-Image: one feed-forward is called for image and for text
-(diffusers/models/transformers/transformer_{cogview4,cogview3plus,glm_image}.py)."""
+"""CogView 4 and CogView 3 Plus: one feed-forward is called for image and for text
+(diffusers/models/transformers/transformer_{cogview4,cogview3plus}.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from diffcr.hosts.blank_inputs import spatial_blank_inputs
-from diffcr.hosts.family import Family, InputSize, NoiseScale
+from diffcr.hosts.family import Family, InputSize
 from diffcr.hosts.layout import BlockLayout, TokenInput
 
 COGVIEW3_PLUS_BLOCK = BlockLayout(
@@ -49,25 +48,4 @@ COGVIEW4 = replace(
         "diffusers.models.transformers.transformer_cogview4.CogView4Transformer2DModel"
     ),
     block_groups={"transformer_blocks": COGVIEW4_BLOCK},
-)
-
-
-def _refuse_kept_pictures(config: Any, arguments: Mapping[str, Any]) -> str | None:
-    """A pipeline without given pictures passes caches, too, which then hold nothing."""
-    caches = arguments.get("kv_caches")
-    if caches is not None and caches[0].mode in ("write", "read"):
-        return "kept keys and values of given pictures (kv_caches) cannot be combined with methods"
-    return None
-
-
-GLM_IMAGE = replace(
-    COGVIEW4,
-    name="glm-image",
-    transformer_class=(
-        "diffusers.models.transformers.transformer_glm_image.GlmImageTransformer2DModel"
-    ),
-    timestep=NoiseScale(clean=-1, noisy=999),
-    refuse=_refuse_kept_pictures,
-    # It looks for the dropped tokens' places, which the meta device has none of.
-    blank_inputs=Family.blank_inputs,
 )

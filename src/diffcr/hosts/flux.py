@@ -1,6 +1,5 @@
-"""FLUX.1, also Kontext, Fill, Control, whose references are routed with the rest, and Ovis-Image,
-LongCat-Image and Bria, which have its blocks
-(diffusers/models/transformers/transformer_{flux,ovis_image,longcat_image,bria}.py)."""
+"""FLUX.1: also Kontext, Fill, Control, whose references are routed with the rest
+(diffusers/models/transformers/transformer_flux.py)."""
 
 from __future__ import annotations
 
@@ -51,36 +50,4 @@ FLUX = Family(
         *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
         *("proj_mlp", "proj_out"),
     ),
-)
-LONGCAT_IMAGE = replace(
-    FLUX,
-    name="longcat-image",
-    transformer_class=(
-        "diffusers.models.transformers.transformer_longcat_image.LongCatImageTransformer2DModel"
-    ),
-    blank_inputs=packed_blank_inputs,
-)
-_BRIA_BLOCK = replace(
-    FLUX_BLOCK,
-    batched=("hidden_states", "encoder_hidden_states", "temb", "attention_kwargs"),
-    token_inputs=(JOINT_TABLE, replace(JOINT_MASK, argument="attention_kwargs")),
-)
-BRIA = replace(
-    FLUX,
-    name="bria",
-    transformer_class="diffusers.models.transformers.transformer_bria.BriaTransformer2DModel",
-    block_groups={
-        "transformer_blocks": _BRIA_BLOCK,
-        "single_transformer_blocks": replace(_BRIA_BLOCK, mlp="act_mlp"),
-    },
-    timestep=NoiseScale(),
-    blank_inputs=packed_blank_inputs,
-)
-OVIS_IMAGE = replace(
-    FLUX,
-    name="ovis-image",
-    transformer_class=(
-        "diffusers.models.transformers.transformer_ovis_image.OvisImageTransformer2DModel"
-    ),
-    blank_inputs=packed_blank_inputs,
 )

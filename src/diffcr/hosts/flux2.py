@@ -4,25 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from diffcr.hosts.blank_inputs import packed_blank_inputs
 from diffcr.hosts.family import Family, NoiseScale
-from diffcr.hosts.flux import JOINT_MASK, JOINT_TABLE
+from diffcr.hosts.flux import FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout
 from diffcr.hosts.packed import grid_of_image_ids, packed_grid
 
-FLUX2_BLOCK = BlockLayout(
-    hidden_states="hidden_states",
+FLUX2_BLOCK = replace(
+    FLUX_BLOCK,
     batched=(
         *("hidden_states", "encoder_hidden_states", "temb_mod_img", "temb_mod_txt"),
         "joint_attention_kwargs",
     ),
-    outputs=("encoder_hidden_states", "hidden_states"),
-    token_inputs=(JOINT_TABLE, JOINT_MASK),
-    first_linear="attn.to_q",
-    mlp="ff",
 )
 # One layer makes queries, keys, values and the feed-forward's input of text and image.
 FLUX2_SINGLE_BLOCK = BlockLayout(
