@@ -239,6 +239,31 @@ def checkpoints_gradients(host: TinyHost) -> None:
         assert_close([recomputed[name]], [gradient], 1e-5) if gradient.norm() > 1e-12 else None
 
 
+def sigmoid_mlp_scales(host: TinyHost) -> None:
+    """The gate scales what the feed-forward adds to routed rows, to no others; 1 leaves all."""
+    transformer = routed(host, 0, gate="sigmoid-mlp")
+    groups: list[str] = []
+
+    def look(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        bound = bound_block(block)
+        inputs = bound.inputs(bound.name_arguments(args, kwargs))
+        bare = bound.run(block, inputs.arguments)
+        found, expected = inputs.routed_of(output), inputs.routed_of(bare)
+        assert (found - expected).norm() > 1e-3 * expected.norm()
+        others = inputs.with_routed(output, torch.zeros_like(found))
+        assert_close(
+            tensors(others), tensors(inputs.with_routed(bare, torch.zeros_like(found))), 1e-6
+        )
+        ones = torch.ones(found.shape[:2])
+        assert_close(tensors(bound.run_with(ones, block, inputs.arguments)), tensors(bare), 1e-6)
+        groups.append(bound.group)
+
+    for group in family_of(transformer).block_groups:
+        getattr(transformer, group)[0].register_forward_hook(look, with_kwargs=True)
+    forward(transformer, host.inputs(2, 0))
+    assert groups == list(family_of(transformer).block_groups)
+
+
 def compiles(host: TinyHost) -> None:
     """Compiled block by block, without a graph break, the result is the same."""
     transformer, given = routed(host), host.inputs(2, 0)
@@ -316,5 +341,6 @@ FEATURES: dict[str, Callable[[TinyHost], None]] = {
     "compiled blocks": compiles,
     "token merging": merges,
     "reuse of steps": reuses_steps,
+    "gate sigmoid-mlp": sigmoid_mlp_scales,
     "every method": every_method,
 }

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 
 @dataclass(frozen=True)
 class Refusal:
-    """An expected `DiffCRError`.
+    """An expected `DiffCRError`, or `ValueError` of diffusers.
 
     feature: key of `features.FEATURES`.
     hosts: pattern of tiny hosts' names.
@@ -21,7 +21,33 @@ class Refusal:
 
 
 REFUSED: tuple[Refusal, ...] = (
-    Refusal("token merging", "FluxTransformer2DModel*", "does not say where its tokens lie"),
+    Refusal(
+        "gradient checkpointing",
+        "ChromaTransformer2DModel*",
+        "diffusers hands no mask on to single blocks then",
+    ),
+    Refusal(
+        "gradient checkpointing",
+        "LuminaNextDiT2DModel*",
+        "LuminaNextDiT2DModel does not support gradient checkpointing",
+    ),
+    Refusal(
+        "compiled blocks",
+        "HiDreamImageTransformer2DModel*",
+        "its experts count their tokens on the host, which breaks a graph",
+    ),
+    *(
+        Refusal(
+            "gate sigmoid-mlp",
+            hosts,
+            "its blocks have no feed-forward that computes the routed tokens alone: give another "
+            "gate than 'sigmoid-mlp'",
+        )
+        for hosts in (
+            *("CogView4Transformer2DModel*", "CogView3PlusTransformer2DModel*"),
+            *("GlmImageTransformer2DModel*", "Lumina2Transformer2DModel*"),
+        )
+    ),
 )
 
 

@@ -36,11 +36,12 @@ class CheckpointInContext:
         current = self.attached.current
         call, context = current.call, current.context
 
-        def run(*inputs: Any, **named: Any) -> Any:
+        # diffusers' own functions take positions alone, and some of its models pass names.
+        def run(*inputs: Any) -> Any:
             with self.attached.entering(call, context):
-                return block(*inputs, **named)
+                return block(*inputs, **kwargs)
 
-        return self.checkpoint(run, *args, **kwargs)
+        return self.checkpoint(run, *args)
 
 
 def install_call_hooks(transformer: Any) -> None:
@@ -56,7 +57,8 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     assert isinstance(attached, Attached)
     if not attached.enabled:
         return
-    call = _read_call(transformer, _named(transformer, args, kwargs))
+    arguments = _named(transformer, args, kwargs)
+    call = _read_call(transformer, arguments)
     own = chain(attached.parameters(), attached.buffers())
     # On the meta device operations are counted.
     if call.device.type != "meta" and any(tensor.is_meta for tensor in own):
@@ -70,6 +72,8 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             f"{attached.config.method} cannot compute a step's blocks twice: call "
             "disable_gradient_checkpointing() first"
         )
+    if checkpoints:
+        _refuse_checkpointing(transformer, arguments)
     attached.current.call = call
     attached.current.context = attached.build_context(call)
     if checkpoints:
@@ -85,9 +89,10 @@ def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCal
     if attached.reads_timesteps:
         assert family.timestep is not None
         levels = _read_noise_levels(attached, family.timestep, arguments)
+    find_grid = (family.read_grid if attached.needs_grid else None) or family.grid
     return TransformerCall(
         levels,
-        family.grid(transformer, arguments),
+        find_grid(transformer, arguments),
         _first_tensor(arguments[family.latents]).device,
         None if family.token_positions is None else arguments[family.token_positions],
         None if family.conditioning is None else _first_tensor(arguments.get(family.conditioning)),
@@ -100,6 +105,15 @@ def refuse_call(transformer: Any, family: Family, arguments: Mapping[str, Any]) 
     reason = family.refuse and family.refuse(transformer.config, arguments)
     if reason:
         raise DiffCRError(f"{type(transformer).__name__}: {reason}")
+
+
+def _refuse_checkpointing(transformer: nn.Module, arguments: Mapping[str, Any]) -> None:
+    refuse = family_of(transformer).refuse_checkpointing
+    reason = refuse and refuse(arguments)
+    if reason:
+        raise DiffCRError(
+            f"{type(transformer).__name__} cannot be run with gradient checkpointing: {reason}"
+        )
 
 
 def _first_tensor(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 from diffcr.binding.attachment import forget_compiled
 from diffcr.binding.model import get_attached
 from diffcr.errors import DiffCRError
-from diffcr.hosts import find_transformer
+from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.host import host_blocks
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.forward import run_block, run_branch
@@ -34,9 +34,9 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
 
     Raises:
-        DiffCRError: Nothing is attached, or a method that keeps what steps computed; the forward
-            that would be compiled is patched; or a method that tells blocks apart is to be compiled
-            block by block.
+        DiffCRError: Nothing is attached, or a method that keeps what steps computed; the model's
+            blocks cannot be compiled; the forward that would be compiled is patched; or a method
+            that tells blocks apart is to be compiled block by block.
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
@@ -45,6 +45,9 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
             f"{attached.config.method} keeps what steps computed, which a compiled forward would "
             "not see: run it uncompiled"
         )
+    reason = family_of(transformer).refuse_compile
+    if reason is not None:
+        raise DiffCRError(f"{type(transformer).__name__} cannot be compiled: {reason}")
     allow_graph_per_shape()
     options = {"dynamic": False, **options, "fullgraph": True}
     if granularity == "block":

@@ -62,10 +62,15 @@ def add_lora(
 def _within_blocks(transformer: nn.Module) -> str:
     """A pattern of the family's targets: layers outside of routed blocks may have their names."""
     family = family_of(transformer)
-    groups, targets = (
-        "|".join(map(re.escape, names)) for names in (family.block_groups, family.lora_targets)
-    )
-    return rf"({groups})\.\d+\.(.+\.)?({targets})"
+    everywhere, of_group = [], []
+    for target in family.lora_targets:
+        group, _, path = target.partition(".")
+        if group in family.block_groups:
+            of_group.append(rf"{group}\.\d+\.{re.escape(path)}")
+        else:
+            everywhere.append(re.escape(target))
+    groups = "|".join(map(re.escape, family.block_groups))
+    return "|".join([rf"({groups})\.\d+\.(.+\.)?({'|'.join(everywhere)})", *of_group])
 
 
 def inject_lora(transformer: nn.Module, config: Any) -> None:

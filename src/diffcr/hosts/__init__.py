@@ -8,12 +8,28 @@ from typing import Any
 from torch import nn
 
 from diffcr.errors import DiffCRError
+from diffcr.hosts.aura_flow import AURA_FLOW
+from diffcr.hosts.bria_fibo import BRIA_FIBO
+from diffcr.hosts.chroma import CHROMA
+from diffcr.hosts.cogview import COGVIEW3_PLUS, COGVIEW4
 from diffcr.hosts.dit import DIT
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
+from diffcr.hosts.flux2 import FLUX2
+from diffcr.hosts.flux_clones import BRIA, LONGCAT_IMAGE, OVIS_IMAGE
+from diffcr.hosts.glm_image import GLM_IMAGE
+from diffcr.hosts.hidream import HIDREAM
+from diffcr.hosts.hunyuan_image import HUNYUAN_IMAGE
+from diffcr.hosts.ideogram4 import IDEOGRAM4
+from diffcr.hosts.krea2 import KREA2
 from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
+from diffcr.hosts.lumina2 import LUMINA2
+from diffcr.hosts.lumina_next import LUMINA_NEXT
+from diffcr.hosts.omnigen import OMNIGEN
 from diffcr.hosts.pixart import PIXART
+from diffcr.hosts.prx import PRX
 from diffcr.hosts.qwen_image import QWEN_IMAGE
+from diffcr.hosts.refused import REFUSED_CLASSES
 from diffcr.hosts.sd3 import SD3
 from diffcr.hosts.wan import CHRONO_EDIT, WAN, WAN_ANIMATE, WAN_VACE
 from diffcr.hosts.z_image import Z_IMAGE
@@ -22,6 +38,9 @@ _FAMILIES: dict[str, Family] = {
     family.transformer_class: family
     for family in (
         *(PIXART, DIT, SD3, FLUX, QWEN_IMAGE, Z_IMAGE),
+        *(CHROMA, OVIS_IMAGE, LONGCAT_IMAGE, BRIA, BRIA_FIBO, FLUX2, AURA_FLOW, KREA2),
+        *(LUMINA2, COGVIEW4, COGVIEW3_PLUS, HIDREAM, IDEOGRAM4, GLM_IMAGE, PRX, OMNIGEN),
+        *(LUMINA_NEXT, HUNYUAN_IMAGE),
         *(WAN, WAN_VACE, WAN_ANIMATE, CHRONO_EDIT),
         *(LAZY_DECODER, LAZY_ENCODER),
     )
@@ -85,6 +104,9 @@ def family_of(transformer: nn.Module) -> Family:
     """
     family = _FAMILIES.get(class_path(transformer))
     if family is None:
+        reason = REFUSED_CLASSES.get(class_path(transformer).rpartition(".")[2])
+        if reason is not None:
+            raise DiffCRError(f"{type(transformer).__name__} is not supported: {reason}")
         raise DiffCRError(
             f"{type(transformer).__name__} is not a supported model class: "
             f"supported are {', '.join(supported_models())}"

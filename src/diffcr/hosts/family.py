@@ -45,8 +45,15 @@ class InputSize:
     masked_tokens: int | None = None
 
     def latents(self, config: Any) -> tuple[int, int]:
-        """Rows and columns of the latents of a model with this configuration."""
-        return self.rows or config.sample_size, self.columns or config.sample_size
+        """Rows and columns of the latents of a model with this configuration.
+
+        Raises:
+            DiffCRError: Neither they nor the configuration say a size.
+        """
+        side = config.get("sample_size")
+        if side is None and not (self.rows and self.columns):
+            raise DiffCRError("the model has no size of its own: give rows and columns of latents")
+        return self.rows or side, self.columns or side
 
 
 @dataclass(frozen=True)
@@ -129,13 +136,9 @@ def latents_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     patch = config.patch_size
     if isinstance(patch, int):
         patch = (getattr(config, "patch_size_t", None) or 1, patch, patch)
+    patch = (1, *patch)[-3:]
     frames = latents.shape[2] // patch[0] if latents.dim() == 5 else 1
     return Grid(latents.shape[-2] // patch[1], latents.shape[-1] // patch[2], frames)
-
-
-def packed_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
-    """Of tokens that come packed, [B, N, C], in the argument `hidden_states`: their number."""
-    return Grid(0, 0, beside=arguments["hidden_states"].shape[1])
 
 
 def attention_width(config: Any) -> int:
@@ -170,7 +173,8 @@ class Family:
             layout, in the order in which they are called.
         timestep: How the transformer's forward is told the noise level; None where it is not: such
             a model has one timestep region.
-        lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
+        lora_targets: Names of the linear layers inside blocks that a LoRA is added to; with a
+            group's name in front, in its blocks alone.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them;
             raises DiffCRError where the family cannot be trained.
         blank_inputs: Arguments of the transformer's forward for one sample, without content, on
@@ -178,6 +182,8 @@ class Family:
             counted.
         latents: Argument of the transformer's forward with what is denoised.
         grid: Where the routed tokens lie, from the transformer and the arguments of its forward.
+        read_grid: The same for methods that need rows and columns, where they stand in tensors
+            alone, for which an accelerator is waited for; None where `grid` says them.
         token_positions: Argument of the transformer's forward with the places of its tokens on the
             grid of the latents' patches, [B, K] int64, row by row; None where its tokens are the
             whole grid.
@@ -189,6 +195,9 @@ class Family:
             for layouts with `rows` "per-sample".
         refuse: Why a call of a transformer with these arguments cannot be routed, from its
             configuration and them; None where it can. At `attach` there are no arguments.
+        refuse_checkpointing: Why a call with these arguments cannot be computed with gradient
+            checkpointing; None where it can.
+        refuse_compile: Why its blocks cannot be compiled; None where they can.
     """
 
     name: str
@@ -200,11 +209,14 @@ class Family:
     blank_inputs: Callable[[Any, InputSize], dict[str, Any]] = _no_blank_inputs
     latents: str = "hidden_states"
     grid: Callable[[Any, Mapping[str, Any]], Grid] = latents_grid
+    read_grid: Callable[[Any, Mapping[str, Any]], Grid] | None = None
     token_positions: str | None = None
     conditioning: str | None = "encoder_hidden_states"
     width: Callable[[Any], int] = attention_width
     starts: Callable[[Any, Mapping[str, Any]], Tensor] | None = None
     refuse: Callable[[Any, Mapping[str, Any]], str | None] | None = None
+    refuse_checkpointing: Callable[[Mapping[str, Any]], str | None] | None = None
+    refuse_compile: str | None = None
 
     def tokens(self, transformer: Any, arguments: Mapping[str, Any]) -> int:
         """Routed tokens of a sample in a call with these arguments."""

@@ -127,8 +127,9 @@ class BlockLayout:
         self_attention: Attribute of the block's self-attention, whose first argument is [B, N, D];
             None where it attends to more than the hidden states.
         cross_attention: Attribute of its cross-attention, which may be None or missing.
-        mlp: Attribute of the block's feed-forward module, [B, N, D] -> [B, N, D]; None where it has
-            none of its own for the routed tokens.
+        mlp: Path of the module whose output, [B, N, ...], scales what the block adds by its
+            feed-forward: that itself, a norm behind it, or an activation before a linear layer;
+            None where it has none of its own for the routed tokens.
         mlp_others: Where the feed-forward's rows that are no routed tokens stand.
         denoised_beside: Outputs other than the hidden states that the model denoises, too, such as
             those of audio.

@@ -19,7 +19,8 @@ Z_IMAGE_BLOCK = BlockLayout(
     token_inputs=(TokenInput("attn_mask"), TokenInput("freqs_cis")),
     refuses={"noise_mask": "Omni's mixture of clean and noisy pictures"},
     first_linear="attention.to_q",
-    mlp="feed_forward",
+    # A norm of the feed-forward's output undoes what scales that.
+    mlp="ffn_norm2",
     mlp_others="after",
 )
 
