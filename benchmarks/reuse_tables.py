@@ -43,7 +43,9 @@ DIAL = {
 _STEPS_HEADER = (
     "denoising steps",
     "of which are computed",
+    "images",
     "caption accuracy, %",
+    "its standard error",
     "all right, %",
     "judge's Frechet distance",
 )
@@ -52,7 +54,7 @@ _DIAL_HEADER = (
     "seeds",
     "computed of 20 steps",
     "caption accuracy, %",
-    "standard error of a seed's",
+    "its standard error",
     "judge's Frechet distance",
 )
 INPAINTING = {"lazy": "uncompressed", "reuse-50": "half of the steps reused"}
@@ -85,7 +87,9 @@ def steps_table() -> Table:
         [
             title,
             _computed(measured[name]),
+            str(measured[name].records[0].configuration["images"]),
             measured[name].over_seeds(accuracy).text(".1f", 100),
+            f"{100 * measured[name].over_seeds(standard_error).mean:.2f}",
             measured[name].over_seeds(exact).text(".0f", 100),
             measured[name].over_seeds(frechet).text(".0f"),
         ]

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from claim import FRONTIER, METHODS, RATIOS, RESULTS
-from rows import OPTIONS, TEST_IMAGES, UNTRAINED, Run
+from rows import OPTIONS, UNTRAINED, Run
 
 import diffcr
 from diffcr.binding.attachment import attach
@@ -32,7 +32,6 @@ from diffcr.evaluation.timing.speed import sweep_regions
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
-from diffcr.methods.registry import config_from_json_dict
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.records.record import make_record, read_record, write_record
 from diffcr.scenes import ScenesDataset
@@ -75,7 +74,7 @@ def measure_methods(rounds: int) -> None:
 
 def measure_frontier(rounds: int) -> None:
     pipes = _open_trained(n for n in FRONTIER if Run(n).is_trained)
-    pipes |= {name: _open_measured(Run(name)) for name in FRONTIER if not Run(name).is_trained}
+    pipes |= {name: Run(name).open() for name in FRONTIER if not Run(name).is_trained}
     scenes = ScenesDataset("test", size=_IMAGES)
     prompts = [scene.caption for scene in scenes]
     calls = {
@@ -112,20 +111,11 @@ def _open_trained(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _open_untrained() -> dict[str, Any]:
-    """Those of the usual images whose checkpoint, where they are one, is here."""
+    """Those whose checkpoint, where they are one, is here, but for calibrated ones."""
     runs = [Run(path.stem) for path in sorted(UNTRAINED.glob("*.json"))]
-    usual = [run for run in runs if run.configuration["images"] == TEST_IMAGES]
-    here = [run for run in usual if run.result is None or run.result.exists()]
-    return {run.name: _open_measured(run) for run in here}
-
-
-def _open_measured(run: Run) -> Any:
-    """An untrained row; a calibrated one with the settings that its record says were found."""
-    if "calibration" not in run.configuration:
-        return run.open()
-    pipe = load_default_pipeline()
-    attach(pipe, config_from_json_dict(read_record(run.record).results["method"]))
-    return pipe
+    timed = [run for run in runs if "calibration" not in run.configuration]
+    here = [run for run in timed if run.result is None or run.result.exists()]
+    return {run.name: run.open() for run in here}
 
 
 def _generation(pipe: Any, prompts: list[str], steps: int) -> _Call:
