@@ -5,19 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json, read_tensors, save_tensors
 from diffcr.hosts import family_of, find_transformer
+from diffcr.validation import Share, between, check_fields
 
 ADAPTER = "diffcr"
 _CONFIG_FILE = "adapter_config.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"
+_SAYS_NOTHING = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "task_type",
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,8 @@ def foreign_adapters(transformer: nn.Module) -> list[str]:
 
 def remove_lora(transformer: nn.Module) -> None:
     """Take DiffCR's adapter out; layers without another adapter are the host's own again."""
-    for name, layer in list(_adapted_layers(transformer)):
+    # Not told by `peft_config`, which is there last: an adapter may have been added in part.
+    for name, layer in list(_lora_layers(transformer)):
         if ADAPTER in layer.r:
             layer.delete_adapter(ADAPTER)
         if not layer.r:
@@ -180,18 +190,21 @@ def load_lora(transformer: nn.Module, adapter: Adapter) -> None:
     """
     from peft import set_peft_model_state_dict
 
+    trained = [(parameter, parameter.requires_grad) for parameter in transformer.parameters()]
     try:
         inject_lora(transformer, adapter.config)
-    # peft checks little of a configuration: what a wrong value raises depends on where it is used.
+        expected = {name: tensor.shape for name, tensor in lora_state_dict(transformer).items()}
+        if expected != {name: tensor.shape for name, tensor in adapter.weights.items()}:
+            raise ValueError("the weights are of other layers, or of another rank")
+    # What a wrong value raises depends on where peft uses it.
     except Exception as error:
         remove_lora(transformer)
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)
         raise DiffCRError(
-            f"the LoRA's adapter_config.json does not fit: {type(error).__name__}: {error}"
+            "the LoRA's weights, its adapter_config.json and this model do not fit each other: "
+            f"{error}"
         ) from error
-    expected = {name: tensor.shape for name, tensor in lora_state_dict(transformer).items()}
-    if expected != {name: tensor.shape for name, tensor in adapter.weights.items()}:
-        remove_lora(transformer)
-        raise DiffCRError("the LoRA's weights do not fit its adapter_config.json and this model")
     set_peft_model_state_dict(transformer, adapter.weights, adapter_name=ADAPTER)
 
 
@@ -206,39 +219,59 @@ def read_lora(directory: Path) -> Adapter:
     """Read what `save_lora` wrote.
 
     Raises:
-        DiffCRError: A file is missing or damaged.
+        DiffCRError: A file is missing or damaged, or describes more than low-rank updates of linear
+            layers.
     """
-    from peft import LoraConfig
-
-    read_json(directory / _CONFIG_FILE)
+    file = directory / _CONFIG_FILE
+    values = read_json(file)
     weights = read_tensors(directory / _WEIGHTS_FILE)
     try:
-        config = LoraConfig.from_pretrained(str(directory))
-    except Exception as error:
-        raise DiffCRError(
-            f"{directory / _CONFIG_FILE} is no LoRA configuration ({type(error).__name__}: "
-            f"{error}): copy it again"
-        ) from error
-    _require_plain(directory / _CONFIG_FILE, config)
-    return Adapter(config, weights)
+        return Adapter(_plain_config(values), weights)
+    except DiffCRError as error:
+        raise DiffCRError(f"{file}: {error}") from error
 
 
-def _require_plain(file: Path, config: Any) -> None:
-    """Raises DiffCRError where an adapter is more than low-rank updates of linear layers: peft
-    would change the base model's own weights or modules as it adds it."""
-    if getattr(config, "init_lora_weights", True) not in (True, False, "gaussian"):
-        raise DiffCRError(
-            f"{file} has init_lora_weights {config.init_lora_weights!r}, which changes the base "
-            "model's weights: convert it to a plain LoRA first"
-        )
-    for name in ("modules_to_save", "layer_replication", "trainable_token_indices"):
-        if getattr(config, name, None):
-            raise DiffCRError(f"{file} has {name}, which is no LoRA of a transformer: remove it")
+@dataclass(frozen=True)
+class _LoraSettings:
+    """What of a `peft.LoraConfig` says which layers are updated how; read from files."""
+
+    target_modules: list[str] | str
+    r: Annotated[int, between(1, 4096)] = 8
+    lora_alpha: float = 8
+    lora_dropout: Share = 0.0
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    use_rslora: bool = False
+    use_dora: bool = False
+    init_lora_weights: Literal[True, False, "gaussian"] = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def _plain_config(values: dict[str, Any]) -> Any:
+    """The `peft.LoraConfig` of a file's values, where they ask for nothing but low-rank updates:
+    peft would change the base model's own weights or modules for some."""
+    from peft import LoraConfig
+
+    own = {setting.name for setting in fields(_LoraSettings)}
+    plain = LoraConfig().to_dict()
+    for name, value in values.items():
+        if name not in own | _SAYS_NOTHING and value not in (plain.get(name), None, False, [], {}):
+            raise DiffCRError(f"{name} is {value!r}, which is no plain LoRA: convert it to one")
+    try:
+        settings = _LoraSettings(**{name: values[name] for name in own & values.keys()})
+    except TypeError as error:
+        raise DiffCRError("target_modules is missing: copy the file again") from error
+    return LoraConfig(**vars(settings))
 
 
 def _adapted_layers(transformer: nn.Module) -> Iterator[tuple[str, Any]]:
-    if not getattr(transformer, "peft_config", None):
-        return
+    if getattr(transformer, "peft_config", None):
+        yield from _lora_layers(transformer)
+
+
+def _lora_layers(transformer: nn.Module) -> Iterator[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
     for name, module in transformer.named_modules():
