@@ -9,6 +9,7 @@ import typer
 
 from diffcr.cli.calibrating import calibrate
 from diffcr.cli.costs import bench, flops
+from diffcr.cli.encoding import encode
 from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import (
     check_file,
@@ -69,7 +70,9 @@ def train(
     checkpoint: Annotated[
         str, typer.Option(help="DiffCR checkpoint to go on from, directory or Hub id.")
     ] = "",
-    data: Annotated[str, typer.Option(help="'scenes' or a folder with metadata.jsonl.")] = "",
+    data: Annotated[
+        str, typer.Option(help="'scenes', a folder with metadata.jsonl, or what encode wrote.")
+    ] = "",
     output: Annotated[Path | None, typer.Option(help="Directory of the run.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.", min=1, max=10**9)] = None,
     resume: Annotated[
@@ -206,7 +209,7 @@ def report(
     typer.echo(f"report: {write_overview(records, output)}")
 
 
-for command in (calibrate, inpaint, score, flops, bench):
+for command in (encode, calibrate, inpaint, score, flops, bench):
     app.command()(command)
 
 

@@ -159,13 +159,11 @@ def make_draws(recipe: TrainingRecipe, task: Task, processes: int) -> Draws:
         )
     return Draws(
         recipe.seed,
-        task.items,
-        task.pictures.latent_shape,
+        task.order(recipe.seed),
         micro,
         recipe.gradient_accumulation,
         recipe.timestep_regions,
         recipe.caption_dropout,
-        task.groups,
     )
 
 
