@@ -61,6 +61,12 @@ def train(
         bool,
         typer.Option(help="Go on from the last checkpoint there, or set it aside and start anew."),
     ] = True,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print the memory that each device needs, and stop.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(help="With --estimate: devices that the run is split over.", min=1)
+    ] = 1,
 ) -> None:
     """Fine-tune a pipeline by a recipe."""
     from dataclasses import replace
@@ -72,6 +78,11 @@ def train(
     )
     if data:
         chosen = chosen.with_changes(data=replace(chosen.data, source=data, size=None))
+    if estimate:
+        from diffcr.training.estimate import estimate_memory
+
+        typer.echo("\n".join(estimate_memory(chosen, processes).lines()))
+        return
     directory = output or Path("runs") / chosen.name
     check_output(directory)
     from diffcr.training.job import run_recipe

@@ -36,7 +36,10 @@ class Generation:
         guidance_scale: Of classifier-free guidance; at most 1 is none.
         height: In pixels, the pipeline's own by default.
         width: In pixels, the pipeline's own by default.
-        batch_size: Images per call of the pipeline.
+        batch_size: Images per call of the pipeline, 1 or more.
+
+    Raises:
+        DiffCRError: A number is outside its range.
     """
 
     seed: int = 0
@@ -45,6 +48,18 @@ class Generation:
     height: int | None = None
     width: int | None = None
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_inference_steps <= MOST_STEPS:
+            raise DiffCRError(
+                f"num_inference_steps is {self.num_inference_steps}: give 1 to {MOST_STEPS}"
+            )
+        if self.batch_size < 1:
+            raise DiffCRError(f"batch_size is {self.batch_size}: give 1 or more")
+        if not 0 <= self.guidance_scale <= _LARGEST_GUIDANCE:
+            raise DiffCRError(
+                f"guidance_scale is {self.guidance_scale}: give 0 to {_LARGEST_GUIDANCE}"
+            )
 
 
 def generate_images(
@@ -80,7 +95,7 @@ def generate_images(
     Raises:
         DiffCRError: There are no prompts, a number is outside its range, or an image is not finite.
     """
-    check_generation(prompts, num_inference_steps, batch_size, guidance_scale)
+    check_prompts(prompts)
     generation = Generation(seed, num_inference_steps, guidance_scale, height, width, batch_size)
     images: list[Image.Image] = []
     bar = tqdm(total=len(prompts), desc=progress, unit="image", disable=progress is None)
@@ -137,20 +152,12 @@ def _require_finite(pixels: NDArray[np.floating], number: int) -> None:
         )
 
 
-def check_generation(
-    prompts: Sequence[str], num_inference_steps: int, batch_size: int, guidance_scale: float
-) -> None:
-    """Raises DiffCRError where `generate_images` cannot run."""
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raises DiffCRError where there are no prompts, or one text instead of several."""
     if not prompts:
         raise DiffCRError("there are no prompts: give at least one")
     if isinstance(prompts, str):
         raise DiffCRError("prompts is one text: give a list of texts")
-    if not 1 <= num_inference_steps <= MOST_STEPS:
-        raise DiffCRError(f"num_inference_steps is {num_inference_steps}: give 1 to {MOST_STEPS}")
-    if batch_size < 1:
-        raise DiffCRError(f"batch_size is {batch_size}: give 1 or more")
-    if not 0 <= guidance_scale <= _LARGEST_GUIDANCE:
-        raise DiffCRError(f"guidance_scale is {guidance_scale}: give 0 to {_LARGEST_GUIDANCE}")
 
 
 def generators(seed: int, count: int) -> list[torch.Generator]:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import Generation, check_generation, generate_batch, generating
+from diffcr.evaluation.generate import Generation, check_prompts, generate_batch, generating
 from diffcr.files import read_json, replacing_file, write_json
 from diffcr.hosts import find_transformer
 from diffcr.training.data.encoding import weight_samples
@@ -149,14 +149,9 @@ def generate_pictures(
         progress: Text beside a progress bar; None shows none.
 
     Raises:
-        DiffCRError: There are no prompts, or a number is outside its range.
+        DiffCRError: There are no prompts.
     """
-    check_generation(
-        prompts,
-        generation.num_inference_steps,
-        generation.batch_size,
-        generation.guidance_scale,
-    )
+    check_prompts(prompts)
     paths, size = files.paths, generation.batch_size
     starts = range(process * size, len(prompts), processes * size)
     own = sum(len(paths[start : start + size]) for start in starts)

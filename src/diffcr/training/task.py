@@ -5,6 +5,7 @@ Shapes: B samples, C latent channels, h x w latents, K masked tokens of N, patch
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,6 +81,13 @@ class TextToImage(Task):
         self.parts = {"transformer": self.model}
         self.pictures = data
         self.items = len(data)
+
+    def with_own_model(self) -> TextToImage:
+        """The same task with a copy of its model."""
+        copied = copy.copy(self)
+        copied.model = copied.trained = copy.deepcopy(self.model)
+        copied.parts = {"transformer": copied.model}
+        return copied
 
     def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
         """As in `Task`."""
