@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
     task = Inpainting(pipe, encoded.data, "both")
     schedule = NoiseSchedule.of(pipe.scheduler)
     objective = Objective(schedule, largest_loss_weight=1.0)
-    draws = Draws(0, task.items, (4, 8, 8), 4, 1, 2, 0.1, groups=task.groups)
+    draws = Draws(0, task.order(0), 4, 1, 2, 0.1)
     draw = next(d for d in (draws.micro_batch(s, 0) for s in range(50)) if _partial(encoded, d))
     batch = task.batch(draw, schedule)
     mask = encoded.data.tokens[draw.indices].view(4, 1, 4, 4)

@@ -13,7 +13,7 @@ from diffcr.binding import lora
 from diffcr.binding.calls import install_call_hooks, refuse_call, remove_call_hooks
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.hosts import find_transformer, unwrapped
+from diffcr.hosts import find_transformer, is_sharded, unwrapped
 from diffcr.hosts.host import Host, HostBlock, host_blocks
 from diffcr.methods.base import Attached
 from diffcr.methods.bound import BOUND, BoundBlock, BoundPart, argument_names
@@ -127,10 +127,11 @@ def _refuse_distributed(pipe_or_transformer: Any) -> None:
     if not isinstance(pipe_or_transformer, nn.Module):
         return
     for layer in unwrapped(pipe_or_transformer):
-        if isinstance(layer, DistributedDataParallel):
+        if isinstance(layer, DistributedDataParallel) or is_sharded(layer):
+            kind = "sharded" if is_sharded(layer) else "wrapped in DistributedDataParallel"
             raise DiffCRError(
-                "the model is wrapped in DistributedDataParallel, which would not synchronise "
-                "routers and ratios: attach first, then wrap"
+                f"the model is {kind}, which would not synchronise routers and ratios: attach "
+                "first, then wrap"
             )
 
 

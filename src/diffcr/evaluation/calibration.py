@@ -16,7 +16,13 @@ from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import is_attached
 from diffcr.cost.sections import sampler_levels
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import call_options, check_generation, generators, without_progress
+from diffcr.evaluation.generate import (
+    Generation,
+    call_options,
+    check_prompts,
+    generators,
+    without_progress,
+)
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import find_transformer
 from diffcr.methods.reuse.config import LARGEST_RATIO, LEAST_LEVEL, Granularity, ReuseConfig
@@ -105,7 +111,8 @@ def calibrate(
     if not hasattr(pipe, "scheduler") or "image" in signature(type(pipe).__call__).parameters:
         raise DiffCRError(f"{type(pipe).__name__} makes no pictures of texts: give such a pipeline")
     require_integer("num_inference_steps", num_inference_steps, 1)
-    check_generation(prompts, num_inference_steps, batch_size, guidance_scale)
+    check_prompts(prompts)
+    Generation(seed, num_inference_steps, guidance_scale, batch_size=batch_size)
     between(0.01, 0.9).check("target_compression_ratio", target_compression_ratio)
     if is_attached(find_transformer(pipe)):
         raise DiffCRError("a method is attached already: call diffcr.detach(pipe) first")

@@ -60,8 +60,15 @@ def register_model(family: Family) -> None:
 
 
 def class_path(model: object) -> str:
-    """Module and name of an object's class."""
-    return f"{type(model).__module__}.{type(model).__qualname__}"
+    """Module and name of an object's class, of a sharded module's (FSDP2) those of its own."""
+    own = type(model).__mro__[2 if is_sharded(model) else 0]
+    return f"{own.__module__}.{own.__qualname__}"
+
+
+def is_sharded(model: object) -> bool:
+    """Whether a module's parameters are split over processes by `fully_shard` (FSDP2), which puts a
+    class made for it and `FSDPModule` before the module's own."""
+    return any(kind.__name__ == "FSDPModule" for kind in type(model).__mro__[1:2])
 
 
 def find_transformer(pipe_or_transformer: Any) -> nn.Module:

@@ -15,13 +15,15 @@ import torch
 from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import clear_left_overs, locked_directory
-from diffcr.hosts.loading import load_pipeline, size_multiple
+from diffcr.hosts.loading import load_pipeline, read_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import default_pipeline_path, load_default_inpainting
+from diffcr.training.data.encoded import EncodedPictures
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.data.pictures import open_dataset
+from diffcr.training.data.shards import ShardedDataset, holds_shards
 from diffcr.training.loop import Trainer
 from diffcr.training.objective import NoiseSchedule
 from diffcr.training.recipe import TrainingRecipe
@@ -49,6 +51,9 @@ def run_recipe(
     if recipe.mixed_precision == "fp16" and not on_gpu:
         raise DiffCRError("mixed_precision is 'fp16', which needs a GPU: give 'bf16' or 'no'")
     _check_start(recipe)
+    if holds_shards(recipe.data.source):
+        data = open_shards(recipe)
+        return train(recipe, _open_denoiser(recipe, data), data, output, resume)
     dataset = open_dataset(recipe.data)
     pipe = _open_pipeline(recipe)
     pipe.set_progress_bar_config(disable=True)
@@ -61,13 +66,15 @@ def run_recipe(
         else:
             masks = recipe.inpainting.masks_per_picture
             encoded = encode_masked(pipe, dataset, cache, masks, length)
+    # What has encoded takes no memory beside what is trained.
+    pipe.vae = pipe.text_encoder = None
     return train(recipe, pipe, encoded, output, resume)
 
 
 def train(
     recipe: TrainingRecipe,
     pipe: Any,
-    dataset: EncodedDataset | MaskedDataset,
+    dataset: EncodedPictures | MaskedDataset,
     output_directory: str | Path,
     resume: bool = True,
 ) -> TrainingResult:
@@ -76,7 +83,7 @@ def train(
     Args:
         recipe: What to do.
         pipe: A diffusers pipeline; its scheduler gives the noise schedule.
-        dataset: Encoded with the same pipeline, with masks for inpainting.
+        dataset: Encoded with the same pipeline, in memory or in shards, with masks for inpainting.
         output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
             `training_record.json`.
         resume: Go on from the last checkpoint there; without, what is there is set aside in
@@ -136,6 +143,48 @@ def _warn_of_few_steps(recipe: TrainingRecipe, target: float) -> None:
             DiffCRWarning,
             stacklevel=4,
         )
+
+
+def open_shards(recipe: TrainingRecipe) -> ShardedDataset:
+    """The encoded pictures that a recipe's `data.source` names.
+
+    Raises:
+        DiffCRError: They are not complete, or the recipe wants other ones.
+    """
+    settings, data = recipe.data, ShardedDataset(recipe.data.source, recipe.data.shuffle_window)
+    if recipe.inpainting is not None or settings.size is not None:
+        raise DiffCRError(
+            f"data.source {settings.source} is encoded, which goes neither with data.size nor with "
+            "inpainting: give the pictures themselves"
+        )
+    for name in ("resolution", "max_sequence_length"):
+        if getattr(settings, name) != data.settings.get(name):
+            raise DiffCRError(
+                f"data.{name} is {getattr(settings, name)}, {settings.source} was encoded with "
+                f"{data.settings.get(name)}: give that"
+            )
+    return data
+
+
+def _open_denoiser(recipe: TrainingRecipe, data: ShardedDataset) -> Any:
+    """The pipeline without what encodes, which is not needed again."""
+    from diffusers import DiffusionPipeline
+
+    model = recipe.model or default_pipeline_path()
+    named = DiffusionPipeline.load_config(str(model))
+    left_out = {
+        name: None
+        for name, kind in named.items()
+        if isinstance(kind, list | tuple) and name not in ("transformer", "scheduler")
+    }
+    pipe = read_pipeline(DiffusionPipeline, model, **left_out)
+    channels, encoded = pipe.transformer.config.in_channels, data.shards[0].latent_shape[0]
+    if channels != encoded:
+        raise DiffCRError(
+            f"{recipe.data.source} holds latents of {encoded} channels, {model} takes {channels}: "
+            "encode with this pipeline"
+        )
+    return pipe
 
 
 def _open_pipeline(recipe: TrainingRecipe) -> Any:

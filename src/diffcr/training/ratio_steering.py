@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffcr.core.regions import region_timesteps
+from diffcr.core.sharded import own_part, whole
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.draws import MicroBatch
@@ -93,8 +94,9 @@ class RatioSteering:
 
     def shape_gradients(self, step: int) -> None:
         """After backward, before the optimizers' step."""
-        gradient = self.compressor.ratios.grad
-        if gradient is not None and step < self.recipe.ratio_loss.shared * self.recipe.steps:
+        found = self.compressor.ratios.grad
+        if found is not None and step < self.recipe.ratio_loss.shared * self.recipe.steps:
+            gradient = own_part(found)
             # Equal ratios stay equal.
             gradient.copy_(gradient.mean(1, keepdim=True).expand_as(gradient))
         self.compressor.block_outward_gradients()
@@ -122,7 +124,7 @@ class RatioSteering:
         if not isinstance(self.recipe.method, DiffCRConfig):
             return 0
         averaged = self.average.values.get(_RATIOS, self.compressor.ratios.detach())
-        mean = float(averaged.clamp(0, self.recipe.method.max_compression_ratio).mean())
+        mean = float(whole(averaged).clamp(0, self.recipe.method.max_compression_ratio).mean())
         return int(mean / self.recipe.by_product_step + 1e-6)
 
     def table(self) -> list[list[float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,12 @@ from transformers.utils import logging as transformers_logging
 from diffcr.core.images import image_tensor
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import read_cache, write_tensors
+from diffcr.training.data.encoded import EncodedBatch
+from diffcr.training.data.order import ItemOrder, ShuffledItems
 from diffcr.training.data.pictures import CaptionedImages, read_batches
 
 _SAMPLES = 256
+_SAMPLES_OF_DATA = 64
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,32 @@ class EncodedDataset:
     def captions(self, indices: Tensor, drop: Tensor) -> Tensor:
         """Rows of `prompt_embeds` for items, [B]; the empty caption where `drop` [B]."""
         return self.caption_of[indices].masked_fill(drop, 0)
+
+    def batch(self, items: Tensor, drop: Tensor) -> EncodedBatch:
+        """As in `EncodedPictures`."""
+        rows = self.captions(items, drop)
+        return EncodedBatch(self.latents[items], self.prompt_embeds[rows], self.prompt_masks[rows])
+
+    def order(self, seed: int) -> ItemOrder:
+        """As in `EncodedPictures`."""
+        return ShuffledItems(seed, len(self), self.latent_shape)
+
+    def identity(self) -> Iterator[bytes]:
+        """As in `EncodedPictures`: which item has which caption."""
+        yield str(tuple(self.latents.shape)).encode()
+        yield self.caption_of.numpy().tobytes()
+        yield self.prompt_masks.numpy().tobytes()
+
+    def sampled_values(self) -> list[float]:
+        """As in `EncodedPictures`."""
+        return [*sample_values(self.latents), *sample_values(self.prompt_embeds)]
+
+
+def sample_values(tensor: Tensor) -> list[float]:
+    """At most 64 values of a tensor, evenly spread."""
+    step = tensor.numel() // _SAMPLES_OF_DATA + 1
+    values: list[float] = tensor.flatten()[::step].float().tolist()
+    return values
 
 
 def encode_dataset(
@@ -85,7 +114,10 @@ def encode_dataset(
             caption_of += [captions.setdefault(item.caption, len(captions)) for item in items]
             latents.append(encode_images(pipe, [item.image for item in items]).float().cpu())
             progress.update(len(items))
-    embeds, masks = _encode_captions(pipe, list(captions), max_sequence_length, batch_size)
+    _warn_of_long(pipe, list(captions), max_sequence_length)
+    starts = range(0, len(captions), batch_size)
+    shown = tqdm(starts, desc="encoding captions", mininterval=1)
+    embeds, masks = encode_captions(pipe, list(captions), max_sequence_length, batch_size, shown)
     encoded = EncodedDataset(torch.cat(latents), embeds, masks, torch.tensor(caption_of))
     write_tensors(path, vars(encoded))
     return encoded
@@ -110,13 +142,25 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
 
 
 @torch.no_grad()
-def _encode_captions(
-    pipe: Any, captions: list[str], max_sequence_length: int, batch_size: int
+def encode_captions(
+    pipe: Any,
+    captions: list[str],
+    max_sequence_length: int,
+    batch_size: int,
+    starts: Iterable[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """Embeddings [U, T, D] float32 and masks [U, T] int64 of captions, on the CPU; T is the length
+    of the longest.
+
+    Args:
+        pipe: A pipeline with `text_encoder` and `encode_prompt`.
+        captions: U of them, at least one.
+        max_sequence_length: Tokens that a caption is cut to.
+        batch_size: Captions per call.
+        starts: First captions of the calls, for a progress bar.
+    """
     embeds, masks = [], []
-    _warn_of_long(pipe, captions, max_sequence_length)
-    starts = range(0, len(captions), batch_size)
-    for start in tqdm(starts, desc="encoding captions", mininterval=1):
+    for start in range(0, len(captions), batch_size) if starts is None else starts:
         with _quiet(diffusers_logging), _quiet(transformers_logging):
             found = pipe.encode_prompt(
                 captions[start : start + batch_size],
@@ -162,9 +206,15 @@ def _cache_key(pipe: Any, dataset: CaptionedImages, max_sequence_length: int) ->
     # Pictures that are made when they are asked for change with the code that makes them.
     digest.update(dataset[0].image.tobytes())
     for module in (pipe.vae, pipe.text_encoder):
-        digest.update(f"{type(module).__name__} {module.dtype}".encode())
-        for parameter in module.parameters():
-            # Values, not a sum, whose last digits would depend on the number of threads.
-            sampled = parameter.detach().flatten()[:: parameter.numel() // _SAMPLES + 1]
-            digest.update(sampled.double().cpu().numpy().tobytes())
+        for values in weight_samples(module):
+            digest.update(values)
     return digest.hexdigest()[:16]
+
+
+def weight_samples(module: Any) -> Iterator[bytes]:
+    """What tells a model's weights from another's: its class, and values of every parameter."""
+    yield f"{type(module).__name__} {module.dtype}".encode()
+    for parameter in module.parameters():
+        # Values, not a sum, whose last digits would depend on the number of threads.
+        sampled = parameter.detach().flatten()[:: parameter.numel() // _SAMPLES + 1]
+        yield sampled.double().cpu().numpy().tobytes()
