@@ -45,7 +45,7 @@ REFUSED: tuple[Refusal, ...] = (
         )
         for hosts in (
             *("CogView4Transformer2DModel*", "CogView3PlusTransformer2DModel*"),
-            *("GlmImageTransformer2DModel*", "Lumina2Transformer2DModel*"),
+            "GlmImageTransformer2DModel*",
         )
     ),
 )

@@ -87,8 +87,9 @@ def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCal
     refuse_call(transformer, family, arguments)
     levels = None
     if attached.reads_timesteps:
-        assert family.timestep is not None
-        levels = _read_noise_levels(attached, family.timestep, arguments)
+        scale = family.noise_scale(transformer.config)
+        assert scale is not None
+        levels = _read_noise_levels(attached, scale, arguments)
     find_grid = (family.read_grid if attached.needs_grid else None) or family.grid
     return TransformerCall(
         levels,

@@ -52,6 +52,7 @@ def sampler_levels(pipe: Any, num_inference_steps: int) -> list[float]:
     """Noise levels, in [0, 1], of the steps of the pipeline's sampler."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     scheduler.set_timesteps(num_inference_steps)
-    scale = family_of(find_transformer(pipe)).timestep
+    transformer: Any = find_transformer(pipe)
+    scale = family_of(transformer).noise_scale(transformer.config)
     assert scale is not None
     return scale.levels(scheduler.timesteps)

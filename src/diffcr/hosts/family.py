@@ -90,8 +90,7 @@ class NoiseScale:
         if timestep is None:
             raise DiffCRError("the transformer was called without a timestep: pass one")
         values = self.per_sample(torch.as_tensor(timestep)).tolist()
-        span = self.noisy - self.clean
-        levels = [(float(value) - self.clean) / span for value in values]
+        levels = [self.level(float(value)) for value in values]
         for value, level in zip(values, levels, strict=True):
             if not 0 <= level <= 1:
                 least, most = sorted((self.clean, self.noisy))
@@ -100,6 +99,10 @@ class NoiseScale:
                     "region"
                 )
         return levels
+
+    def level(self, value: float) -> float:
+        """Noise level at a value of the argument."""
+        return (value - self.clean) / (self.noisy - self.clean)
 
     def value(self, noise_level: float) -> float:
         """The argument at a noise level in [0, 1]."""
@@ -173,6 +176,8 @@ class Family:
             layout, in the order in which they are called.
         timestep: How the transformer's forward is told the noise level; None where it is not: such
             a model has one timestep region.
+        timestep_of: What takes the place of `timestep`, from the transformer's configuration, where
+            models of the class are told it in several ways.
         lora_targets: Names of the linear layers inside blocks that a LoRA is added to; with a
             group's name in front, in its blocks alone.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them;
@@ -205,6 +210,7 @@ class Family:
     block_groups: dict[str, BlockLayout]
     lora_targets: tuple[str, ...]
     timestep: NoiseScale | None = NoiseScale()
+    timestep_of: Callable[[Any], NoiseScale] | None = None
     call_inputs: CallInputs = _no_inputs
     blank_inputs: Callable[[Any, InputSize], dict[str, Any]] = _no_blank_inputs
     latents: str = "hidden_states"
@@ -217,6 +223,10 @@ class Family:
     refuse: Callable[[Any, Mapping[str, Any]], str | None] | None = None
     refuse_checkpointing: Callable[[Mapping[str, Any]], str | None] | None = None
     refuse_compile: str | None = None
+
+    def noise_scale(self, config: Any) -> NoiseScale | None:
+        """How a transformer of this configuration is told the noise level; None where it is not."""
+        return self.timestep if self.timestep_of is None else self.timestep_of(config)
 
     def tokens(self, transformer: Any, arguments: Mapping[str, Any]) -> int:
         """Routed tokens of a sample in a call with these arguments."""

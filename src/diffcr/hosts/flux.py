@@ -24,7 +24,7 @@ FLUX_BLOCK = BlockLayout(
     mlp="ff",
 )
 # Its attention and its feed-forward run side by side over text and image.
-FLUX_SINGLE_BLOCK = replace(FLUX_BLOCK, mlp="act_mlp")
+FLUX_SINGLE_BLOCK = replace(FLUX_BLOCK, mlp="act_mlp", mlp_others="before")
 
 
 def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:

@@ -36,7 +36,7 @@ BRIA = replace(
     transformer_class="diffusers.models.transformers.transformer_bria.BriaTransformer2DModel",
     block_groups={
         "transformer_blocks": _BRIA_BLOCK,
-        "single_transformer_blocks": replace(_BRIA_BLOCK, mlp="act_mlp"),
+        "single_transformer_blocks": replace(_BRIA_BLOCK, mlp="act_mlp", mlp_others="before"),
     },
     timestep=NoiseScale(),
     blank_inputs=packed_blank_inputs,

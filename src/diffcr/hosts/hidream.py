@@ -18,7 +18,6 @@ HIDREAM_SINGLE_BLOCK = BlockLayout(
     token_inputs=_TOKEN_INPUTS,
     first_linear="block.attn1.to_q",
     mlp="block.ff_i",
-    mlp_others="after",
 )
 HIDREAM_BLOCK = replace(
     HIDREAM_SINGLE_BLOCK,

@@ -23,8 +23,7 @@ LUMINA2_REFINER = BlockLayout(
     first_linear="attn.to_q",
     mlp="ffn_norm2",
 )
-# Where all tokens are kept, they stand at another place in every sample.
-LUMINA2_BLOCK = replace(LUMINA2_REFINER, rows="per-sample", mlp=None)
+LUMINA2_BLOCK = replace(LUMINA2_REFINER, rows="per-sample")
 
 
 def _starts(transformer: Any, arguments: Mapping[str, Any]) -> Tensor:

@@ -21,7 +21,6 @@ Z_IMAGE_BLOCK = BlockLayout(
     first_linear="attention.to_q",
     # A norm of the feed-forward's output undoes what scales that.
     mlp="ffn_norm2",
-    mlp_others="after",
 )
 
 

@@ -116,7 +116,8 @@ def tome_seam(config: ToMeConfig) -> Seam:
 def refuses_merging(config: ToMeConfig, layout: BlockLayout) -> str | None:
     """Why tokens cannot be merged within blocks of a layout."""
     parts = tome_seam(config).parts
-    if parts and (layout.rows != "all" or any(getattr(layout, part) is None for part in parts)):
+    joint = layout.rows != "all" or ("mlp" in parts and layout.mlp_others != "none")
+    if parts and (joint or any(getattr(layout, part) is None for part in parts)):
         return (
             f"its blocks have no part {config.placement!r} that takes the routed tokens alone: "
             "give placement 'block'"
