@@ -36,6 +36,11 @@ REFUSED: tuple[Refusal, ...] = (
         "HiDreamImageTransformer2DModel*",
         "its experts count their tokens on the host, which breaks a graph",
     ),
+    Refusal(
+        "reuse of steps",
+        "LTX2VideoTransformer3DModel*",
+        "it denoises audio_hidden_states beside the tokens",
+    ),
     *(
         Refusal(
             "gate sigmoid-mlp",

@@ -20,9 +20,13 @@ from diffcr.hosts.flux_clones import BRIA, LONGCAT_IMAGE, OVIS_IMAGE
 from diffcr.hosts.glm_image import GLM_IMAGE
 from diffcr.hosts.hidream import HIDREAM
 from diffcr.hosts.hunyuan_image import HUNYUAN_IMAGE
+from diffcr.hosts.hunyuan_video import HUNYUAN_FRAMEPACK, HUNYUAN_VIDEO
+from diffcr.hosts.hunyuan_video15 import HUNYUAN_VIDEO15
 from diffcr.hosts.ideogram4 import IDEOGRAM4
 from diffcr.hosts.krea2 import KREA2
 from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
+from diffcr.hosts.ltx import LTX
+from diffcr.hosts.ltx2 import LTX2
 from diffcr.hosts.lumina2 import LUMINA2
 from diffcr.hosts.lumina_next import LUMINA_NEXT
 from diffcr.hosts.omnigen import OMNIGEN
@@ -42,6 +46,7 @@ _FAMILIES: dict[str, Family] = {
         *(LUMINA2, COGVIEW4, COGVIEW3_PLUS, HIDREAM, IDEOGRAM4, GLM_IMAGE, PRX, OMNIGEN),
         *(LUMINA_NEXT, HUNYUAN_IMAGE),
         *(WAN, WAN_VACE, WAN_ANIMATE, CHRONO_EDIT),
+        *(LTX, LTX2, HUNYUAN_VIDEO, HUNYUAN_VIDEO15, HUNYUAN_FRAMEPACK),
         *(LAZY_DECODER, LAZY_ENCODER),
     )
 }
