@@ -11,7 +11,9 @@ from diffcr.errors import DiffCRError
 from diffcr.hosts.aura_flow import AURA_FLOW
 from diffcr.hosts.bria_fibo import BRIA_FIBO
 from diffcr.hosts.chroma import CHROMA
+from diffcr.hosts.cogvideox import COGVIDEOX
 from diffcr.hosts.cogview import COGVIEW3_PLUS, COGVIEW4
+from diffcr.hosts.cosmos import COSMOS
 from diffcr.hosts.dit import DIT
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
@@ -35,6 +37,7 @@ from diffcr.hosts.prx import PRX
 from diffcr.hosts.qwen_image import QWEN_IMAGE
 from diffcr.hosts.refused import REFUSED_CLASSES
 from diffcr.hosts.sd3 import SD3
+from diffcr.hosts.skyreels import SKYREELS
 from diffcr.hosts.wan import CHRONO_EDIT, WAN, WAN_ANIMATE, WAN_VACE
 from diffcr.hosts.z_image import Z_IMAGE
 
@@ -46,7 +49,8 @@ _FAMILIES: dict[str, Family] = {
         *(LUMINA2, COGVIEW4, COGVIEW3_PLUS, HIDREAM, IDEOGRAM4, GLM_IMAGE, PRX, OMNIGEN),
         *(LUMINA_NEXT, HUNYUAN_IMAGE),
         *(WAN, WAN_VACE, WAN_ANIMATE, CHRONO_EDIT),
-        *(LTX, LTX2, HUNYUAN_VIDEO, HUNYUAN_VIDEO15, HUNYUAN_FRAMEPACK),
+        *(LTX, LTX2, HUNYUAN_VIDEO, HUNYUAN_VIDEO15, HUNYUAN_FRAMEPACK, COGVIDEOX, SKYREELS),
+        *(COSMOS,),
         *(LAZY_DECODER, LAZY_ENCODER),
     )
 }
