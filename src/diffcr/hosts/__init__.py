@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from diffcr.errors import DiffCRError
+from diffcr.hosts.allegro import ALLEGRO
 from diffcr.hosts.aura_flow import AURA_FLOW
 from diffcr.hosts.bria_fibo import BRIA_FIBO
 from diffcr.hosts.chroma import CHROMA
@@ -25,12 +26,14 @@ from diffcr.hosts.hunyuan_image import HUNYUAN_IMAGE
 from diffcr.hosts.hunyuan_video import HUNYUAN_FRAMEPACK, HUNYUAN_VIDEO
 from diffcr.hosts.hunyuan_video15 import HUNYUAN_VIDEO15
 from diffcr.hosts.ideogram4 import IDEOGRAM4
+from diffcr.hosts.kandinsky5 import KANDINSKY5
 from diffcr.hosts.krea2 import KREA2
 from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
 from diffcr.hosts.ltx import LTX
 from diffcr.hosts.ltx2 import LTX2
 from diffcr.hosts.lumina2 import LUMINA2
 from diffcr.hosts.lumina_next import LUMINA_NEXT
+from diffcr.hosts.mochi import MOCHI
 from diffcr.hosts.omnigen import OMNIGEN
 from diffcr.hosts.pixart import PIXART
 from diffcr.hosts.prx import PRX
@@ -50,7 +53,7 @@ _FAMILIES: dict[str, Family] = {
         *(LUMINA_NEXT, HUNYUAN_IMAGE),
         *(WAN, WAN_VACE, WAN_ANIMATE, CHRONO_EDIT),
         *(LTX, LTX2, HUNYUAN_VIDEO, HUNYUAN_VIDEO15, HUNYUAN_FRAMEPACK, COGVIDEOX, SKYREELS),
-        *(COSMOS,),
+        *(COSMOS, KANDINSKY5, MOCHI, ALLEGRO),
         *(LAZY_DECODER, LAZY_ENCODER),
     )
 }
