@@ -50,7 +50,7 @@ REFUSED: tuple[Refusal, ...] = (
         )
         for hosts in (
             *("CogView4Transformer2DModel*", "CogView3PlusTransformer2DModel*"),
-            "GlmImageTransformer2DModel*",
+            *("GlmImageTransformer2DModel*", "EasyAnimateTransformer3DModel*"),
         )
     ),
 )

@@ -16,11 +16,13 @@ from diffcr.hosts.cogvideox import COGVIDEOX
 from diffcr.hosts.cogview import COGVIEW3_PLUS, COGVIEW4
 from diffcr.hosts.cosmos import COSMOS
 from diffcr.hosts.dit import DIT
+from diffcr.hosts.easyanimate import EASYANIMATE
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
 from diffcr.hosts.flux2 import FLUX2
 from diffcr.hosts.flux_clones import BRIA, LONGCAT_IMAGE, OVIS_IMAGE
 from diffcr.hosts.glm_image import GLM_IMAGE
+from diffcr.hosts.helios import HELIOS
 from diffcr.hosts.hidream import HIDREAM
 from diffcr.hosts.hunyuan_image import HUNYUAN_IMAGE
 from diffcr.hosts.hunyuan_video import HUNYUAN_FRAMEPACK, HUNYUAN_VIDEO
@@ -34,6 +36,7 @@ from diffcr.hosts.ltx2 import LTX2
 from diffcr.hosts.lumina2 import LUMINA2
 from diffcr.hosts.lumina_next import LUMINA_NEXT
 from diffcr.hosts.mochi import MOCHI
+from diffcr.hosts.motif_video import MOTIF_VIDEO
 from diffcr.hosts.omnigen import OMNIGEN
 from diffcr.hosts.pixart import PIXART
 from diffcr.hosts.prx import PRX
@@ -53,7 +56,7 @@ _FAMILIES: dict[str, Family] = {
         *(LUMINA_NEXT, HUNYUAN_IMAGE),
         *(WAN, WAN_VACE, WAN_ANIMATE, CHRONO_EDIT),
         *(LTX, LTX2, HUNYUAN_VIDEO, HUNYUAN_VIDEO15, HUNYUAN_FRAMEPACK, COGVIDEOX, SKYREELS),
-        *(COSMOS, KANDINSKY5, MOCHI, ALLEGRO),
+        *(COSMOS, KANDINSKY5, MOCHI, ALLEGRO, EASYANIMATE, MOTIF_VIDEO, HELIOS),
         *(LAZY_DECODER, LAZY_ENCODER),
     )
 }
