@@ -121,6 +121,7 @@ def models(
 ) -> None:
     """List the model classes that can be compressed with their methods, and what is embedded."""
     from diffcr.hosts import families
+    from diffcr.hosts.refused import REFUSED_CLASSES
     from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
     from diffcr.pretrained import (
         default_checkpoint_path,
@@ -130,6 +131,8 @@ def models(
 
     known = families()
     if name is not None:
+        if name in REFUSED_CLASSES:
+            raise DiffCRError(f"{name} is not supported: {REFUSED_CLASSES[name]}")
         if name not in known:
             raise DiffCRError(f"no model class is called {name!r}: `diffcr models` lists them")
         refusals = method_refusals(known[name])
