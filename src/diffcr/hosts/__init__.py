@@ -24,8 +24,9 @@ from diffcr.hosts.flux_clones import BRIA, LONGCAT_IMAGE, OVIS_IMAGE
 from diffcr.hosts.glm_image import GLM_IMAGE
 from diffcr.hosts.helios import HELIOS
 from diffcr.hosts.hidream import HIDREAM
+from diffcr.hosts.hunyuan_framepack import HUNYUAN_FRAMEPACK
 from diffcr.hosts.hunyuan_image import HUNYUAN_IMAGE
-from diffcr.hosts.hunyuan_video import HUNYUAN_FRAMEPACK, HUNYUAN_VIDEO
+from diffcr.hosts.hunyuan_video import HUNYUAN_VIDEO
 from diffcr.hosts.hunyuan_video15 import HUNYUAN_VIDEO15
 from diffcr.hosts.ideogram4 import IDEOGRAM4
 from diffcr.hosts.kandinsky5 import KANDINSKY5

@@ -24,6 +24,15 @@ def spatial_blank_inputs(
     }
 
 
+def video_blank_inputs(
+    transformer: Any, size: InputSize, text_channels: str = "text_embed_dim"
+) -> dict[str, Any]:
+    """The same of a video, whose latents are [1, C, frames, h, w]."""
+    arguments = spatial_blank_inputs(transformer, size, text_channels)
+    latents = arguments["hidden_states"].unsqueeze(2).repeat(1, 1, size.frames, 1, 1)
+    return {**arguments, "hidden_states": latents}
+
+
 def packed_blank_inputs(
     transformer: Any, size: InputSize, packed: int = _PACKED, axes: int = 3
 ) -> dict[str, Any]:

@@ -36,12 +36,14 @@ class InputSize:
         text_tokens: Tokens of a prompt, padding included; at least 0.
         rows: Of the latents; `sample_size` of the model's configuration by default.
         columns: Of the latents, likewise.
+        frames: Of the latents.
         masked_tokens: Of a model whose tokens are a part of the grid's, at least 1; all by default.
     """
 
     text_tokens: int
     rows: int | None = None
     columns: int | None = None
+    frames: int = 1
     masked_tokens: int | None = None
 
     def latents(self, config: Any) -> tuple[int, int]:

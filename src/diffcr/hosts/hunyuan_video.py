@@ -1,9 +1,6 @@
-"""HunyuanVideo and FramePack
-(diffusers/models/transformers/transformer_hunyuan_video.py,
-transformer_hunyuan_video_framepack.py).
+"""HunyuanVideo (diffusers/models/transformers/transformer_hunyuan_video.py).
 
-With token replacement the first frame is given, and FramePack puts the past before the video: both
-are always computed.
+With token replacement the first frame is given and always computed.
 """
 
 from __future__ import annotations
@@ -12,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from diffcr.hosts.family import Family, Grid, latents_grid
+import torch
+
+from diffcr.hosts.blank_inputs import video_blank_inputs
+from diffcr.hosts.family import Family, Grid, InputSize, latents_grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
 
 _BATCHED = ("hidden_states", "encoder_hidden_states", "temb", "attention_mask")
@@ -42,6 +42,17 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return replace(grid, frames=grid.frames - given)
 
 
+def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
+    config, arguments = transformer.config, video_blank_inputs(transformer, size)
+    latents = arguments["hidden_states"]
+    return {
+        **arguments,
+        "encoder_attention_mask": latents.new_ones(1, size.text_tokens, dtype=torch.int64),
+        "pooled_projections": latents.new_zeros(1, config.pooled_projection_dim),
+        "guidance": latents.new_zeros(1) if config.guidance_embeds else None,
+    }
+
+
 _JOINT_ATTENTION = (
     *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
     *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
@@ -55,15 +66,7 @@ HUNYUAN_VIDEO = Family(
         "transformer_blocks": HUNYUAN_BLOCK,
         "single_transformer_blocks": HUNYUAN_SINGLE_BLOCK,
     },
+    blank_inputs=_blank_inputs,
     grid=_grid,
     lora_targets=(*_JOINT_ATTENTION, "proj_mlp", "proj_out"),
-)
-HUNYUAN_FRAMEPACK = replace(
-    HUNYUAN_VIDEO,
-    name="hunyuan-video-framepack",
-    transformer_class=(
-        "diffusers.models.transformers.transformer_hunyuan_video_framepack."
-        "HunyuanVideoFramepackTransformer3DModel"
-    ),
-    grid=latents_grid,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffcr.hosts.family import latents_grid
+from diffcr.hosts.family import Family, latents_grid
 from diffcr.hosts.hunyuan_video import HUNYUAN_BLOCK, HUNYUAN_VIDEO
 from diffcr.hosts.layout import TokenInput
 
@@ -23,5 +23,6 @@ HUNYUAN_VIDEO15 = replace(
         "diffusers.models.transformers.transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel"
     ),
     block_groups={"transformer_blocks": HUNYUAN15_BLOCK},
+    blank_inputs=Family.blank_inputs,
     grid=latents_grid,
 )

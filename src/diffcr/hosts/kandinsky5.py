@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffcr.hosts.family import Family, Grid
+import torch
+
+from diffcr.hosts.family import Family, Grid, InputSize
 from diffcr.hosts.layout import BlockLayout, TokenInput
 
 KANDINSKY5_BLOCK = BlockLayout(
@@ -25,6 +27,23 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return Grid(height // patch[1], width // patch[2], frames // patch[0])
 
 
+def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
+    config, weights = transformer.config, next(transformer.parameters())
+    channels = config.in_visual_dim * (2 if config.visual_cond else 1) + config.visual_cond
+    latents = weights.new_zeros(1, size.frames, *size.latents(config), channels)
+    grid = _grid(transformer, {"hidden_states": latents})
+    sides = (grid.frames, grid.rows, grid.columns)
+    return {
+        "hidden_states": latents,
+        "encoder_hidden_states": weights.new_zeros(1, size.text_tokens, config.in_text_dim),
+        "pooled_projections": weights.new_zeros(1, config.in_text_dim2),
+        "timestep": weights.new_zeros(1),
+        "visual_rope_pos": [torch.arange(side, device=weights.device) for side in sides],
+        "text_rope_pos": torch.arange(size.text_tokens, device=weights.device),
+        "return_dict": False,
+    }
+
+
 _ATTENTION = ("to_query", "to_key", "to_value", "out_layer")
 KANDINSKY5 = Family(
     name="kandinsky5",
@@ -32,6 +51,7 @@ KANDINSKY5 = Family(
         "diffusers.models.transformers.transformer_kandinsky.Kandinsky5Transformer3DModel"
     ),
     block_groups={"visual_transformer_blocks": KANDINSKY5_BLOCK},
+    blank_inputs=_blank_inputs,
     grid=_grid,
     width=lambda config: int(config.model_dim),
     lora_targets=(

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from diffcr.hosts.family import Family, Grid
+from diffcr.hosts.blank_inputs import video_blank_inputs
+from diffcr.hosts.family import Family, Grid, InputSize
 from diffcr.hosts.layout import BlockLayout, TokenInput
 
 LTX_BLOCK = BlockLayout(
@@ -32,10 +33,21 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return Grid(*sides) if prod(sides) == tokens else Grid(0, 0, beside=tokens)
 
 
+def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
+    """A latent is a token."""
+    arguments = video_blank_inputs(transformer, size, "caption_channels")
+    latents, (rows, columns) = arguments["hidden_states"], size.latents(transformer.config)
+    arguments["hidden_states"] = latents.flatten(2).transpose(1, 2)
+    mask = latents.new_ones(1, size.text_tokens)
+    sides = {"num_frames": size.frames, "height": rows, "width": columns}
+    return {**arguments, "encoder_attention_mask": mask, **sides}
+
+
 LTX = Family(
     name="ltx",
     transformer_class="diffusers.models.transformers.transformer_ltx.LTXVideoTransformer3DModel",
     block_groups={"transformer_blocks": LTX_BLOCK},
+    blank_inputs=_blank_inputs,
     grid=_grid,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.ltx import LTX
 
@@ -43,4 +44,5 @@ LTX2 = replace(
     name="ltx2",
     transformer_class="diffusers.models.transformers.transformer_ltx2.LTX2VideoTransformer3DModel",
     block_groups={"transformer_blocks": LTX2_BLOCK},
+    blank_inputs=Family.blank_inputs,
 )

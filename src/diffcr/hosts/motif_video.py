@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from diffcr.hosts.blank_inputs import video_blank_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 
@@ -33,6 +34,7 @@ MOTIF_VIDEO = Family(
         "transformer_blocks": MOTIF_BLOCK,
         "single_transformer_blocks": MOTIF_SINGLE_BLOCK,
     },
+    blank_inputs=video_blank_inputs,
     lora_targets=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
