@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+from functools import partial
 from typing import Any, overload
 from warnings import warn
 
@@ -82,7 +82,7 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
     for layer, block in enumerate(host.blocks if seam.block is not None else ()):
         _bind(block, attached, layer, seam)
     install_call_hooks(transformer)
-    vars(transformer)["save_pretrained"] = types.MethodType(_refuse_save, transformer)
+    vars(transformer)["save_pretrained"] = partial(_refuse_save, transformer)
     return attached
 
 
@@ -148,12 +148,13 @@ def _bind(block: HostBlock, attached: Attached[Any, Any], layer: int, seam: Seam
         block.layout,
     )
     vars(block.module)[BOUND] = bound
-    vars(block.module)["forward"] = types.MethodType(seam.block, block.module)
+    # Not a bound method, which a pickle would look for on the block's class.
+    vars(block.module)["forward"] = partial(seam.block, block.module)
     for name, forward in seam.parts.items():
         part = block.module.get_submodule(getattr(block.layout, name))
         part_forward = type(part).forward
         vars(part)[BOUND] = BoundPart(bound, part_forward, argument_names(part_forward))
-        vars(part)["forward"] = types.MethodType(forward, part)
+        vars(part)["forward"] = partial(forward, part)
 
 
 def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -218,7 +219,7 @@ def _unbind(transformer: nn.Module, seam: Seam) -> None:
     blocks = [] if seam.block is None else host_blocks(transformer)
     for block in blocks:
         forward = vars(block.module).get("forward")
-        if getattr(forward, "__func__", None) is not seam.block:
+        if getattr(forward, "func", None) is not seam.block:
             raise DiffCRError(
                 f"{block.name}'s forward was patched after attach (offload, cache, compile?): "
                 "remove that first"
