@@ -14,7 +14,7 @@ from diffcr.binding.model import get_attached, is_attached
 from diffcr.checkpoint.stored import Checkpoint, read_checkpoint, resolve_checkpoint
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of, find_transformer
-from diffcr.hosts.weights import HostWeights, host_parameters
+from diffcr.hosts.weights import HostWeights, host_parameters, is_quantised
 from diffcr.methods.base import Attached
 from diffcr.methods.config import MethodConfig
 
@@ -122,6 +122,12 @@ def _check_shapes(
         {*expected}.symmetric_difference(checkpoint.state) | {*checkpoint.weights}.difference(host)
     )
     both = [(checkpoint.state, expected), (checkpoint.weights, host)]
+    for name in sorted({*checkpoint.weights}.difference(unknown)):
+        if is_quantised(host[name]):
+            raise DiffCRError(
+                f"{checkpoint.directory} brings weights of its own, and {name} of this model is "
+                "quantised: load it before quantising"
+            )
     misfits = unknown or [
         f"{name} has shape {list(stored[name].shape)} instead of {list(wanted[name].shape)}"
         for stored, wanted in both

@@ -32,6 +32,7 @@ WEIGHTS_FILE = "transformer.safetensors"
 ADAPTER_DIRECTORY = "adapter"
 RESULT_OF_A_RUN = "final"
 BASE_WEIGHTS = "base_weights"
+BASE_BESIDE = "base_beside"
 FORMAT = 1
 
 
@@ -135,7 +136,9 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     if isinstance(config, DenseConfig):
         raise DiffCRError(f"{file} describes no compressed model: {config}")
     state = read_tensors(directory / STATE_FILE)
-    fingerprint = Fingerprint(base_id, base_hash, _take_base_weights(directory, state))
+    sampled = _take_sampled(directory, state, BASE_WEIGHTS)
+    beside = _take_sampled(directory, state, BASE_BESIDE) if BASE_BESIDE in state else None
+    fingerprint = Fingerprint(base_id, base_hash, sampled, beside)
     adapter = None
     if (directory / ADAPTER_DIRECTORY).is_dir():
         adapter = lora.read_lora(directory / ADAPTER_DIRECTORY)
@@ -178,11 +181,11 @@ def _require_complete(directory: Path, description: dict[str, Any]) -> None:
             )
 
 
-def _take_base_weights(directory: Path, state: dict[str, Tensor]) -> Tensor:
-    weights = state.pop(BASE_WEIGHTS, None)
+def _take_sampled(directory: Path, state: dict[str, Tensor], name: str) -> Tensor:
+    weights = state.pop(name, None)
     if weights is None or weights.shape != (SAMPLES,) or not weights.is_floating_point():
         raise DiffCRError(
-            f"{directory / STATE_FILE} is damaged ({BASE_WEIGHTS} is not {SAMPLES} weights): "
+            f"{directory / STATE_FILE} is damaged ({name} is not {SAMPLES} weights): "
             "copy it again"
         )
     return weights
