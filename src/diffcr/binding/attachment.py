@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffcr.binding import lora
+from diffcr.binding.acting import require_unfused
 from diffcr.binding.calls import install_call_hooks, refuse_call, remove_call_hooks
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.errors import DiffCRError, DiffCRWarning
@@ -173,15 +174,20 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
 
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
-        restore: Remove the LoRA that DiffCR added, too. Without, it stays in place and a warning
-            says so.
+        restore: Remove the LoRA that DiffCR added, too, and let those parameters require gradients
+            that did before it. Without, it stays in place and a warning says so.
 
     Raises:
-        DiffCRError: DiffCR is not attached, or something was patched over a block since.
+        DiffCRError: DiffCR is not attached, something was patched over a block since, or the LoRA
+            that is to be removed is fused into the host's weights.
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
     *_, first = attached.stack()
+    trained_lora = lora.has_lora(transformer)
+    removes_lora = restore or first.replaces_weights
+    if trained_lora and removes_lora:
+        require_unfused(transformer)
     weights_changed = attached.base.have_changed(transformer)
     for method in attached.stack():
         _unbind(transformer, method_of(method.config).seam(method.config))
@@ -190,8 +196,7 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     compiled = getattr(vars(transformer).get("forward"), "__func__", None)
     if getattr(compiled, "_torchdynamo_orig_callable", None) is type(transformer).forward:
         del vars(transformer)["forward"]
-    trained_lora = lora.has_lora(transformer)
-    if trained_lora and (restore or first.replaces_weights):
+    if removes_lora:
         lora.remove_lora(transformer)
     if first.replaces_weights:
         first.enabled = False

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from diffcr.binding import lora
+from diffcr.binding import acting
 from diffcr.errors import DiffCRError
 from diffcr.hosts import find_transformer
 from diffcr.methods.base import Attached
@@ -62,13 +62,15 @@ def is_routed(transformer: nn.Module) -> bool:
 @contextmanager
 def disabled(pipe_or_transformer: Any) -> Iterator[None]:
     """Within the context the model is the dense one that a method was attached to, bit for bit: all
-    tokens, no gate, adapters off; with structured pruning the model before `attach`.
+    tokens, no gate, DiffCR's LoRA off, other adapters as they are; with structured pruning the
+    model before `attach`.
 
     Raises:
         DiffCRError: The host's own weights were fine-tuned, or a checkpoint brought its own: those
-            of the dense model are not here any more.
+            of the dense model are not here any more. Or an adapter is fused into them.
     """
     transformer = find_transformer(pipe_or_transformer)
+    acting.require_unfused(transformer)
     if changes_dense(transformer):
         raise DiffCRError(
             "the model's own weights were fine-tuned since it was attached, so the dense model is "
@@ -80,15 +82,15 @@ def disabled(pipe_or_transformer: Any) -> Iterator[None]:
 
 @contextmanager
 def computing_all_tokens(pipe_or_transformer: Any) -> Iterator[None]:
-    """Within the context all tokens are computed, without gate and adapters, by the host weights as
-    they are: where those were fine-tuned, this is not the dense model."""
+    """Within the context all tokens are computed, without gate and DiffCR's LoRA, by the host
+    weights as they are: where those were fine-tuned, this is not the dense model."""
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
     enabled = [method for method in attached.stack() if method.enabled]
     for method in enabled:
         method.enabled = False
     try:
-        with lora.adapters_off(transformer):
+        with acting.lora_off(transformer):
             yield
     finally:
         for method in enabled:

@@ -9,10 +9,13 @@ from warnings import warn
 from torch import nn
 
 from diffcr.binding import lora
+from diffcr.binding.acting import require_unfused
+from diffcr.binding.calls import refuse_disk_offload
 from diffcr.binding.model import get_attached
 from diffcr.checkpoint.card import model_card
 from diffcr.checkpoint.stored import (
     ADAPTER_DIRECTORY,
+    BASE_BESIDE,
     BASE_WEIGHTS,
     CONFIG_FILE,
     FORMAT,
@@ -24,7 +27,7 @@ from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import replacing_directory, save_tensors, write_json, write_text
 from diffcr.hardware import library_versions
 from diffcr.hosts import family_of, find_transformer
-from diffcr.hosts.weights import host_parameters
+from diffcr.hosts.weights import host_parameters, is_quantised
 from diffcr.methods.base import Attached
 
 
@@ -40,8 +43,8 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
             that the model was attached with.
 
     Raises:
-        DiffCRError: DiffCR is not attached, the directory holds something else, or the weights to
-            write are not in their place.
+        DiffCRError: DiffCR is not attached, the directory holds something else, an adapter is fused
+            into the host's weights, or the weights to write are not in their place.
     """
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
@@ -49,6 +52,8 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
         raise DiffCRError(
             "within diffcr.disabled the model holds its dense weights: save outside of it"
         )
+    require_unfused(transformer)
+    refuse_disk_offload(transformer)
     target = Path(directory)
     require_replaceable(target)
     with replacing_directory(target) as written:
@@ -71,6 +76,8 @@ def _write(
     if base is None:
         raise DiffCRError("the model was attached without weights (meta device): nothing to save")
     state = {**attached.state_dict(), BASE_WEIGHTS: base.weights}
+    if base.beside is not None:
+        state[BASE_BESIDE] = base.beside
     save_tensors(directory / STATE_FILE, state)
     if lora.has_lora(transformer):
         lora.save_lora(transformer, directory / ADAPTER_DIRECTORY)
@@ -83,6 +90,7 @@ def _write(
     if weights is None:
         weights = attached.base.have_changed(transformer)
     if weights:
+        _refuse_quantised(transformer)
         save_tensors(directory / WEIGHTS_FILE, dict(host_parameters(transformer)))
     beneath = [method.config.to_json_dict() for method in attached.stack()][:0:-1]
     description = {
@@ -98,3 +106,12 @@ def _write(
     }
     write_json(directory / CONFIG_FILE, description)
     write_text(directory / "README.md", model_card(description))
+
+
+def _refuse_quantised(transformer: nn.Module) -> None:
+    for name, parameter in host_parameters(transformer):
+        if is_quantised(parameter):
+            raise DiffCRError(
+                f"{name} is quantised, and the host's weights are to be saved: give weights=False, "
+                "which leaves out what was trained of them"
+            )

@@ -185,7 +185,6 @@ def _take_sampled(directory: Path, state: dict[str, Tensor], name: str) -> Tenso
     weights = state.pop(name, None)
     if weights is None or weights.shape != (SAMPLES,) or not weights.is_floating_point():
         raise DiffCRError(
-            f"{directory / STATE_FILE} is damaged ({name} is not {SAMPLES} weights): "
-            "copy it again"
+            f"{directory / STATE_FILE} is damaged ({name} is not {SAMPLES} weights): copy it again"
         )
     return weights

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from diffcr.core.sharded import is_split
 
 SAMPLES = 1024
 TOLERANCE = 1e-2
@@ -132,7 +133,7 @@ def is_quantised(parameter: Tensor) -> bool:
     its own: torchao, bitsandbytes, GGUF, float8 storage."""
     if not parameter.is_floating_point() or parameter.element_size() < 2:
         return True
-    return is_traceable_wrapper_subclass(parameter) and not isinstance(parameter, DTensor)
+    return is_traceable_wrapper_subclass(parameter) and not is_split(parameter)
 
 
 def take_fingerprint(transformer: nn.Module) -> Fingerprint | None:
