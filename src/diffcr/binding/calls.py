@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffcr.binding.acting import ensure_acts
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.family import Family, NoiseScale
 from diffcr.methods.base import Attached, TransformerCall
-from diffcr.methods.bound import argument_names
+from diffcr.methods.bound import BOUND, argument_names
 from diffcr.methods.diffcr.compressor import Compressor
 
 _CHECKPOINT = "_gradient_checkpointing_func"
@@ -51,21 +51,19 @@ def install_call_hooks(transformer: Any) -> None:
     transformer.register_forward_hook(_close_call, always_call=True)
 
 
+# Under torch.compile it stays outside of the graphs, which are guarded on what it finds.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: read the timestep, plan the layers, let recomputation find the plan."""
     attached = transformer.diffcr
     assert isinstance(attached, Attached)
     if not attached.enabled:
         return
-    arguments = _named(transformer, args, kwargs)
+    family, arguments = family_of(transformer), _named(transformer, args, kwargs)
+    _refuse_compiled_blocks(transformer, family)
+    ensure_acts(transformer, arguments)
+    _bring_along(transformer, _first_tensor(arguments[family.latents]).device)
     call = _read_call(transformer, arguments)
-    own = chain(attached.parameters(), attached.buffers())
-    # On the meta device operations are counted.
-    if call.device.type != "meta" and any(tensor.is_meta for tensor in own):
-        raise DiffCRError(
-            "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
-            "them in no call: use enable_model_cpu_offload"
-        )
     checkpoints = torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False)
     if checkpoints and attached.keeps_steps and not attached.training:
         raise DiffCRError(
@@ -80,6 +78,46 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         checkpoint = getattr(transformer, _CHECKPOINT)
         if not isinstance(checkpoint, CheckpointInContext):
             setattr(transformer, _CHECKPOINT, CheckpointInContext(checkpoint, attached))
+
+
+def _refuse_compiled_blocks(transformer: Any, family: Family) -> None:
+    for group in family.block_groups:
+        for row, block in enumerate(getattr(transformer, group)):
+            if BOUND in vars(block) and block._compiled_call_impl is not None:
+                raise DiffCRError(
+                    f"{group}.{row} is compiled by itself (compile_repeated_blocks?), which takes "
+                    "a graph per layer: load the model anew and call diffcr.compile(model)"
+                )
+
+
+def _bring_along(transformer: Any, device: torch.device) -> None:
+    """Move what is attached to where a call computes: leaf-level group offload, which moves a
+    module's parameters around its forward, would leave it behind."""
+    refuse_disk_offload(transformer)
+    attached = transformer.diffcr
+    own = [*attached.parameters(), *attached.buffers()]
+    # On the meta device operations are counted.
+    if device.type == "meta" or all(tensor.device == device for tensor in own):
+        return
+    if any(tensor.is_meta for tensor in own):
+        raise DiffCRError(
+            "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
+            "them in no call: use enable_model_cpu_offload or enable_group_offload"
+        )
+    for tensor in own:
+        tensor.data = tensor.data.to(device)
+
+
+def refuse_disk_offload(transformer: Any) -> None:
+    """Raises DiffCRError where group offload keeps routers and ratios in files, out of reach."""
+    for module in (transformer, transformer.diffcr):
+        registry = getattr(module, "_diffusers_hook", None)
+        hook = registry and registry.get_hook("group_offloading")
+        if hook and hook.group.offload_to_disk_path is not None:
+            raise DiffCRError(
+                "group offload to the disk takes routers and ratios away (offload_to_disk_path): "
+                "load the model anew and offload to the CPU"
+            )
 
 
 def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCall:
@@ -103,6 +141,12 @@ def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCal
 
 def refuse_call(transformer: Any, family: Family, arguments: Mapping[str, Any]) -> None:
     """Raises DiffCRError where the family says that a call cannot be routed."""
+    parallel = getattr(transformer, "_parallel_config", None)
+    if parallel is not None and parallel.context_parallel_config is not None:
+        raise DiffCRError(
+            "context parallel splits a sample's tokens among devices, and what is attached has to "
+            "see all of them: load the model without enable_parallelism"
+        )
     reason = family.refuse and family.refuse(transformer.config, arguments)
     if reason:
         raise DiffCRError(f"{type(transformer).__name__}: {reason}")
@@ -138,6 +182,7 @@ def _read_noise_levels(
     return scale.levels(timestep)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _close_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """Forward hook, also after an error: nothing about the call stays."""
     attached = transformer.diffcr

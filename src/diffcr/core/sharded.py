@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def is_split(tensor: Tensor) -> bool:
+    """Whether processes hold parts of a tensor."""
+    return getattr(tensor, "full_tensor", None) is not None
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All values of a tensor, with gradient; processes exchange theirs where it is split."""
     gather = getattr(tensor, "full_tensor", None)
@@ -28,7 +33,7 @@ def own_part(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def fill_part(tensor: Tensor, values: Tensor) -> None:
     """Write what this process holds of a tensor; `values` are those of all."""
-    if getattr(tensor, "full_tensor", None) is None:
+    if not is_split(tensor):
         tensor.copy_(values)
         return
     from torch.distributed.tensor import distribute_tensor
