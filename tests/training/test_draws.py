@@ -80,3 +80,12 @@ def test_micro_batches_stay_within_their_groups() -> None:
     assert 0.2 < 1 - sum(chosen) / len(chosen) < 0.4
     assert {i for draw in draws for i in draw.indices.tolist()} == set(range(10))
     assert torch.equal(grouped.micro_batch(3, 0).indices, draws[3].indices)
+
+
+def test_processes_share_a_micro_batch_out_between_them() -> None:
+    whole = replace(DRAWS, micro_batch_size=6).micro_batch(2, 0)
+    for processes in (1, 2, 3):
+        parts = [whole.of_process(process, processes) for process in range(processes)]
+        for name in ("indices", "timesteps", "noise", "drop_caption"):
+            together = torch.cat([getattr(part, name) for part in parts])
+            assert torch.equal(together, getattr(whole, name)), name

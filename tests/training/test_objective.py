@@ -88,6 +88,13 @@ def test_the_weight_over_timesteps_is_of_the_noise_error_alone() -> None:
     assert float(found.total) == pytest.approx(float(diffusion + 0.5 * distance))
 
 
+@pytest.mark.parametrize("largest", [1.0, 5.0])
+def test_the_weight_over_timesteps_has_an_end(largest: float) -> None:
+    weights = NoiseSchedule.of(SCHEDULER).loss_weight(torch.arange(1000), largest)
+    assert float(weights.max()) == largest and weights.min() >= 1
+    assert (weights.diff() >= 0).all()
+
+
 def test_a_model_without_learned_sigma_has_no_variance_term() -> None:
     latents, noise = torch.randn(2, 2, 4, 4), torch.randn(2, 2, 4, 4)
     loss = diffusion_loss(

@@ -48,9 +48,11 @@ def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> 
     Raises:
         DiffCRError: It cannot be read.
     """
+    from torch import nn
+
     try:
         # Without it diffusers falls back to unpickling where there is no safetensors file.
-        return pipeline_class.from_pretrained(model, use_safetensors=True, **components)
+        pipe = pipeline_class.from_pretrained(model, use_safetensors=True, **components)
     except DiffCRError:
         raise
     # Wrong values in its files are found where they are used: a division by a patch size of 0.
@@ -59,6 +61,14 @@ def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> 
         raise DiffCRError(
             f"no pipeline can be loaded from {model}: {type(error).__name__}: {reason}"
         ) from error
+    for name, part in pipe.components.items():
+        # What the files do not hold, diffusers leaves without data.
+        for weight, value in part.named_parameters() if isinstance(part, nn.Module) else ():
+            if value.is_meta:
+                raise DiffCRError(
+                    f"no pipeline can be loaded from {model}: the weights of {name} lack {weight}"
+                )
+    return pipe
 
 
 def size_multiple(pipe: Any) -> int:
