@@ -10,8 +10,8 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from warnings import warn
@@ -127,6 +127,27 @@ def locked_directory(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def own_directory(
+    directory: Path, folders: Sequence[str] = (), first: bool = True
+) -> Iterator[None]:
+    """Within the context the processes of one command alone write into a directory; what killed
+    ones left half-written in it is removed.
+
+    Args:
+        directory: Made where it is missing.
+        folders: In it, that are written into, too.
+        first: Whether this process locks it for all of the command's.
+
+    Raises:
+        DiffCRError: Another command is writing into it.
+    """
+    with locked_directory(directory) if first else nullcontext():
+        for folder in ("", *folders) if first else ():
+            clear_left_overs(directory / folder)
+        yield
 
 
 def _exchange(first: Path, second: Path) -> bool:

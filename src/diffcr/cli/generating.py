@@ -29,6 +29,7 @@ from diffcr.cli.options import (
     Steps,
 )
 from diffcr.errors import DiffCRError
+from diffcr.files import own_directory
 
 if TYPE_CHECKING:
     from diffcr.evaluation.options import EvaluationOptions, Subjects
@@ -77,13 +78,14 @@ def generate(
     generation = Generation(seed, steps, scale, height, width, batch_size)
     files = PictureFiles(output, len(texts))
     state = _processes()
-    if state.is_main_process:
-        identity = identify_generation(pipe, texts, generation, budget=budget)
-        begin_pictures(files, identity, anew=force)
-    state.wait_for_everyone()
-    process, processes = state.process_index, state.num_processes
-    generate_pictures(pipe, texts, files, generation, process, processes, "generating")
-    state.wait_for_everyone()
+    with own_directory(output, first=state.is_main_process):
+        if state.is_main_process:
+            identity = identify_generation(pipe, texts, generation, budget=budget)
+            begin_pictures(files, identity, anew=force)
+        state.wait_for_everyone()
+        process, processes = state.process_index, state.num_processes
+        generate_pictures(pipe, texts, files, generation, process, processes, "generating")
+        state.wait_for_everyone()
     if state.is_main_process:
         last = f" ... {files.path(len(files) - 1).name}" * (len(files) > 1)
         typer.echo(f"{len(files)} images: {files.path(0)}{last}")
@@ -126,9 +128,11 @@ def evaluate(
     scenes = [] if texts else list(ScenesDataset("test", size=captions))
     subjects = Subjects(texts) if texts else Subjects.of_scenes(scenes)
     state = _processes()
-    subjects = generate_all(pipe, subjects, options, output / "generated", state, bare, force)
-    if state.is_main_process:
-        _report(pipe, subjects, options, bare, output)
+    folders = ("generated/dense", "generated/compressed")
+    with own_directory(output, folders, state.is_main_process):
+        subjects = generate_all(pipe, subjects, options, output / "generated", state, bare, force)
+        if state.is_main_process:
+            _report(pipe, subjects, options, bare, output)
 
 
 def _report(

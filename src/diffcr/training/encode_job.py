@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from diffcr.errors import DiffCRError
+from diffcr.files import own_directory
 from diffcr.hosts.loading import load_pipeline, size_multiple, text_tokens
 from diffcr.pretrained import default_pipeline_path
 from diffcr.training.data.encoding import weight_samples
@@ -84,20 +85,21 @@ def run_encoding(request: EncodingRequest, directory: Path) -> ShardedDataset:
         "largest_ratio": request.largest_ratio,
         "max_sequence_length": settings.max_sequence_length,
     }
-    if state.is_main_process:
-        details = {
-            "contents": repr(source),
-            "encoders": _digest(pipe),
-            "shard_items": settings.shard_items,
-            "batch_size": settings.batch_size,
-        }
-        begin_shards(directory, described | details)
-    state.wait_for_everyone()
-    encode_shards(pipe, source, directory, settings, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        finish_shards(pipe, directory, source.units, settings, described)
-    state.wait_for_everyone()
+    with own_directory(directory, ("shards", "parts"), state.is_main_process):
+        if state.is_main_process:
+            details = {
+                "contents": repr(source),
+                "encoders": _digest(pipe),
+                "shard_items": settings.shard_items,
+                "batch_size": settings.batch_size,
+            }
+            begin_shards(directory, described | details)
+        state.wait_for_everyone()
+        encode_shards(pipe, source, directory, settings, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            finish_shards(pipe, directory, source.units, settings, described)
+        state.wait_for_everyone()
     return ShardedDataset(directory)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import torch
 
 from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.files import clear_left_overs, locked_directory
+from diffcr.files import own_directory
 from diffcr.hosts.loading import load_pipeline, read_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.diffcr.config import DiffCRConfig
@@ -93,25 +91,15 @@ def train(
         DiffCRError: The recipe does not fit the model, the processes or the directory, another run
             writes into it, or training diverges.
     """
+    from accelerate import PartialState
+
     _check_start(recipe)
     task = make_task(recipe, pipe, dataset)
     schedule = NoiseSchedule.of(pipe.scheduler)
-    with _own_directory(Path(output_directory)) as directory:
-        return Trainer(recipe, task, schedule, directory, resume).run()
-
-
-@contextmanager
-def _own_directory(directory: Path) -> Iterator[Path]:
-    """The directory of a run, which nothing else writes into within the context: its first process
-    has locked it, and removed what killed runs left half-written."""
-    from accelerate import PartialState
-
+    directory = Path(output_directory)
     first = PartialState(cpu=not torch.cuda.is_available()).is_main_process
-    with locked_directory(directory) if first else nullcontext():
-        if first:
-            for folder in ("", "checkpoints", "by-products"):
-                clear_left_overs(directory / folder)
-        yield directory
+    with own_directory(directory, ("checkpoints", "by-products"), first):
+        return Trainer(recipe, task, schedule, directory, resume).run()
 
 
 def _check_start(recipe: TrainingRecipe) -> None:
