@@ -52,7 +52,7 @@ def install_call_hooks(transformer: Any) -> None:
 
 
 # Under torch.compile it stays outside of the graphs, which are guarded on what it finds.
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: read the timestep, plan the layers, let recomputation find the plan."""
     attached = transformer.diffcr
@@ -181,7 +181,7 @@ def _read_noise_levels(
     return scale.levels(timestep)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _close_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """Forward hook, also after an error: nothing about the call stays."""
     attached = transformer.diffcr

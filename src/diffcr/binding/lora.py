@@ -14,7 +14,7 @@ from diffcr.binding import acting
 from diffcr.binding.acting import ADAPTER
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json, read_tensors, save_tensors
-from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts import family_of, find_transformers
 from diffcr.hosts.weights import is_quantised
 from diffcr.validation import Share, between, check_fields
 
@@ -48,7 +48,7 @@ def add_lora(
     routers and ratios. Other adapters stay on, frozen, too.
 
     Args:
-        pipe_or_transformer: The transformer, attached or not, or its pipeline.
+        pipe_or_transformer: The transformer, attached or not, or its pipeline; all of a pipeline's.
         rank: Of the update, at least 1 (the paper's is 32).
         alpha: Scale numerator, `rank` by default.
         targets: Names of linear layers; the family's by default.
@@ -59,15 +59,15 @@ def add_lora(
     """
     from peft import LoraConfig
 
-    transformer = find_transformer(pipe_or_transformer)
     if rank < 1:
         raise DiffCRError(f"LoRA rank is {rank}: give 1 or more")
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank if alpha is None else alpha,
-        target_modules=_within_blocks(transformer) if targets is None else list(targets),
-    )
-    inject_lora(transformer, config)
+    for transformer in find_transformers(pipe_or_transformer).values():
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank if alpha is None else alpha,
+            target_modules=_within_blocks(transformer) if targets is None else list(targets),
+        )
+        inject_lora(transformer, config)
 
 
 def _within_blocks(transformer: nn.Module) -> str:

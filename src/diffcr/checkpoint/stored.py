@@ -6,6 +6,8 @@ diffcr.safetensors     routers, learned ratios, sampled weights of the base mode
 adapter/               the LoRA in peft's format, where there is one
 transformer.safetensors  the host's weights, where training changed them
 README.md              model card
+
+Of a pipeline of several transformers: a sub-directory of these for each, by its name there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from diffcr.binding import lora
 from diffcr.core.finite import require_finite
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import read_json, read_tensors
+from diffcr.hosts import PARTS
 from diffcr.hosts.weights import SAMPLES, Fingerprint
 from diffcr.methods.config import DenseConfig, MethodConfig
 from diffcr.methods.registry import config_from_json_dict
@@ -109,6 +112,12 @@ def _sha256(file: Path) -> str:
         raise DiffCRError(f"{file} cannot be read: {error.strerror}") from error
 
 
+def stored_parts(directory: Path) -> dict[str, Path]:
+    """Checkpoints of a pipeline's transformers in a directory, by the transformers' names."""
+    places = {name: directory / name for name in PARTS}
+    return {name: place for name, place in places.items() if (place / CONFIG_FILE).is_file()}
+
+
 def read_checkpoint(directory: Path) -> Checkpoint:
     """Read a checkpoint directory whole.
 
@@ -116,6 +125,11 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         DiffCRError: A file is missing, damaged or not the one that was saved, a weight is not
             finite, or the checkpoint was written by a later format.
     """
+    if not (directory / CONFIG_FILE).exists() and (parts := stored_parts(directory)):
+        raise DiffCRError(
+            f"{directory} holds checkpoints of a pipeline's {' and '.join(parts)}: give the "
+            f"pipeline, or one of them, such as {next(iter(parts.values()))}"
+        )
     file = directory / CONFIG_FILE
     description = read_json(file)
     if description.get("format") != FORMAT:

@@ -47,6 +47,10 @@ _FAMILIES: dict[str, Family] = {
 }
 
 
+# What pipelines call the transformers that denoise: Wan 2.2's experts, Ideogram 4's pair.
+PARTS = ("transformer", "transformer_2", "unconditional_transformer")
+
+
 def register_model(family: Family) -> None:
     """Make the transformers of one more class known to `attach`.
 
@@ -76,18 +80,36 @@ def find_transformer(pipe_or_transformer: Any) -> nn.Module:
     (DDP, torch.compile, a `PeftModel`).
 
     Raises:
+        DiffCRError: There is none, or the pipeline has several.
+    """
+    first, *others = find_transformers(pipe_or_transformer).items()
+    if others:
+        names = [name for name, _ in (first, *others)]
+        raise DiffCRError(
+            f"{type(pipe_or_transformer).__name__} has {' and '.join(names)}: pass one of them, "
+            f"such as pipe.{names[0]}"
+        )
+    return first[1]
+
+
+def find_transformers(pipe_or_transformer: Any) -> dict[str, nn.Module]:
+    """All transformers that denoise in a diffusers pipeline by their names there, such as both
+    experts of Wan 2.2; or the transformer itself. Out of whatever wraps them.
+
+    Raises:
         DiffCRError: There is none.
     """
-    found = pipe_or_transformer
-    if not isinstance(found, nn.Module):
-        found = getattr(found, "transformer", None)
-    if not isinstance(found, nn.Module):
+    if isinstance(pipe_or_transformer, nn.Module):
+        found = {PARTS[0]: pipe_or_transformer}
+    else:
+        named = ((name, getattr(pipe_or_transformer, name, None)) for name in PARTS)
+        found = {name: part for name, part in named if isinstance(part, nn.Module)}
+    if not found:
         raise DiffCRError(
             f"{class_path(pipe_or_transformer)} has no transformer: "
             f"pass a pipeline or one of {', '.join(supported_models())}"
         )
-    *_, innermost = unwrapped(found)
-    return innermost
+    return {name: list(unwrapped(part))[-1] for name, part in found.items()}
 
 
 def unwrapped(module: nn.Module) -> Iterator[nn.Module]:
