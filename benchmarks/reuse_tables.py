@@ -33,11 +33,11 @@ STEPS = {
 DIAL = {
     "dial-dense": "dense",
     "dial-50-at-10": "calibrated for 50 %, set to 10 %",
-    "dial-50-at-20": "the same set to 20 %",
-    "dial-50-at-30": "the same set to 30 %",
+    "dial-50-at-20": "calibrated for 50 %, set to 20 %",
+    "dial-50-at-30": "calibrated for 50 %, set to 30 %",
     "dial-30": "calibrated for 30 %",
     "dial-50-at-40": "calibrated for 50 %, set to 40 %",
-    "dial-50-at-50": "the same set to 50 %",
+    "dial-50-at-50": "calibrated for 50 %, set to 50 %",
     "dial-50": "calibrated for 50 %, as it is",
 }
 _STEPS_HEADER = (
