@@ -23,6 +23,7 @@ from claim import RESULTS
 from diffusers import DDPMScheduler, PixArtTransformer2DModel
 from PIL import Image
 
+from diffcr.hosts.prompt import Prompt
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.records.record import make_record, write_record
 from diffcr.scenes import ScenesDataset
@@ -89,7 +90,7 @@ def write_items(directory: Path, items: int) -> None:
             torch.randint(_CAPTIONS, (_SHARD_ITEMS,), generator=generator),
         )
         shards.append(write_shard(directory, f"{number:06d}.safetensors", contents))
-    write_empty_caption(directory, torch.zeros(1, _WIDTH).half())
+    write_empty_caption(directory, Prompt(torch.zeros(1, 1, _WIDTH).half()))
     write_index(directory, {"resolution": 4 * _SIDE, "max_sequence_length": _TOKENS}, shards)
 
 

@@ -25,6 +25,7 @@ from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.forward import run_block
 from tests.families.masked import masked_forward
+from tests.families.training import trains
 from tests.tiny_hosts.host import TinyHost
 
 
@@ -359,4 +360,5 @@ FEATURES: dict[str, Callable[[TinyHost], None]] = {
     "reuse of steps": reuses_steps,
     "gate sigmoid-mlp": sigmoid_mlp_scales,
     "every method": every_method,
+    "training": trains,
 }

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+from diffcr.hosts import families
+from diffcr.hosts.calls import no_inputs
+from tests.tiny_hosts import TINY_HOSTS
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -21,6 +25,7 @@ class Refusal:
 
 
 REFUSED: tuple[Refusal, ...] = (
+    Refusal("training", "WanTransformer3DModel-i2v", "takes 12 channels, the latents have 4"),
     Refusal(
         "gradient checkpointing",
         "ChromaTransformer2DModel*",
@@ -61,4 +66,11 @@ def refusal(feature: str, host: str) -> Refusal | None:
     for expected in REFUSED:
         if expected.feature == feature and fnmatch(host, expected.hosts):
             return expected
+    if feature == "training" and _is_untrained(host):
+        return Refusal(feature, host, "is called in training is not known")
     return None
+
+
+def _is_untrained(host: str) -> bool:
+    by_path = {family.transformer_class: family for family in families().values()}
+    return by_path[TINY_HOSTS[host].transformer_class].call_inputs is no_inputs

@@ -18,7 +18,7 @@ import diffcr
 from diffcr.core.sharded import own_part, whole
 from diffcr.errors import DiffCRError
 from diffcr.training.loop import Trainer
-from diffcr.training.objective import NoiseSchedule
+from diffcr.training.objectives import objective_of
 from diffcr.training.sharded import shard_model
 from tests.hosts import denoise, inputs, pixart, scramble
 from tests.training.worker import BOTH, tiny_pipe, tiny_recipe, tiny_task
@@ -44,7 +44,7 @@ def what_a_trainer_holds(directory: Path) -> dict[str, object]:
     recipe = tiny_recipe(sharding="fsdp", finetune="full", steps=2)
     task = tiny_task()
     whole_size = sum(p.numel() for p in task.model.parameters())
-    trainer = Trainer(recipe, task, NoiseSchedule.of(tiny_pipe().scheduler), directory, True)
+    trainer = Trainer(recipe, task, objective_of(tiny_pipe().scheduler), directory, True)
     parameters = dict(task.trained.named_parameters())
     compressor = task.trained.diffcr
     assert isinstance(compressor, nn.Module)

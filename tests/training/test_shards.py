@@ -84,12 +84,12 @@ def test_shards_hold_what_is_encoded_in_memory(folder: Path, tmp_path: Path) -> 
     own, other = all_of(data), all_of(memory)
     assert len(data) == len(memory) == PICTURES
     assert torch.equal(own.latents, other.latents)
-    assert torch.equal(own.prompt_masks, other.prompt_masks)
-    masked = other.prompt_embeds * other.prompt_masks.unsqueeze(-1)
-    assert torch.allclose(own.prompt_embeds, masked, atol=1e-6)
+    assert torch.equal(own.prompts.mask, other.prompts.mask)
+    masked = other.prompts.embeds * other.prompts.mask.unsqueeze(-1)
+    assert torch.allclose(own.prompts.embeds, masked, atol=1e-6)
     dropped = data.batch(torch.tensor([3, 4]), torch.tensor([True, False]))
-    assert int(dropped.prompt_masks[0].sum()) < int(dropped.prompt_masks[1].sum())
-    assert torch.equal(dropped.prompt_embeds[1], own.prompt_embeds[4])
+    assert int(dropped.prompts.mask[0].sum()) < int(dropped.prompts.mask[1].sum())
+    assert torch.equal(dropped.prompts.embeds[1], own.prompts.embeds[4])
 
 
 def test_shards_do_not_depend_on_the_number_of_processes(folder: Path, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_tars_hold_what_folders_hold(folder: Path, tmp_path: Path) -> None:
     assert len(list(parts.iterdir())) == 4
     own, other = all_of(data), all_of(encode(folder, tmp_path / "folder"))
     assert torch.allclose(own.latents, other.latents, atol=1e-5)
-    assert torch.equal(own.prompt_masks, other.prompt_masks)
+    assert torch.equal(own.prompts.mask, other.prompts.mask)
     before = files(tmp_path / "shards")
     (parts / "000000-00002.json").unlink()
     encode(tars, tmp_path / "shards")
@@ -206,7 +206,7 @@ def test_streamed_data_sets_hold_what_folders_hold(folder: Path, tmp_path: Path)
     data = encode(f"datasets:{stored}", tmp_path / "shards")
     own, other = all_of(data), all_of(encode(folder, tmp_path / "folder"))
     assert torch.allclose(own.latents, other.latents, atol=1e-5)
-    assert torch.equal(own.prompt_masks, other.prompt_masks)
+    assert torch.equal(own.prompts.mask, other.prompts.mask)
     with pytest.raises(DiffCRError, match="cannot be opened"):
         open_source(f"datasets:{stored}:nowhere", 32, 4)
 

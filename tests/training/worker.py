@@ -18,6 +18,7 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffcr.hosts.prompt import Prompt
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training import optimization
@@ -52,8 +53,7 @@ def tiny_data() -> EncodedDataset:
     generator = torch.Generator().manual_seed(0)
     return EncodedDataset(
         torch.randn(10, 4, 8, 8, generator=generator),
-        torch.randn(4, 5, 32, generator=generator),
-        torch.ones(4, 5, dtype=torch.long),
+        Prompt(torch.randn(4, 5, 32, generator=generator), torch.ones(4, 5, dtype=torch.long)),
         torch.tensor([1, 2, 3, 1, 2, 3, 1, 2, 3, 1]),
     )
 

@@ -59,7 +59,7 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     assert isinstance(attached, Attached)
     if not attached.enabled:
         return
-    family, arguments = family_of(transformer), _named(transformer, args, kwargs)
+    family, arguments = family_of(transformer), named_arguments(transformer, args, kwargs)
     _refuse_compiled_blocks(transformer, family)
     ensure_acts(transformer, arguments)
     _bring_along(transformer, _first_tensor(arguments[family.latents]).device)
@@ -206,7 +206,10 @@ def remove_call_hooks(transformer: nn.Module) -> None:
         setattr(transformer, _CHECKPOINT, checkpoint.checkpoint)
 
 
-def _named(transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def named_arguments(
+    transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments of a transformer's forward by name, whichever way they were passed."""
     if not args:
         return kwargs
     names = argument_names(type(transformer).forward)

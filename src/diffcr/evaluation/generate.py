@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
 from diffcr.files import replacing_file
 from diffcr.hosts import find_transformer
-from diffcr.hosts.loading import text_tokens
+from diffcr.hosts.sampling import OutputSize, call_options, guidance_options
 
 # Models of diffusers are trained on so many timesteps.
 MOST_STEPS = 1000
@@ -79,11 +78,12 @@ def generate_images(
     size. The model is in eval mode meanwhile.
 
     Args:
-        pipe: A text-to-image pipeline of diffusers.
+        pipe: A text-to-image pipeline of diffusers; one of videos makes videos of a single frame.
         prompts: At least one.
         seed: Of the first image.
         num_inference_steps: Denoising steps.
-        guidance_scale: Of classifier-free guidance; at most 1 is none.
+        guidance_scale: Of classifier-free guidance, at most 1 is none; what a guidance-distilled
+            model is told.
         height: In pixels, the pipeline's own by default.
         width: In pixels, the pipeline's own by default.
         batch_size: Images per call of the pipeline.
@@ -128,15 +128,18 @@ def generate_batch(
     Raises:
         DiffCRError: An image is not finite.
     """
-    options = call_options(pipe) | {
-        "num_inference_steps": generation.num_inference_steps,
-        "guidance_scale": generation.guidance_scale,
-        "height": generation.height,
-        "width": generation.width,
-        "output_type": "np",
-    }
-    draws = generators(generation.seed + first, len(prompts))
-    pixels = pipe(list(prompts), generator=draws, **options)[0]
+    # A video of one frame is a picture.
+    size = OutputSize(generation.height, generation.width, frames=1)
+    pixels = pipe(
+        list(prompts),
+        generator=generators(generation.seed + first, len(prompts)),
+        num_inference_steps=generation.num_inference_steps,
+        output_type="np",
+        **guidance_options(pipe, generation.guidance_scale, len(prompts)),
+        **size.arguments(pipe),
+        **call_options(pipe),
+    )[0]
+    pixels = pixels[:, 0] if pixels.ndim == 5 else pixels
     for number, picture in enumerate(pixels, first + 1):
         _require_finite(picture, number)
     images: list[Image.Image] = pipe.numpy_to_pil(pixels)
@@ -163,20 +166,6 @@ def check_prompts(prompts: Sequence[str]) -> None:
 def generators(seed: int, count: int) -> list[torch.Generator]:
     """Generators seeded `seed`, `seed + 1`, ... on the CPU, which draw the same on every device."""
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
-
-
-def call_options(pipe: Any) -> dict[str, Any]:
-    """Arguments of the pipeline's call that ask for exactly the given size and prompt.
-
-    The prompt's tokens are at most the tokenizer's `model_max_length`.
-    """
-    accepted = inspect.signature(type(pipe).__call__).parameters
-    options = {
-        "use_resolution_binning": False,
-        "clean_caption": False,
-        "max_sequence_length": text_tokens(pipe),
-    }
-    return {name: value for name, value in options.items() if name in accepted}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffcr.hosts.blank_inputs import packed_blank_inputs
+from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.chroma import CHROMA_SINGLE_BLOCK
 from diffcr.hosts.family import InputSize, NoiseScale
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
@@ -25,6 +26,7 @@ def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
 
 BRIA_FIBO = replace(
     FLUX,
+    **UNTRAINED,
     name="bria-fibo",
     transformer_class=(
         "diffusers.models.transformers.transformer_bria_fibo.BriaFiboTransformer2DModel"

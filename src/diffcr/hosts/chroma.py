@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffcr.hosts.blank_inputs import packed_blank_inputs
+from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout, TokenInput
 
@@ -41,6 +42,7 @@ def _refuse_checkpointing(arguments: Mapping[str, Any]) -> str | None:
 
 CHROMA = replace(
     FLUX,
+    **UNTRAINED,
     name="chroma",
     transformer_class="diffusers.models.transformers.transformer_chroma.ChromaTransformer2DModel",
     block_groups={

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffcr.core.regions import TIMESTEPS
 from diffcr.errors import DiffCRError
+from diffcr.hosts.calls import (
+    BlankPrompt,
+    CallInputs,
+    EncodePrompt,
+    no_blank_prompt,
+    no_inputs,
+    no_prompt,
+    same_output,
+)
 from diffcr.hosts.layout import BlockLayout
-
-
-class CallInputs(Protocol):
-    """From what is denoised to the arguments of the transformer's forward, by name."""
-
-    def __call__(
-        self,
-        transformer: Any,
-        latents: Tensor,
-        timesteps: Tensor,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor | None,
-    ) -> dict[str, Any]:
-        """Latents [B, C, h, w], timesteps [B], embeddings [B, T, D] and their mask [B, T]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +106,19 @@ class NoiseScale:
         """The argument at a noise level in [0, 1]."""
         return self.clean + noise_level * (self.noisy - self.clean)
 
+    def values(self, timesteps: Tensor) -> Tensor:
+        """The argument at timesteps, from 0, clean, to 1000; whole ones stay as they are where the
+        argument is counted likewise."""
+        if (self.clean, self.noisy) == (0, TIMESTEPS):
+            return timesteps
+        return self.clean + timesteps / TIMESTEPS * (self.noisy - self.clean)
+
+    def timesteps(self, values: Tensor) -> Tensor:
+        """The inverse of `values`."""
+        if (self.clean, self.noisy) == (0, TIMESTEPS):
+            return values
+        return TIMESTEPS * (values - self.clean) / (self.noisy - self.clean)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -133,15 +142,25 @@ class Grid:
         return self.frames * self.rows * self.columns + self.beside
 
 
+def config_patch(config: Any) -> tuple[int, int, int]:
+    """Frames, rows and columns of the latents that become one token."""
+    patch = config.patch_size
+    if isinstance(patch, int):
+        return getattr(config, "patch_size_t", None) or 1, patch, patch
+    frames, rows, columns = (1, *patch)[-3:]
+    return frames, rows, columns
+
+
+def packed_patch(config: Any) -> tuple[int, int, int]:
+    """Of latents that come packed."""
+    return 1, 2, 2
+
+
 def latents_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     """Of latents [..., h, w], or [B, C, frames, h, w], in the argument `hidden_states`, cut into
     the configuration's patches."""
     latents: Tensor = arguments["hidden_states"]
-    config = transformer.config
-    patch = config.patch_size
-    if isinstance(patch, int):
-        patch = (getattr(config, "patch_size_t", None) or 1, patch, patch)
-    patch = (1, *patch)[-3:]
+    patch = config_patch(transformer.config)
     frames = latents.shape[2] // patch[0] if latents.dim() == 5 else 1
     return Grid(latents.shape[-2] // patch[1], latents.shape[-1] // patch[2], frames)
 
@@ -150,20 +169,6 @@ def attention_width(config: Any) -> int:
     """Width of the tokens of a model whose attention heads share it."""
     width: int = config.num_attention_heads * config.attention_head_dim
     return width
-
-
-def _no_inputs(transformer: Any, *given: Any, **named: Any) -> dict[str, Any]:
-    raise DiffCRError(
-        f"how {type(transformer).__name__} is called in training is not known: give its family "
-        "call_inputs, or use a training loop of your own"
-    )
-
-
-def _no_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
-    raise DiffCRError(
-        f"operations of {type(transformer).__name__} cannot be counted: its family has no "
-        "blank_inputs"
-    )
 
 
 @dataclass(frozen=True)
@@ -184,9 +189,17 @@ class Family:
             group's name in front, in its blocks alone.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them;
             raises DiffCRError where the family cannot be trained.
+        encode_prompt: Captions as `call_inputs` takes them; raises likewise.
+        prediction: What the output says of the noise, in the latents' layout and as the scheduler
+            takes it, from the transformer, its output's first entry and the latents.
+        blank_prompt: A prompt without content; raises DiffCRError where its shape is not known.
         blank_inputs: Arguments of the transformer's forward for one sample, without content, on
-            the transformer's device and in its dtype; raises DiffCRError where operations cannot be
-            counted.
+            the transformer's device and in its dtype, where they are not those of `call_inputs` for
+            a blank prompt.
+        latent_channels: Of what is denoised, from the configuration; [B, C, ...].
+        patch: Frames, rows and columns of the latents that become a token, from the configuration.
+        video: Whether latents have a dimension of frames.
+        guidance: Argument of the pipeline's call with the scale of guidance.
         latents: Argument of the transformer's forward with what is denoised.
         grid: Where the routed tokens lie, from the transformer and the arguments of its forward.
         read_grid: The same for methods that need rows and columns, where they stand in tensors
@@ -213,8 +226,15 @@ class Family:
     lora_targets: tuple[str, ...]
     timestep: NoiseScale | None = NoiseScale()
     timestep_of: Callable[[Any], NoiseScale] | None = None
-    call_inputs: CallInputs = _no_inputs
-    blank_inputs: Callable[[Any, InputSize], dict[str, Any]] = _no_blank_inputs
+    call_inputs: CallInputs = no_inputs
+    encode_prompt: EncodePrompt = no_prompt
+    prediction: Callable[[Any, Any, Tensor], Tensor] = same_output
+    blank_prompt: BlankPrompt = no_blank_prompt
+    blank_inputs: Callable[[Any, InputSize], dict[str, Any]] | None = None
+    latent_channels: Callable[[Any], int] = lambda config: int(config.in_channels)
+    patch: Callable[[Any], tuple[int, int, int]] = config_patch
+    video: bool = False
+    guidance: str = "guidance_scale"
     latents: str = "hidden_states"
     grid: Callable[[Any, Mapping[str, Any]], Grid] = latents_grid
     read_grid: Callable[[Any, Mapping[str, Any]], Grid] | None = None
@@ -230,9 +250,46 @@ class Family:
         """How a transformer of this configuration is told the noise level; None where it is not."""
         return self.timestep if self.timestep_of is None else self.timestep_of(config)
 
+    def denoising_scale(self, config: Any) -> NoiseScale:
+        """The same of a transformer that denoises.
+
+        Raises:
+            DiffCRError: It is told no noise level.
+        """
+        scale = self.noise_scale(config)
+        if scale is None:
+            raise DiffCRError(f"models of the family {self.name} are told no noise level")
+        return scale
+
     def tokens(self, transformer: Any, arguments: Mapping[str, Any]) -> int:
         """Routed tokens of a sample in a call with these arguments."""
         if self.token_positions is not None:
             held: int = arguments[self.token_positions].shape[1]
             return held
         return self.grid(transformer, arguments).tokens
+
+    def inputs_without_content(self, transformer: Any, size: InputSize) -> dict[str, Any]:
+        """Arguments of the transformer's forward for one sample, without content, on its device and
+        in its dtype.
+
+        Raises:
+            DiffCRError: The family does not say how it is called.
+        """
+        if self.blank_inputs is not None:
+            return self.blank_inputs(transformer, size)
+        config, weights = transformer.config, next(transformer.parameters())
+        shape = self.latent_shape(config, *size.latents(config), size.frames)
+        latents = weights.new_zeros(shape)
+        prompt = self.blank_prompt(config, size.text_tokens).to(weights.device, weights.dtype)
+        return self.call_inputs(transformer, latents[None], weights.new_zeros(1), prompt)
+
+    def latent_shape(
+        self, config: Any, rows: int, columns: int, frames: int = 1
+    ) -> tuple[int, ...]:
+        """Of one sample's latents, (C, h, w), or of a video (C, f, h, w)."""
+        return (self.latent_channels(config), *([frames] * self.video), rows, columns)
+
+    def tokens_of(self, config: Any, latent_shape: Sequence[int]) -> int:
+        """Tokens of a sample whose latents have a shape (C, ...), as pipelines count them."""
+        patch = self.patch(config)[-len(latent_shape[1:]) :]
+        return prod(side // part for side, part in zip(latent_shape[1:], patch, strict=True))

@@ -6,11 +6,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diffcr.hosts.blank_inputs import packed_blank_inputs
+from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.family import NoiseScale
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
 
 LONGCAT_IMAGE = replace(
     FLUX,
+    **UNTRAINED,
     name="longcat-image",
     transformer_class=(
         "diffusers.models.transformers.transformer_longcat_image.LongCatImageTransformer2DModel"
@@ -19,6 +21,7 @@ LONGCAT_IMAGE = replace(
 )
 OVIS_IMAGE = replace(
     FLUX,
+    **UNTRAINED,
     name="ovis-image",
     transformer_class=(
         "diffusers.models.transformers.transformer_ovis_image.OvisImageTransformer2DModel"
@@ -32,6 +35,7 @@ _BRIA_BLOCK = replace(
 )
 BRIA = replace(
     FLUX,
+    **UNTRAINED,
     name="bria",
     transformer_class="diffusers.models.transformers.transformer_bria.BriaTransformer2DModel",
     block_groups={

@@ -23,14 +23,16 @@ class MicroBatch:
     Attributes:
         indices: [B] int64, items of the data set.
         region: Timestep region of all samples, 0 the cleanest.
-        timesteps: [B] int64, 0 to 999.
-        noise: [B, C, h, w] float32, of unit variance.
+        regions: How many there are.
+        timesteps: [B] int64, 0 to 999, uniform in the region.
+        noise: [B, C, ...] float32, of unit variance.
         drop_caption: [B] bool, whose caption is replaced by the empty one.
         branch_seed: Below 2^63, what the compressor's draws of branches begin with.
     """
 
     indices: Tensor
     region: int
+    regions: int
     timesteps: Tensor
     noise: Tensor
     drop_caption: Tensor
@@ -83,6 +85,7 @@ class Draws:
         return MicroBatch(
             indices=drawn.indices,
             region=region,
+            regions=self.timestep_regions,
             timesteps=torch.randint(timesteps.start, timesteps.stop, (size,), generator=generator),
             noise=torch.randn(size, *drawn.latent_shape, generator=generator),
             drop_caption=torch.rand(size, generator=generator) < self.caption_dropout,

@@ -13,9 +13,11 @@ import torch
 
 from diffcr.errors import DiffCRError
 from diffcr.files import own_directory
-from diffcr.hosts.loading import load_pipeline, size_multiple, text_tokens
+from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.loading import load_pipeline, size_multiple, text_tokens, vae_scale
+from diffcr.hosts.sampling import latent_size
 from diffcr.pretrained import default_pipeline_path
-from diffcr.training.data.encoding import weight_samples
+from diffcr.training.data.encoding import encoders, scaling_of, weight_samples
 from diffcr.training.data.part_encoder import ShardSettings
 from diffcr.training.data.sharding import begin_shards, encode_shards, finish_shards
 from diffcr.training.data.shards import ShardedDataset
@@ -105,8 +107,7 @@ def run_encoding(request: EncodingRequest, directory: Path) -> ShardedDataset:
 
 def _settings(pipe: Any, request: EncodingRequest) -> ShardSettings:
     multiple = size_multiple(pipe)
-    own = pipe.transformer.config.sample_size * pipe.vae_scale_factor
-    resolution = request.resolution or own
+    resolution = request.resolution or latent_size(pipe).rows * vae_scale(pipe)
     if resolution % multiple:
         raise DiffCRError(
             f"resolution is {resolution}: this pipeline needs a multiple of {multiple}"
@@ -122,15 +123,18 @@ def _settings(pipe: Any, request: EncodingRequest) -> ShardSettings:
 
 def _shard_items(pipe: Any, resolution: int, length: int) -> int:
     """Pictures that make a shard of the usual size, were all captions as long as they may be."""
-    side = resolution // pipe.vae_scale_factor
-    latents = prod((pipe.vae.config.latent_channels, side, side)) * pipe.vae.dtype.itemsize
-    text = length * pipe.text_encoder.config.hidden_size * pipe.text_encoder.dtype.itemsize
+    transformer: Any = find_transformer(pipe)
+    family, side = family_of(transformer), resolution // vae_scale(pipe)
+    shape = family.latent_shape(transformer.config, side, side)
+    prompt = family.blank_prompt(transformer.config, length).tensors().values()
+    latents = prod(shape) * pipe.vae.dtype.itemsize
+    text = sum(tensor.numel() for tensor in prompt) * encoders(pipe)[-1].dtype.itemsize
     return int(min(max(1, _SHARD_BYTES // (latents + text)), _MOST_ITEMS))
 
 
 def _digest(pipe: Any) -> str:
-    digest = hashlib.sha256(str(pipe.vae.config.scaling_factor).encode())
-    for module in (pipe.vae, pipe.text_encoder):
+    digest = hashlib.sha256(scaling_of(pipe).encode())
+    for module in encoders(pipe):
         for values in weight_samples(module):
             digest.update(values)
     return digest.hexdigest()[:16]

@@ -106,10 +106,12 @@ def estimate_memory(recipe: TrainingRecipe, processes: int = 1) -> MemoryEstimat
 def _activations(transformer: Any, recipe: TrainingRecipe, model: str) -> int:
     """Bytes of one sample's activations in all layers."""
     family = family_of(transformer)
-    levels = len(read_config(model, "vae")["block_out_channels"])
-    side = recipe.data.resolution // 2 ** (levels - 1)
+    vae = read_config(model, "vae")
+    levels = vae.get("block_out_channels")
+    scale = vae.get("scale_factor_spatial", 8) if levels is None else 2 ** (len(levels) - 1)
+    side = recipe.data.resolution // scale
     text = recipe.data.max_sequence_length
-    given = family.blank_inputs(transformer, InputSize(text, side, side))
+    given = family.inputs_without_content(transformer, InputSize(text, side, side))
     tokens = family.tokens(transformer, given) + text
     values = tokens * family.width(transformer.config)
     layer = _BYTES_PER_ACTIVATION * values * (2 if recipe.mixed_precision == "no" else 1)

@@ -23,7 +23,7 @@ from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.data.pictures import open_dataset
 from diffcr.training.data.shards import ShardedDataset, holds_shards
 from diffcr.training.loop import Trainer
-from diffcr.training.objective import NoiseSchedule
+from diffcr.training.objectives import objective_of
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run_directory import TrainingResult
 from diffcr.training.task import make_task
@@ -80,7 +80,7 @@ def train(
 
     Args:
         recipe: What to do.
-        pipe: A diffusers pipeline; its scheduler gives the noise schedule.
+        pipe: A diffusers pipeline; its scheduler says what the model predicts.
         dataset: Encoded with the same pipeline, in memory or in shards, with masks for inpainting.
         output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
             `training_record.json`.
@@ -95,11 +95,11 @@ def train(
 
     _check_start(recipe)
     task = make_task(recipe, pipe, dataset)
-    schedule = NoiseSchedule.of(pipe.scheduler)
+    objective = objective_of(pipe.scheduler, recipe.largest_loss_weight, recipe.timestep_density)
     directory = Path(output_directory)
     first = PartialState(cpu=not torch.cuda.is_available()).is_main_process
     with own_directory(directory, ("checkpoints", "by-products"), first):
-        return Trainer(recipe, task, schedule, directory, resume).run()
+        return Trainer(recipe, task, objective, directory, resume).run()
 
 
 def _check_start(recipe: TrainingRecipe) -> None:

@@ -17,7 +17,8 @@ from diffcr.core.sharded import whole
 from diffcr.errors import DiffCRError
 from diffcr.training.draws import MicroBatch
 from diffcr.training.interruption import StopRequest, noticing_signals
-from diffcr.training.objective import NoiseSchedule, Objective, StepLosses
+from diffcr.training.losses import RunLoss, StepLosses
+from diffcr.training.objectives.objective import Objective
 from diffcr.training.optimization import WeightAverage, make_optimizers, set_learning_rates
 from diffcr.training.progress import Progress, TrainedState
 from diffcr.training.ratio_steering import RatioSteering
@@ -42,7 +43,7 @@ class Trainer:
     Args:
         recipe: What to do.
         task: Models and data.
-        schedule: Of the pipeline's scheduler.
+        objective: Of the pipeline's scheduler.
         directory: Where to write.
         resume: Whether to go on from the last checkpoint there.
     """
@@ -51,7 +52,7 @@ class Trainer:
         self,
         recipe: TrainingRecipe,
         task: Task,
-        schedule: NoiseSchedule,
+        objective: Objective,
         directory: Path,
         resume: bool,
     ) -> None:
@@ -60,12 +61,8 @@ class Trainer:
         self.directory = RunDirectory(directory, recipe, task, resume)
         self.stop_request = StopRequest()
         device = self.accelerator.device
-        self.objective = Objective(
-            schedule,
-            recipe.largest_loss_weight,
-            recipe.distillation_weight,
-            make_teacher(task, recipe, device),
-        )
+        teacher = make_teacher(task, recipe, device)
+        self.loss = RunLoss(objective, recipe.distillation_weight, teacher)
         compressor = prepare_models(task, recipe, device)
         self.sharded: ShardedRun | None = None
         if recipe.sharding == "fsdp":
@@ -82,7 +79,9 @@ class Trainer:
         self.optimizers = [self.accelerator.prepare_optimizer(each) for each in optimizers]
         self.ratios: RatioSteering | None = None
         if compressor is not None:
-            self.ratios = RatioSteering(compressor, recipe, schedule, self.average, self.optimizers)
+            self.ratios = RatioSteering(
+                compressor, recipe, objective, self.average, self.optimizers
+            )
         self.draws = make_draws(recipe, task, self.accelerator.num_processes)
         self.writer = RunWriter(
             task,
@@ -175,7 +174,7 @@ class Trainer:
             self.ratios.end_step()
         self.average.update()
         values = {"loss": agreed["loss"], "region": float(draw.region), "stop": agreed["stop"]}
-        if self.objective.teacher is not None:
+        if self.loss.teacher is not None:
             values["distillation"] = agreed["distillation"]
         if self.ratios is not None:
             values["ratio"] = self.ratios.mean
@@ -216,11 +215,13 @@ class Trainer:
     def _backward(self, draw: MicroBatch) -> StepLosses:
         if self.ratios is not None:
             self.ratios.begin_micro_batch(draw)
+        # Hosts that drop at random, such as DiT its classes, do so again after a resume.
+        torch.manual_seed(draw.branch_seed)
         own = draw.of_process(self.accelerator.process_index, self.accelerator.num_processes)
         # Around backward too, which runs checkpointed blocks again.
         with attention_kernel(self.accelerator.device, self.recipe.mixed_precision):
-            batch = self.task.batch(own, self.objective.schedule)
-            losses = self.objective.losses(self.model, batch)
+            batch = self.task.batch(own, self.loss.objective)
+            losses = self.loss.losses(self.model, batch)
             total = losses.total
             if self.ratios is not None:
                 total = total + self.ratios.loss(self.progress.ratio_loss_weight)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.binding.attachment import attach
@@ -26,7 +26,7 @@ from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.ratios import BINS
 from diffcr.training.draws import Draws
-from diffcr.training.objective import Teacher
+from diffcr.training.losses import Teacher
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.sharded import shard_model
 from diffcr.training.task import Task
@@ -96,7 +96,7 @@ def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Te
     """The dense model that a run is distilled from, or None; called before anything is attached.
 
     Returns:
-        From the arguments of the model's forward to its output, without gradient.
+        From the arguments of the model's forward to its output's first entry, without gradient.
     """
     if recipe.distillation_weight == 0:
         return None
@@ -112,12 +112,11 @@ def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Te
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision)
 
     @torch.no_grad()
-    def teach(inputs: Mapping[str, Any]) -> Tensor:
+    def teach(inputs: Mapping[str, Any]) -> Any:
         shared = dense is task.model and is_attached(task.trained)
         off = computing_all_tokens(task.trained) if shared else nullcontext()
         with off, torch.autocast(device.type, precision, enabled=precision is not None):
-            output: Tensor = dense(**inputs)[0]
-        return output
+            return dense(**inputs)[0]
 
     return teach
 

@@ -23,7 +23,8 @@ from diffcr.training.data.encoded import EncodedPictures
 from diffcr.training.data.masked import MaskedDataset
 from diffcr.training.data.order import GroupedItems, ItemOrder
 from diffcr.training.draws import MicroBatch
-from diffcr.training.objective import Batch, NoiseSchedule
+from diffcr.training.losses import Batch
+from diffcr.training.objectives.objective import Objective
 from diffcr.training.recipe import TrainingRecipe
 
 
@@ -51,26 +52,31 @@ class Task(ABC):
         return self.pictures.order(seed)
 
     @abstractmethod
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+    def batch(self, draw: MicroBatch, objective: Objective) -> Batch:
         """What a draw stands for, on the model's device: arguments of its forward, and what they
         were made of."""
 
     def _noisy_batch(
-        self, denoiser: nn.Module, items: Tensor, draw: MicroBatch, schedule: NoiseSchedule
+        self, denoiser: Any, items: Tensor, draw: MicroBatch, objective: Objective
     ) -> Batch:
         """Noisy latents of pictures, [B] `items`, as the denoiser's own family calls it."""
-        device = next(denoiser.parameters()).device
+        device, family = next(denoiser.parameters()).device, family_of(denoiser)
         encoded = self.pictures.batch(items, draw.drop_caption)
         latents = encoded.latents.to(device)
-        noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
-        inputs = family_of(denoiser).call_inputs(
+        tokens = family.tokens_of(denoiser.config, latents.shape[1:])
+        levels = objective.draw(draw.timesteps, draw.regions, tokens)
+        noise, timesteps = draw.noise.to(device), levels.timesteps.to(device)
+        inputs = family.call_inputs(
             denoiser,
-            schedule.add_noise(latents, noise, timesteps),
-            timesteps,
-            encoded.prompt_embeds.to(device),
-            encoded.prompt_masks.to(device),
+            objective.add_noise(latents, noise, timesteps),
+            family.denoising_scale(denoiser.config).values(timesteps),
+            encoded.prompts.to(device),
         )
-        return Batch(inputs, latents, noise, timesteps)
+
+        def prediction(output: Any) -> Tensor:
+            return family.prediction(denoiser, output, latents)
+
+        return Batch(inputs, latents, noise, timesteps, levels.weight.to(device), prediction)
 
 
 class TextToImage(Task):
@@ -89,9 +95,9 @@ class TextToImage(Task):
         copied.parts = {"transformer": copied.model}
         return copied
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+    def batch(self, draw: MicroBatch, objective: Objective) -> Batch:
         """As in `Task`."""
-        return self._noisy_batch(self.model, draw.indices, draw, schedule)
+        return self._noisy_batch(self.model, draw.indices, draw, objective)
 
 
 class LazyModel(nn.Module):
@@ -161,10 +167,10 @@ class Inpainting(Task):
         """As in `Task`: items of a micro-batch have equally many masked tokens."""
         return GroupedItems(self.groups, self.data.pictures.latent_shape)
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+    def batch(self, draw: MicroBatch, objective: Objective) -> Batch:
         """As in `Task`."""
         decoder = self.model.decoder
-        batch = self._noisy_batch(decoder, self.data.picture_of[draw.indices], draw, schedule)
+        batch = self._noisy_batch(decoder, self.data.picture_of[draw.indices], draw, objective)
         device = batch.latents.device
         batch.inputs.update(
             visible=self.data.visible[draw.indices].to(device),

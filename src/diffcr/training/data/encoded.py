@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from diffcr.hosts.prompt import Prompt
 from diffcr.training.data.order import ItemOrder
+
+_NAMES = {"embeds": "prompt_embeds", "mask": "prompt_masks", "pooled": "prompt_pooled"}
 
 
 @dataclass(frozen=True)
@@ -16,14 +19,23 @@ class EncodedBatch:
     """Pictures of one size as the transformer sees them.
 
     Attributes:
-        latents: [B, C, h, w] float32, scaled as the pipeline scales them.
-        prompt_embeds: [B, T, D] float32, T the same in all batches.
-        prompt_masks: [B, T] int64, 1 where there is a token.
+        latents: [B, C, h, w] or [B, C, f, h, w] float32, scaled as the pipeline scales them.
+        prompts: Of the B captions, float32, as long in all batches.
     """
 
     latents: Tensor
-    prompt_embeds: Tensor
-    prompt_masks: Tensor
+    prompts: Prompt
+
+
+def prompt_tensors(prompts: Prompt) -> dict[str, Tensor]:
+    """A prompt's tensors by the names that they have in files."""
+    return {_NAMES.get(name, name): tensor for name, tensor in prompts.tensors().items()}
+
+
+def prompt_of(tensors: Mapping[str, Tensor]) -> Prompt:
+    """What `prompt_tensors` was given."""
+    named = {kept: name for name, kept in _NAMES.items()}
+    return Prompt.of_tensors({named.get(name, name): t for name, t in tensors.items()})
 
 
 class EncodedPictures(Protocol):

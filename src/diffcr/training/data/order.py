@@ -26,11 +26,11 @@ class DrawnItems:
 
     Attributes:
         indices: [B] int64, items of the data set.
-        latent_shape: (C, h, w) of their latents.
+        latent_shape: (C, ...) of their latents.
     """
 
     indices: Tensor
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
 
 
 class ItemOrder(Protocol):
@@ -54,12 +54,12 @@ class ShuffledItems:
     Attributes:
         seed: Another one gives another order.
         items: Size of the data set.
-        latent_shape: (C, h, w).
+        latent_shape: (C, ...).
     """
 
     seed: int
     items: int
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
 
     def draw(self, batch: int, size: int, generator: torch.Generator) -> DrawnItems:
         """As in `ItemOrder`."""
@@ -76,11 +76,11 @@ class GroupedItems:
 
     Attributes:
         groups: Items that may share a micro-batch, [m] int64 each.
-        latent_shape: (C, h, w).
+        latent_shape: (C, ...).
     """
 
     groups: tuple[Tensor, ...]
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
 
     def draw(self, batch: int, size: int, generator: torch.Generator) -> DrawnItems:
         """As in `ItemOrder`."""
@@ -95,12 +95,12 @@ class Bucket:
     """Shards whose latents have one shape.
 
     Attributes:
-        latent_shape: (C, h, w).
+        latent_shape: (C, ...).
         starts: Number in the data set of every shard's first item.
         counts: Items of every shard.
     """
 
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     starts: tuple[int, ...]
     counts: tuple[int, ...]
 

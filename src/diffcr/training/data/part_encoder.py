@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
-from diffcr.training.data.encoding import encode_captions, encode_images
+from diffcr.hosts.latents import encode_images
+from diffcr.training.data.encoding import encode_captions, encoders
 from diffcr.training.data.shards import Shard, ShardContents, write_shard
 from diffcr.training.data.sizes import PictureSize, fit_picture, nearest_size
 from diffcr.training.data.sources.item import SourceItem
@@ -109,16 +110,10 @@ class PartEncoder:
         numbers: dict[str, int] = {}
         caption_of = [numbers.setdefault(c, len(numbers)) for c in encoded.captions]
         settings = self.settings
-        embeds, masks = encode_captions(
+        prompts = encode_captions(
             self.pipe, list(numbers), settings.max_sequence_length, settings.batch_size
-        )
-        lengths = masks.sum(1)
-        return ShardContents(
-            torch.cat(encoded.latents),
-            embeds[masks.bool()].to(self.pipe.text_encoder.dtype),
-            torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
-            torch.tensor(caption_of),
-        )
+        ).to("cpu", encoders(self.pipe)[-1].dtype)
+        return ShardContents.of(torch.cat(encoded.latents), prompts, torch.tensor(caption_of))
 
 
 def _read_item(item: SourceItem, sizes: tuple[PictureSize, ...]) -> _Fitted | SkippedPicture:

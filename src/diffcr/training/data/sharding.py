@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json, replacing_file, write_json
-from diffcr.training.data.encoding import encode_captions
+from diffcr.training.data.encoding import encode_captions, encoders
 from diffcr.training.data.part_encoder import PartEncoder, ShardSettings, SkippedPicture
 from diffcr.training.data.shards import BEGUN_FILE, Shard, write_empty_caption, write_index
 from diffcr.training.data.sources.item import PictureSource
@@ -134,8 +134,8 @@ def finish_shards(
         raise DiffCRError(
             f"none of the {skipped} pictures could be read: {directory / _SKIPPED_FILE} says why"
         )
-    empty, _ = encode_captions(pipe, [""], settings.max_sequence_length, 1)
-    write_empty_caption(directory, empty[0].to(pipe.text_encoder.dtype))
+    empty = encode_captions(pipe, [""], settings.max_sequence_length, 1)
+    write_empty_caption(directory, empty.to("cpu", encoders(pipe)[-1].dtype))
     write_index(directory, described, shards, skipped)
     return skipped
 

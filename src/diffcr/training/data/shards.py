@@ -6,9 +6,10 @@ empty-caption.safetensors  embedding of the empty caption
 shards/*.safetensors       pictures of one size each, with their captions
 skipped.jsonl              pictures that could not be read, and why
 
-A shard holds `latents` [n, C, h, w], `prompt_embeds` [t, D] of its distinct captions one after the
-other without padding, `caption_starts` [u + 1] int64, their rows, and `caption_of` [n] int64. Both
-kinds of values are in the dtype of the model that made them.
+A shard holds `latents` [n, C, ...], `prompt_embeds` [t, D] of its distinct captions one after the
+other without padding, `caption_starts` [u + 1] int64, their rows, and `caption_of` [n] int64; for
+some models also `prompt_pooled` [u, P] and others, [u, ...]. Values are in the dtype of the model
+that made them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json, read_tensors, write_json, write_tensors
-from diffcr.training.data.encoded import EncodedBatch
+from diffcr.hosts.prompt import Prompt
+from diffcr.training.data.encoded import EncodedBatch, prompt_of, prompt_tensors
 from diffcr.training.data.encoding import sample_values
 from diffcr.training.data.order import Bucket, ItemOrder, ShardedItems
 
@@ -44,20 +46,19 @@ class Shard:
     Attributes:
         file: Its name below `shards/`.
         items: Pictures in it.
-        latent_shape: (C, h, w) of all of them.
+        latent_shape: (C, ...) of all of them.
         longest: Tokens of its longest caption.
     """
 
     file: str
     items: int
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     longest: int
 
     @classmethod
     def from_json_dict(cls, values: Mapping[str, Any]) -> Shard:
         """From an entry of `dataset.json`."""
-        channels, height, width = map(int, values["latent_shape"])
-        shape = (channels, height, width)
+        shape = tuple(map(int, values["latent_shape"]))
         return cls(str(values["file"]), int(values["items"]), shape, int(values["longest"]))
 
 
@@ -69,14 +70,38 @@ class ShardContents:
     prompt_embeds: Tensor
     caption_starts: Tensor
     caption_of: Tensor
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, latents: Tensor, prompts: Prompt, caption_of: Tensor) -> ShardContents:
+        """Of pictures and their distinct captions, [u] `prompts`.
+
+        Raises:
+            DiffCRError: The prompts are classes.
+        """
+        if prompts.embeds.dim() < 3:
+            raise DiffCRError(
+                "a model that is told classes has no captions to encode: train on the folder itself"
+            )
+        others = prompt_tensors(prompts)
+        embeds, masks = others.pop("prompt_embeds"), others.pop("prompt_masks", None)
+        seen = torch.ones(embeds.shape[:2], dtype=torch.bool) if masks is None else masks.bool()
+        lengths = seen.sum(1)
+        starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        return cls(latents, embeds[seen], starts, caption_of, others)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, as in the file."""
+        named = dict(vars(self))
+        return {**named.pop("others"), **named}
 
 
 def write_shard(directory: Path, file: str, contents: ShardContents) -> Shard:
     """Write a shard of the data set in `directory`."""
-    write_tensors(directory / SHARDS_DIRECTORY / file, vars(contents))
-    channels, height, width = contents.latents.shape[1:]
+    write_tensors(directory / SHARDS_DIRECTORY / file, contents.tensors())
     longest = int(contents.caption_starts.diff().max())
-    return Shard(file, len(contents.latents), (channels, height, width), longest)
+    shape = tuple(contents.latents.shape[1:])
+    return Shard(file, len(contents.latents), shape, longest)
 
 
 def write_index(
@@ -96,9 +121,10 @@ def write_index(
     write_json(directory / INDEX_FILE, {"format": _FORMAT, **described, "shards": listed})
 
 
-def write_empty_caption(directory: Path, prompt_embeds: Tensor) -> None:
-    """Write the embedding [t, D] of the empty caption."""
-    write_tensors(directory / EMPTY_FILE, {"prompt_embeds": prompt_embeds})
+def write_empty_caption(directory: Path, prompt: Prompt) -> None:
+    """Write the empty caption, one sample."""
+    tensors = ((name, tensor[0]) for name, tensor in prompt_tensors(prompt).items())
+    write_tensors(directory / EMPTY_FILE, {n: t for n, t in tensors if n != "prompt_masks"})
 
 
 def holds_shards(source: str) -> bool:
@@ -142,8 +168,9 @@ class ShardedDataset:
             ) from error
         if not self.shards:
             raise DiffCRError(f"{self.directory} holds no pictures: encode some")
-        self._empty = read_tensors(self.directory / EMPTY_FILE)["prompt_embeds"]
-        self.longest = max(len(self._empty), *(shard.longest for shard in self.shards))
+        self._empty = read_tensors(self.directory / EMPTY_FILE)
+        longest = len(self._empty["prompt_embeds"])
+        self.longest = max(longest, *(shard.longest for shard in self.shards))
         self._ends = np.cumsum([shard.items for shard in self.shards])
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._most_open = (window + 1) * len(self._buckets())
@@ -164,12 +191,20 @@ class ShardedDataset:
             row = item - int(self._ends[number]) + self.shards[number].items
             latents.append(shard.latents(row).float())
             captions.append(self._empty if dropped else shard.caption(row))
-        embeds = torch.zeros(len(items), self.longest, self._empty.shape[1])
+        embeds = torch.zeros(len(items), self.longest, self._empty["prompt_embeds"].shape[1])
         masks = torch.zeros(len(items), self.longest, dtype=torch.int64)
         for row, caption in enumerate(captions):
-            embeds[row, : len(caption)] = caption
-            masks[row, : len(caption)] = 1
-        return EncodedBatch(torch.stack(latents), embeds, masks)
+            tokens = caption["prompt_embeds"]
+            embeds[row, : len(tokens)] = tokens
+            masks[row, : len(tokens)] = 1
+        others = {
+            name: torch.stack([caption[name] for caption in captions])
+            for name in self._empty
+            if name != "prompt_embeds"
+        }
+        others = {n: t.float() if t.is_floating_point() else t for n, t in others.items()}
+        prompts = prompt_of({"prompt_embeds": embeds, "prompt_masks": masks, **others})
+        return EncodedBatch(torch.stack(latents), prompts)
 
     def order(self, seed: int) -> ItemOrder:
         """As in `EncodedPictures`: whole shards are shuffled, and the items of `window` of them."""
@@ -182,13 +217,13 @@ class ShardedDataset:
     def sampled_values(self) -> list[float]:
         """As in `EncodedPictures`: of the first picture of the first and of the last shard."""
         ends = (self._opened(number) for number in {0, len(self.shards) - 1})
-        pairs = [(shard.latents(0), shard.caption(0)) for shard in ends]
+        pairs = [(shard.latents(0), shard.caption(0)["prompt_embeds"]) for shard in ends]
         return [value for pair in pairs for tensor in pair for value in sample_values(tensor)]
 
     def _buckets(self) -> tuple[Bucket, ...]:
         """The shards by the shape of their latents."""
         starts = (self._ends - [shard.items for shard in self.shards]).tolist()
-        members: dict[tuple[int, int, int], list[int]] = {}
+        members: dict[tuple[int, ...], list[int]] = {}
         for number, shard in enumerate(self.shards):
             members.setdefault(shard.latent_shape, []).append(number)
         return tuple(
@@ -223,16 +258,18 @@ class _OpenShard:
             self._embeds = file.get_slice("prompt_embeds")
             self._starts: list[int] = file.get_tensor("caption_starts").tolist()
             self._caption_of: list[int] = file.get_tensor("caption_of").tolist()
+            others = set(file.keys()) - {"latents", "prompt_embeds", "caption_starts", "caption_of"}
+            self._others = {name: file.get_slice(name) for name in others}
         except (OSError, SafetensorError) as error:
             raise DiffCRError(f"{path} is missing or damaged ({error}): copy it again") from error
 
     def latents(self, row: int) -> Tensor:
-        """[C, h, w] in the shard's dtype."""
+        """[C, ...] in the shard's dtype."""
         latents: Tensor = self._latents[row]
         return latents
 
-    def caption(self, row: int) -> Tensor:
-        """Embedding [t, D] of a picture's caption."""
+    def caption(self, row: int) -> dict[str, Tensor]:
+        """A picture's caption: `prompt_embeds` [t, D], and what else there is of it."""
         caption = self._caption_of[row]
-        embeds: Tensor = self._embeds[self._starts[caption] : self._starts[caption + 1]]
-        return embeds
+        embeds = self._embeds[self._starts[caption] : self._starts[caption + 1]]
+        return {"prompt_embeds": embeds, **{n: t[caption] for n, t in self._others.items()}}

@@ -63,7 +63,11 @@ class TrainingRecipe:
             weights themselves.
         caption_dropout: Share of captions replaced by the empty one, for guidance.
         largest_loss_weight: The noise error is weighted with min(1 + 1 / SNR, this): 1 is the plain
-            loss, more gives weight to noisy timesteps, where layout and colours are decided.
+            loss, more gives weight to noisy timesteps, where layout and colours are decided. For
+            models that predict noise.
+        timestep_density: Of a flow's noise levels before the pipeline's shift; "logit-normal" draws
+            more in the middle (Esser et al. 2024, Sec. 3.1). Schedulers with discrete timesteps
+            are "uniform".
         distillation_weight: What the squared distance to the output of the dense model before
             fine-tuning, weighted over timesteps as the noise error is, is multiplied with in the
             loss; 0 runs no such model.
@@ -98,6 +102,7 @@ class TrainingRecipe:
     ema_decay: Annotated[float, _DECAY] = 0.999
     caption_dropout: Share = 0.1
     largest_loss_weight: Annotated[float, AT_LEAST_1] = 1.0
+    timestep_density: Literal["uniform", "logit-normal"] = "uniform"
     distillation_weight: NotNegative = 0.0
     seed: Annotated[int, _SEED] = 0
     checkpoint_every: Count = 200
