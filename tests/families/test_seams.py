@@ -17,7 +17,7 @@ from diffcr.methods.tome.merger import TokenMerger
 from tests.families import features
 from tests.tiny_hosts import TINY_HOSTS
 
-_REFERENCES = {"FluxTransformer2DModel-kontext", "Flux2Transformer2DModel-reference"}
+_REFERENCES = ("FluxTransformer2DModel-kontext", "Flux2Transformer2DModel-reference")
 
 
 @pytest.mark.parametrize(
