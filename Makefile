@@ -3,11 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TORCH := torch==2.13.0
+QUANTISERS := torchao==0.18.0 bitsandbytes==0.50.2
 THREADS_PER_WORKER := OMP_NUM_THREADS=1
 # Rows of `make results` at a time: 16 on a large GPU.
 JOBS ?= 1
 
-.PHONY: install demo test lint format pretrain pretrain-inpainting finetune results wheel clean
+.PHONY: install demo test test-quantised lint format pretrain pretrain-inpainting finetune results wheel clean
 
 install: $(INSTALLED)
 
@@ -24,6 +25,11 @@ demo: install
 
 test: install
 	$(THREADS_PER_WORKER) $(BIN)/python -m pytest -n 2 -q
+
+# Aside, without dependencies: diffusers imports both wherever they are, which takes seconds.
+test-quantised: install
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/quantised $(QUANTISERS)
+	PYTHONPATH=$(VENV)/quantised $(THREADS_PER_WORKER) $(BIN)/python -m pytest -q tests/contract/test_quantised.py
 
 lint: install
 	$(BIN)/ruff check .

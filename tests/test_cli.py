@@ -261,7 +261,7 @@ def test_a_hub_id_that_cannot_be_had() -> None:
     assert "Traceback" not in finished.stderr
 
 
-def test_generate_writes_indexed_png_and_refuses_to_overwrite(
+def test_generate_writes_indexed_png_goes_on_and_refuses_to_overwrite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: _Fails
 ) -> None:
     prompts = tmp_path / "prompts.txt"
@@ -273,11 +273,19 @@ def test_generate_writes_indexed_png_and_refuses_to_overwrite(
     printed = capsys.readouterr().out
     assert "2 images" in printed
     assert str(output) in printed
-    files = sorted(output.iterdir())
+    files = sorted(output.glob("*.png"))
     assert [path.name for path in files] == ["image-0000.png", "image-0001.png"]
     assert Image.open(files[0]).size == (96, 96)
     before = [path.read_bytes() for path in files]
-    fails(*arguments, saying="--force")
+    files[1].unlink()
+    written = files[0].stat().st_mtime_ns
+    assert _call(*arguments) == 0
+    assert files[0].stat().st_mtime_ns == written
+    assert [path.read_bytes() for path in files] == before
+    fails(*arguments, "--seed", 1, saying="with seed 0, not 1: give another --output, or --force")
+    (output / "generation.json").unlink()
+    fails(*arguments, saying="by another command: give another --output, or --force")
+    assert [path.read_bytes() for path in files] == before
     assert _call(*arguments, "--force", "--seed", 1) == 0
     assert files[0].read_bytes() != before[0]
     assert _call(*arguments, "--force") == 0

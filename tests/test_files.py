@@ -82,21 +82,22 @@ def test_threads_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_a_write_clears_only_what_has_been_dead_for_a_day(tmp_path: Path) -> None:
-    old, young, others = (tmp_path / f".{n}.partial" for n in ("file.1", "file.2", "other.3"))
-    for path in (old, young, others):
+    names = ("file." + "0" * 12, "file." + "1" * 12, "other." + "2" * 12, "file.mine")
+    old, young, others, mine = (tmp_path / f".{name}.partial" for name in names)
+    for path in (old, young, others, mine):
         path.mkdir()
     day_before = time.time() - 25 * 3600
-    for path in (old, others):
+    for path in (old, others, mine):
         os.utime(path, (day_before, day_before))
     with replacing_directory(tmp_path / "file") as written:
         (written / "a").write_text("a")
     assert not old.exists() and young.exists() and others.exists()
     clear_left_overs(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert {path.name for path in tmp_path.iterdir()} == {"file", mine.name}
 
 
 def test_what_was_complete_when_its_writer_was_killed_takes_its_place(tmp_path: Path) -> None:
-    between = tmp_path / ".step.ab.partial"
+    between = tmp_path / ".step.0123456789ab.partial"
     for name in ("written", "previous"):
         (between / name).mkdir(parents=True)
         (between / name / "file").write_text(name)

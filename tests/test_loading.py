@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -50,3 +51,18 @@ def test_a_pipeline_with_pickled_weights_is_refused(tmp_path: Path) -> None:
     safe.unlink()
     with pytest.raises(DiffCRError, match="no pipeline can be loaded"):
         load_pipeline(copied, "cpu")
+
+
+@pytest.mark.parametrize(
+    "change", [{"patch_size": 0}, {"use_additional_conditions": True}, {"num_layers": "8"}], ids=str
+)
+def test_a_model_that_its_files_do_not_make_is_one_line(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    copied = tmp_path / "pipeline"
+    shutil.copytree(default_pipeline_path(), copied)
+    config = copied / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(DiffCRError, match="no pipeline can be loaded") as caught:
+        load_pipeline(copied, "cpu")
+    assert "\n" not in str(caught.value)

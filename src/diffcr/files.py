@@ -10,8 +10,8 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from warnings import warn
@@ -27,6 +27,8 @@ T = TypeVar("T")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # Longer than any write takes. Whether a writer lives cannot be asked of another machine.
 _DEAD_AFTER = 24 * 3600.0
+# Hexadecimal digits in a temporary name.
+_DRAWN = 12
 
 
 @contextmanager
@@ -35,9 +37,9 @@ def replacing_directory(target: Path) -> Iterator[Path]:
 
     Files are on the disk before the exchange, so that a kill or a power cut leaves the previous
     directory or the complete one. Where the system cannot exchange directories in one step, a kill
-    between its two steps leaves both beside the target, and the next write takes the new one.
+    between its two steps leaves both beside the target: `clear_left_overs` takes the new one.
     """
-    clear_left_overs(target.parent, _partials(target), _DEAD_AFTER)
+    clear_left_overs(target.parent, target.name, _DEAD_AFTER)
     workplace = _workplace(target)
     written = workplace / "written"
     written.mkdir(parents=True)
@@ -59,7 +61,7 @@ def replacing_directory(target: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_file(target: Path) -> Iterator[Path]:
     """A name to write a file under that takes the place of `target` when the context ends well."""
-    clear_left_overs(target.parent, _partials(target), _DEAD_AFTER)
+    clear_left_overs(target.parent, target.name, _DEAD_AFTER)
     temporary = _workplace(target)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,23 +74,20 @@ def replacing_file(target: Path) -> Iterator[Path]:
 
 def _workplace(target: Path) -> Path:
     """Where this write makes what is to become `target`; no other write has it."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.partial")
+    return target.with_name(f".{target.name}.{secrets.token_hex(_DRAWN // 2)}.partial")
 
 
-def _partials(target: Path) -> str:
-    return f".{glob.escape(target.name)}.*.partial"
-
-
-def clear_left_overs(folder: Path, pattern: str = ".*.partial", older_than: float = 0.0) -> None:
+def clear_left_overs(folder: Path, name: str | None = None, older_than: float = 0.0) -> None:
     """Remove what killed processes left of writes into a folder.
 
     Args:
         folder: Where they wrote; it may be missing.
-        pattern: Of the names of what they left.
+        name: Of the file or directory that they wrote; all by default.
         older_than: Age in seconds from which on it is taken for dead; 0 is for a folder that
             nothing else writes into.
     """
-    for path in folder.glob(pattern):
+    written = "*" if name is None else glob.escape(name)
+    for path in folder.glob(f".{written}.{'[0-9a-f]' * _DRAWN}.partial"):
         # Another process may be clearing, too.
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime >= older_than:
@@ -128,6 +127,27 @@ def locked_directory(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def own_directory(
+    directory: Path, folders: Sequence[str] = (), first: bool = True
+) -> Iterator[None]:
+    """Within the context the processes of one command alone write into a directory; what killed
+    ones left half-written in it is removed.
+
+    Args:
+        directory: Made where it is missing.
+        folders: In it, that are written into, too.
+        first: Whether this process locks it for all of the command's.
+
+    Raises:
+        DiffCRError: Another command is writing into it.
+    """
+    with locked_directory(directory) if first else nullcontext():
+        for folder in ("", *folders) if first else ():
+            clear_left_overs(directory / folder)
+        yield
 
 
 def _exchange(first: Path, second: Path) -> bool:

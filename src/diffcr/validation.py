@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import inf
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from diffcr.errors import DiffCRError
 
@@ -67,7 +68,8 @@ def check_fields(settings: Any, where: str = "") -> None:
         kind, *restrictions = (
             get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
         )
-        kinds = tuple(get_origin(part) or part for part in get_args(kind) or (kind,))
+        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        kinds = tuple(get_origin(part) or part for part in parts)
         _require(_is_of(value, kinds), name, value, " or ".join(k.__name__ for k in kinds))
         for allowed in restrictions:
             allowed.check(name, value)

@@ -153,7 +153,7 @@ def test_an_adapter_configuration_that_does_not_fit_is_refused(
     path = saved / "adapter" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     list_anew(saved)
-    transformer = pixart()
+    transformer = pixart().requires_grad_(False)
     before = {name: value.clone() for name, value in transformer.state_dict().items()}
     with pytest.raises(DiffCRError, match="adapter|LoRA"):
         diffcr.load(transformer, saved)
@@ -161,6 +161,7 @@ def test_an_adapter_configuration_that_does_not_fit_is_refused(
     after = transformer.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not any(parameter.requires_grad for parameter in transformer.parameters())
 
 
 def test_changed_host_weights_are_saved_and_loaded(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _of_description(**values: Any) -> Callable[[Path], None]:
 def _not_a_number(file: str) -> Callable[[Path], None]:
     def apply(checkpoint: Path) -> None:
         tensors = load_file(checkpoint / file)
-        name = next(name for name in sorted(tensors) if name != "base_weights")
+        name = next(name for name in sorted(tensors) if not name.startswith("base_"))
         tensors[name].view(-1)[0] = float("nan")
         save_file(tensors, checkpoint / file)
 

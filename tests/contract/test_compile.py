@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from diffcr.binding.attachment import detach
+from diffcr.binding.attachment import attach, detach
 from diffcr.binding.compilation import compile as compile_model
 from diffcr.core.select import rank_tokens
+from diffcr.errors import DiffCRError
 from diffcr.methods.bound import bound_block
 from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, gradients, inputs, pixart, rankings, trained_pixart
+from tests.tiny_hosts import TINY_HOSTS
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +151,25 @@ def test_the_mlp_gate_compiles() -> None:
         eager = denoise(transformer, inputs())
         compile_model(transformer, backend="aot_eager")
         assert (denoise(transformer, inputs()) - eager).abs().max() < 1e-5
+
+
+def test_torch_compile_from_outside_takes_a_graph_per_region() -> None:
+    transformer = trained_pixart(DiffCRConfig(timestep_regions=2))
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(transformer, backend=counter, fullgraph=True)
+    with torch.no_grad():
+        for ratio in (0.3, 0.5):
+            transformer.diffcr.set_compression_ratios(ratio)
+            for timestep in (100, 900):
+                given = inputs(timestep=timestep)
+                assert torch.equal(denoise(compiled, given), denoise(transformer, given))
+    assert counter.frame_count <= 4
+
+
+def test_blocks_compiled_one_by_one_are_refused() -> None:
+    host = TINY_HOSTS["FluxTransformer2DModel"]
+    transformer: Any = host.make()
+    attach(transformer)
+    transformer.compile_repeated_blocks(fullgraph=True)
+    with pytest.raises(DiffCRError, match=r"compile_repeated_blocks.*diffcr\.compile\(model\)"):
+        transformer(**host.inputs(1, 0))

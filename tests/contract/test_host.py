@@ -12,9 +12,10 @@ import pytest
 import torch
 from accelerate import cpu_offload, cpu_offload_with_hook
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
-from diffusers import PixArtTransformer2DModel
+from diffusers import ContextParallelConfig, PixArtTransformer2DModel
 from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import diffcr
 from diffcr.binding.attachment import attach, detach
@@ -23,6 +24,7 @@ from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts import find_transformer
 from diffcr.methods.diffcr.config import DiffCRConfig
 from tests.hosts import denoise, inputs, pixart, scramble, trained_pixart
+from tests.tiny_hosts import TINY_HOSTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffcr.errors.DiffCRWarning")
 
@@ -241,3 +243,21 @@ def test_whole_model_offload_changes_nothing() -> None:
     expected = denoise(transformer, inputs())
     cpu_offload_with_hook(transformer, execution_device=torch.device("cpu"))
     assert torch.equal(denoise(transformer, inputs()), expected)
+
+
+def test_context_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = TINY_HOSTS["FluxTransformer2DModel"]
+    # Stands for an accelerator, which diffusers asks for.
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setattr(torch._C, "_get_accelerator", lambda: torch.device("cpu"))
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        for attached_first in (True, False):
+            transformer: Any = host.make()
+            if attached_first:
+                attach(transformer)
+            transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
+            with pytest.raises(DiffCRError, match="context parallel splits a sample's tokens"):
+                transformer(**host.inputs(1, 0)) if attached_first else attach(transformer)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -13,12 +13,12 @@ from PIL import Image
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import disabled
 from diffcr.core.regions import region_of
-from diffcr.cost.sections import sampler_levels
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.evaluate import evaluate
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.evaluation.quality import measure_quality
+from diffcr.hosts.sampling import sampler_levels
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.records.record import read_record, write_record
 from diffcr.report.sections import make_tables

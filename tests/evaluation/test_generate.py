@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import generate_images, save_images
+from diffcr.evaluation.generate import call_options, generate_images, save_images
 from diffcr.hosts.loading import text_tokens
 from tests.hosts import scramble
 from tests.pipelines import TEXT_LENGTH, tiny_pixart_pipeline
@@ -89,3 +89,27 @@ def test_images_are_saved_losslessly_and_in_order(tmp_path: Path) -> None:
     for image, path in zip(images, paths, strict=True):
         with Image.open(path) as read:
             assert np.array_equal(np.asarray(read), np.asarray(image))
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_an_image_that_is_not_finite_is_an_error_and_not_black(part: str) -> None:
+    pipe = tiny_pixart_pipeline()
+    with torch.no_grad():
+        next(getattr(pipe, part).parameters()).fill_(float("nan"))
+        if part == "vae":
+            next(pipe.vae.decoder.parameters()).fill_(float("nan"))
+    with pytest.raises(DiffCRError, match="image 1 is not finite"):
+        generate_images(pipe, PROMPTS, 0, 1)
+
+
+def test_images_are_what_the_pipeline_itself_makes() -> None:
+    pipe = tiny_pixart_pipeline()
+    image = generate_images(pipe, PROMPTS[:1], 3, 2)[0]
+    own = pipe(
+        PROMPTS[:1],
+        num_inference_steps=2,
+        guidance_scale=4.5,
+        generator=torch.Generator().manual_seed(3),
+        **call_options(pipe),
+    ).images[0]
+    assert image.mode == own.mode == "RGB" and image.tobytes() == own.tobytes()

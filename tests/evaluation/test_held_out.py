@@ -9,6 +9,7 @@ from diffcr.binding.attachment import attach
 from diffcr.binding.model import disabled
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
+from diffcr.hosts.prompt import Prompt
 from diffcr.training.data.encoding import EncodedDataset
 from tests.hosts import scramble
 from tests.pipelines import tiny_pixart_pipeline
@@ -18,8 +19,10 @@ def _data(items: int = 3) -> EncodedDataset:
     generator = torch.Generator().manual_seed(0)
     return EncodedDataset(
         latents=torch.randn(items, 4, 8, 8, generator=generator),
-        prompt_embeds=torch.randn(items + 1, 5, 32, generator=generator),
-        prompt_masks=torch.ones(items + 1, 5, dtype=torch.int64),
+        prompts=Prompt(
+            torch.randn(items + 1, 5, 32, generator=generator),
+            torch.ones(items + 1, 5, dtype=torch.int64),
+        ),
         caption_of=torch.arange(1, items + 1),
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import diffcr
 from diffcr.binding.model import get_compressor
+from diffcr.core.select import router_logits
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.block_inputs import BlockInputs, sequence_of
@@ -22,7 +23,9 @@ from diffcr.hosts.host import host_blocks
 from diffcr.methods.bound import bound_block
 from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
 from diffcr.methods.diffcr.compressor import Compressor
+from diffcr.methods.diffcr.forward import run_block
 from tests.families.masked import masked_forward
+from tests.families.training import trains
 from tests.tiny_hosts.host import TinyHost
 
 
@@ -86,10 +89,10 @@ def fresh_is_exact(host: TinyHost) -> None:
     assert list(transformer.state_dict()) == keys
 
 
-def half_is_masked_attention(host: TinyHost) -> None:
+def half_is_masked_attention(host: TinyHost, gate: str = "identity") -> None:
     """Half of the tokens, other ones in each sample: the block's own result under an attention that
     does not see the others, text and other streams too; what is skipped stays as it is."""
-    transformer = routed(host, gate="identity")
+    transformer = routed(host, gate=gate)
     compressor = get_compressor(transformer)
     for router in compressor.routers.values():
         router.data.zero_()
@@ -100,15 +103,23 @@ def half_is_masked_attention(host: TinyHost) -> None:
     looked_at = {block.name: block for block in (*firsts.values(), *lasts.values())}
     seen: list[str] = []
     batch = 2
+    given = host.inputs(batch, 0)
+    tokens = family.tokens(transformer, given)
     generator = torch.Generator().manual_seed(7)
-    ranking = torch.stack([torch.randperm(host.tokens, generator=generator) for _ in range(batch)])
-    kept = host.tokens - host.tokens // 2
-    dropped = torch.ones(batch, host.tokens, dtype=torch.bool).scatter(1, ranking[:, :kept], False)
+    ranking = torch.stack([torch.randperm(tokens, generator=generator) for _ in range(batch)])
+    kept = tokens - tokens // 2
+    dropped = torch.ones(batch, tokens, dtype=torch.bool).scatter(1, ranking[:, :kept], False)
 
     def look(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         bound = bound_block(block)
         inputs = bound.inputs(bound.name_arguments(args, kwargs))
-        expected = masked_forward(lambda a: bound.run(block, a), inputs, dropped)
+
+        def dense(given: BlockInputs) -> Any:
+            halves = torch.full((len(given.sequence), tokens), 0.5)
+            scale = given.over_rows(halves) if gate == "sigmoid-mlp" else None
+            return run_block(block, given.arguments, scale)
+
+        expected = masked_forward(dense, inputs, dropped)
         _compare(inputs, output, expected, dropped)
         seen.append(f"{bound.group}.{bound.row}")
 
@@ -116,7 +127,7 @@ def half_is_masked_attention(host: TinyHost) -> None:
         block.module.register_forward_hook(look, with_kwargs=True)
     rankings = dict.fromkeys(range(len(blocks)), ranking)
     with compressor.holding_rankings(rankings):
-        outputs = forward(transformer, host.inputs(batch, 0))
+        outputs = forward(transformer, given)
     assert sorted(seen) == sorted(looked_at)
     assert all(output.isfinite().all() for output in outputs)
 
@@ -137,6 +148,37 @@ def _compare(inputs: BlockInputs, output: Any, expected: Any, dropped: Tensor) -
             tensors([stream for row, stream in enumerate(expected) if row != place]),
             1e-6,
         )
+
+
+def sigmoid_mlp_scales(host: TinyHost) -> None:
+    """The gate "sigmoid-mlp" scales what the feed-forward adds to a token with the token's own
+    score, and nothing else: pinned rows and other streams are the bare block's."""
+    half_is_masked_attention(host, gate="sigmoid-mlp")
+    transformer = routed(host, 0.0, gate="sigmoid-mlp")
+    groups: list[str] = []
+
+    def look(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        bound = bound_block(block)
+        inputs = bound.inputs(bound.name_arguments(args, kwargs))
+        routers = bound.attached.routers[bound.group]
+        scores = torch.sigmoid(router_logits(inputs.routed, routers[bound.row]))
+
+        def scaled(values: Tensor) -> Any:
+            return run_block(block, inputs.arguments, inputs.over_rows(values))
+
+        whole, without = scaled(torch.ones_like(scores)), scaled(torch.zeros_like(scores))
+        assert_equal(tensors(whole), tensors(bound.run(block, inputs.arguments)))
+        after, before = inputs.routed_of(whole), inputs.routed_of(without)
+        assert ((after - before).norm(dim=-1) > 1e-3 * after.norm(dim=-1)).all()
+        expected = inputs.with_routed(whole, torch.lerp(before, after, scores.unsqueeze(-1)))
+        assert_close(tensors(output), tensors(expected), 1e-6)
+        groups.append(bound.group)
+
+    for block in host_blocks(transformer):
+        if block.row == 0:
+            block.module.register_forward_hook(look, with_kwargs=True)
+    forward(transformer, host.inputs(2, 0))
+    assert groups == list(family_of(transformer).block_groups)
 
 
 def neighbours_change_nothing(host: TinyHost) -> None:
@@ -316,5 +358,7 @@ FEATURES: dict[str, Callable[[TinyHost], None]] = {
     "compiled blocks": compiles,
     "token merging": merges,
     "reuse of steps": reuses_steps,
+    "gate sigmoid-mlp": sigmoid_mlp_scales,
     "every method": every_method,
+    "training": trains,
 }

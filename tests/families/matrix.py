@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from diffcr.hosts import families
+from diffcr.hosts.refused import REFUSED_CLASSES
 from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
 from tests.families.features import FEATURES
 from tests.families.refused import refusal
@@ -45,7 +46,9 @@ def rendered() -> str:
         ]
         methods.append(_row(name, cells))
     notes = [f"{place}. {reason}" for place, reason in enumerate(reasons, 1)]
-    return "\n".join(chain(features, ("",), methods, ("",), notes))
+    classes = [_row("no method works on", ["because"]), _row("", ["---"], "---")]
+    classes += [_row(name, [reason]) for name, reason in REFUSED_CLASSES.items()]
+    return "\n".join(chain(features, ("",), methods, ("",), notes, ("",), classes))
 
 
 def _row(title: str, cells: object, edge: str = "") -> str:

@@ -47,7 +47,7 @@ def test_encoding_scales_latents_and_shares_captions(folder: Path, tmp_path: Pat
     with torch.no_grad():
         expected = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
     assert torch.allclose(encoded.latents[0], expected[0], atol=1e-5)
-    assert len(encoded.prompt_embeds) == 3
+    assert len(encoded.prompts) == 3
     rows = encoded.captions(torch.tensor([0, 1, 2]), torch.tensor([False, True, False]))
     assert rows.tolist() == [1, 0, 1]
 

@@ -14,7 +14,7 @@ from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.config import MoDConfig
 from diffcr.methods.pruning.config import StructuredPruningConfig
-from diffcr.training.objective import Objective, StepLosses
+from diffcr.training.losses import RunLoss, StepLosses
 from diffcr.training.recipe import OptimizerRecipe
 from tests.training.worker import METHOD, run, state, tiny_recipe
 
@@ -32,14 +32,14 @@ def _all_finite(directory: Path) -> bool:
 def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: MethodConfig, clip: float
 ) -> None:
-    plain, calls = Objective.losses, iter(range(100))
+    plain, calls = RunLoss.losses, iter(range(100))
 
-    def losses(self: Objective, *arguments: Any) -> StepLosses:
+    def losses(self: RunLoss, *arguments: Any) -> StepLosses:
         found = plain(self, *arguments)
         factor = float("nan") if next(calls) == 7 else 1.0
         return StepLosses(found.total * factor, found.diffusion * factor, found.distillation)
 
-    monkeypatch.setattr(Objective, "losses", losses)
+    monkeypatch.setattr(RunLoss, "losses", losses)
     optimizer = OptimizerRecipe(learning_rate=1e-2, gradient_clip=clip)
     recipe = tiny_recipe(method=method, finetune="full", optimizer=optimizer)
     with pytest.raises(DiffCRError, match=r"diverged at step 8: the loss is nan.*learning_rate"):
@@ -55,14 +55,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(
 def test_a_gradient_that_is_not_finite_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float
 ) -> None:
-    plain = Objective.losses
+    plain = RunLoss.losses
 
-    def losses(self: Objective, *arguments: Any) -> StepLosses:
+    def losses(self: RunLoss, *arguments: Any) -> StepLosses:
         found = plain(self, *arguments)
         found.total.register_hook(lambda gradient: gradient * float("inf"))
         return found
 
-    monkeypatch.setattr(Objective, "losses", losses)
+    monkeypatch.setattr(RunLoss, "losses", losses)
     with pytest.raises(DiffCRError, match=r"diverged at step 1: the loss is \d.*norm (nan|inf)"):
         run(tmp_path, tiny_recipe(optimizer=OptimizerRecipe(gradient_clip=clip)))
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from diffcr.core.regions import region_of, region_timesteps
+from diffcr.training.data.order import GroupedItems, ShuffledItems
 from diffcr.training.draws import Draws
 
-DRAWS = Draws(3, 10, (2, 4, 4), 4, 2, 4, 0.25)
+DRAWS = Draws(3, ShuffledItems(3, 10, (2, 4, 4)), 4, 2, 4, 0.25)
 
 
 def test_a_draw_depends_on_seed_step_and_micro_batch_alone() -> None:
@@ -22,7 +23,7 @@ def test_a_draw_depends_on_seed_step_and_micro_batch_alone() -> None:
     for other in (
         DRAWS.micro_batch(5, 0),
         DRAWS.micro_batch(6, 1),
-        replace(DRAWS, seed=4).micro_batch(5, 1),
+        replace(DRAWS, seed=4, order=ShuffledItems(4, 10, (2, 4, 4))).micro_batch(5, 1),
     ):
         assert not torch.equal(again.noise, other.noise)
         assert again.branch_seed != other.branch_seed
@@ -48,7 +49,7 @@ def test_a_micro_batch_lies_in_its_region() -> None:
 def test_every_turn_of_micro_batches_meets_every_region_once(
     accumulation: int, regions: int
 ) -> None:
-    draws = Draws(0, 100, (1, 2, 2), 2, accumulation, regions, 0.0)
+    draws = Draws(0, ShuffledItems(0, 100, (1, 2, 2)), 2, accumulation, regions, 0.0)
     met = [
         draws.micro_batch(step, micro).region
         for step in range(6 * regions)
@@ -72,10 +73,19 @@ def test_captions_are_dropped_at_their_rate() -> None:
 
 def test_micro_batches_stay_within_their_groups() -> None:
     groups = (torch.tensor([0, 3, 5]), torch.tensor([1, 2, 4, 6, 7, 8, 9]))
-    grouped = replace(DRAWS, groups=groups)
+    grouped = replace(DRAWS, order=GroupedItems(groups, (2, 4, 4)))
     draws = [grouped.micro_batch(step, 0) for step in range(200)]
     members = [{int(i) for i in group} for group in groups]
     chosen = [next(g for g in (0, 1) if set(d.indices.tolist()) <= members[g]) for d in draws]
     assert 0.2 < 1 - sum(chosen) / len(chosen) < 0.4
     assert {i for draw in draws for i in draw.indices.tolist()} == set(range(10))
     assert torch.equal(grouped.micro_batch(3, 0).indices, draws[3].indices)
+
+
+def test_processes_share_a_micro_batch_out_between_them() -> None:
+    whole = replace(DRAWS, micro_batch_size=6).micro_batch(2, 0)
+    for processes in (1, 2, 3):
+        parts = [whole.of_process(process, processes) for process in range(processes)]
+        for name in ("indices", "timesteps", "noise", "drop_caption"):
+            together = torch.cat([getattr(part, name) for part in parts])
+            assert torch.equal(together, getattr(whole, name)), name

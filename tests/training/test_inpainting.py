@@ -24,7 +24,8 @@ from diffcr.scenes import ScenesDataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.draws import Draws
 from diffcr.training.job import run_recipe, train
-from diffcr.training.objective import NoiseSchedule, Objective, diffusion_loss
+from diffcr.training.losses import RunLoss
+from diffcr.training.objectives import objective_of
 from diffcr.training.recipe import DataRecipe, InpaintingRecipe, TrainingRecipe, recipe_from_dict
 from diffcr.training.task import Inpainting
 from tests.inpainting.hosts import tiny_lazy_pipeline
@@ -83,11 +84,11 @@ def test_masks_are_encoded_once_as_the_pipeline_encodes_them(encoded: Encoded) -
 def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
     pipe = tiny_lazy_pipeline()
     task = Inpainting(pipe, encoded.data, "both")
-    schedule = NoiseSchedule.of(pipe.scheduler)
-    objective = Objective(schedule, largest_loss_weight=1.0)
-    draws = Draws(0, task.items, (4, 8, 8), 4, 1, 2, 0.1, groups=task.groups)
+    objective = objective_of(pipe.scheduler)
+    loss = RunLoss(objective)
+    draws = Draws(0, task.order(0), 4, 1, 2, 0.1)
     draw = next(d for d in (draws.micro_batch(s, 0) for s in range(50)) if _partial(encoded, d))
-    batch = task.batch(draw, schedule)
+    batch = task.batch(draw, objective)
     mask = encoded.data.tokens[draw.indices].view(4, 1, 4, 4)
     mask = mask.repeat_interleave(2, 2).repeat_interleave(2, 3)
     with torch.no_grad():
@@ -97,12 +98,13 @@ def test_the_loss_is_that_of_masked_latents_alone(encoded: Encoded) -> None:
         kept = mask[sample, 0]
         strips = [v[sample, :, kept][None, :, None] for v in (output, batch.latents, batch.noise)]
         times = batch.timesteps[sample : sample + 1]
-        alone.append(diffusion_loss(schedule, *strips, times).total)
-    losses = objective.losses(task.model, batch)
+        alone.append(objective.loss(*strips, times).total)
+    losses = loss.losses(task.model, batch)
     assert torch.allclose(losses.diffusion, torch.cat(alone).mean(), rtol=1e-5)
     # Noise under the mask decides the loss, noise elsewhere does not.
     outside = torch.where(mask, draw.noise, draw.noise + 1)
-    elsewhere = objective.losses(task.model, task.batch(replace(draw, noise=outside), schedule))
+    other = task.batch(replace(draw, noise=outside), objective)
+    elsewhere = loss.losses(task.model, other)
     assert torch.allclose(elsewhere.diffusion, losses.diffusion, atol=1e-6)
 
 

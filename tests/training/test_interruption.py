@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from diffcr.training.interruption import noticing_signals
 from tests.training.worker import equal, run, state, tiny_recipe
+
+
+@pytest.fixture(autouse=True)
+def _signals_of_a_terminal() -> Iterator[None]:
+    """Tests that run in a shell's background inherit that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _signal_in_step(monkeypatch: pytest.MonkeyPatch, number: int, *signals: int) -> None:
@@ -65,6 +75,19 @@ def test_a_signal_in_the_last_step_lets_the_run_finish(
     _signal_in_step(monkeypatch, 2, signal.SIGTERM)
     assert run(tmp_path, tiny_recipe(steps=2)).steps == 2
     assert (tmp_path / "final").exists()
+
+
+def test_what_was_told_to_ignore_signals_goes_on_ignoring_them() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with noticing_signals() as request:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert request.signal == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert request.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_in_another_thread_has_no_signals(tmp_path: Path) -> None:

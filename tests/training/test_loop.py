@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,30 +22,8 @@ from diffcr.training.job import train
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart, trained_pixart
+from tests.training.launching import TWO_PROCESSES, start
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
-
-ROOT = Path(__file__).parents[2]
-# A free port and the loopback interface: nothing else on the machine is met.
-TWO_PROCESSES = (
-    *("-m", "torch.distributed.run", "--nproc_per_node", 2),
-    *("--standalone", "--local-addr", "127.0.0.1"),
-)
-
-
-def _start(*arguments: object) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(diffcr.__file__).parents[1])]),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +72,7 @@ def test_the_callers_model_holds_the_averaged_weights(tmp_path: Path) -> None:
 
 def test_a_run_that_is_killed_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    process = _start("-m", "tests.training.worker", directory, 12, "--delay", 0.25)
+    process = start("-m", "tests.training.worker", directory, 12, "--delay", 0.25)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(read_history(directory / "history.jsonl")) < 5:
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
@@ -106,7 +81,7 @@ def test_a_run_that_is_killed_ends_bit_equal(finished: Path, tmp_path: Path) -> 
     process.wait()
     reached = len(read_history(directory / "history.jsonl"))
     assert 5 <= reached < 12
-    resumed = _start("-m", "tests.training.worker", directory, 12)
+    resumed = start("-m", "tests.training.worker", directory, 12)
     assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
     assert equal(state(directory, 12), state(finished, 12))
     progress = json.loads((directory / "checkpoints/step-0000012/progress.json").read_text())
@@ -121,10 +96,10 @@ def test_a_run_that_is_killed_while_it_saves_ends_bit_equal(
     finished: Path, tmp_path: Path, number: int
 ) -> None:
     directory = tmp_path / "run"
-    killed = _start("-m", "tests.training.worker", directory, 12, "--die-in-save", number)
+    killed = start("-m", "tests.training.worker", directory, 12, "--die-in-save", number)
     assert killed.wait(120) == -signal.SIGKILL, killed.stderr and killed.stderr.read().decode()
     assert not (directory / "training_record.json").exists()
-    resumed = _start("-m", "tests.training.worker", directory, 12)
+    resumed = start("-m", "tests.training.worker", directory, 12)
     assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
     assert equal(state(directory, 12), state(finished, 12))
     for name in ("final", "by-products/ratio-05"):
@@ -166,7 +141,7 @@ def test_no_readable_checkpoint_is_an_error(finished: Path, tmp_path: Path) -> N
 
 def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    process = _start(*TWO_PROCESSES, "-m", "tests.training.worker", directory, 12)
+    process = start(*TWO_PROCESSES, "-m", "tests.training.worker", directory, 12)
     _, printed = process.communicate(timeout=300)
     assert process.returncode == 0, printed.decode()
     together, alone = state(directory, 12), state(finished, 12)
@@ -207,7 +182,7 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: two\nsteps: 2\nbatch_size: 4\nema_decay: 0.5\ndata: {size: 40}\n")
     command = ("-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
-    process = _start(*TWO_PROCESSES, *command)
+    process = start(*TWO_PROCESSES, *command)
     printed = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 0, printed
     # A bar says 0 % once, when it appears; 100 % once or twice.

@@ -68,6 +68,8 @@ def test_shipped_recipes_load_and_round_trip(path: Path) -> None:
             "name: x\noptimizer: {learning_rate: 1.0e+300}",
             "learning_rate is 1e+300: give 0 or more",
         ),
+        ("name: x\nlargest_loss_weight: .inf", "largest_loss_weight is inf"),
+        ("name: x\nratio_loss: {growth: .nan}", "ratio_loss.growth is nan"),
         ("name: x\nratio_loss: {weight: 1.0e+300}", "ratio_loss.weight is 1e+300"),
         ("name: x\ndistillation_weight: 1.0e+300", "distillation_weight is 1e+300"),
         ("name: x\nmethod: {method: diffcr, timestep_regions: 1001}", "from 1 to 1000"),

@@ -10,7 +10,7 @@ from diffusers import DPMSolverMultistepScheduler
 
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.loop import Trainer
-from diffcr.training.objective import NoiseSchedule
+from diffcr.training.objectives import NoisePrediction, objective_of
 from diffcr.training.optimization import WeightAverage, learning_rate_factor
 from diffcr.training.ratio_steering import next_ratio_loss_weight, ratio_gradient_scales
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
@@ -63,7 +63,7 @@ def test_the_average_begins_with_what_is_new_and_then_keeps_what_was() -> None:
 def test_gradients_are_clipped_as_they_are_before_ratios_are_steered(tmp_path: Path) -> None:
     recipe = tiny_recipe(ratio_loss=RatioLossRecipe(shared=1.0))
     task = tiny_task()
-    trainer = Trainer(recipe, task, NoiseSchedule.of(tiny_pipe().scheduler), tmp_path, True)
+    trainer = Trainer(recipe, task, objective_of(tiny_pipe().scheduler), tmp_path, True)
     for parameter in trainer.state.parameters.values():
         parameter.grad = torch.zeros_like(parameter)
     ratios, (name, other) = task.trained.diffcr.ratios, next(iter(trainer.state.parameters.items()))
@@ -102,10 +102,11 @@ def test_bfloat16_on_a_cpu_takes_the_plain_kernel_and_it_agrees() -> None:
 
 
 def test_noise_emphasis_follows_the_regions_loss_weights() -> None:
-    schedule = NoiseSchedule.of(DPMSolverMultistepScheduler())
+    objective = objective_of(DPMSolverMultistepScheduler(), 100.0)
+    assert isinstance(objective, NoisePrediction)
     plain, squared = (
         ratio_gradient_scales(
-            schedule,
+            objective,
             TrainingRecipe(
                 "scales",
                 method=DiffCRConfig(timestep_regions=4),
@@ -118,6 +119,6 @@ def test_noise_emphasis_follows_the_regions_loss_weights() -> None:
     assert plain == (1.0, 1.0, 1.0, 1.0)
     assert sum(squared) == pytest.approx(4)
     assert list(squared) == sorted(squared)
-    weights = schedule.loss_weight(torch.arange(1000), 100.0)
+    weights = objective.schedule.loss_weight(torch.arange(1000), 100.0)
     first, last = weights[:250].mean(), weights[750:].mean()
     assert squared[3] / squared[0] == pytest.approx(float(last / first), rel=1e-5)

@@ -49,9 +49,12 @@ def test_a_users_copies_of_checkpoints_are_left_alone(begun: Path) -> None:
 
 def test_checkpoints_are_in_the_order_of_their_steps(begun: Path) -> None:
     checkpoints = begun / "checkpoints"
-    shutil.copytree(checkpoints / "step-0000003", checkpoints / "step-10000000")
-    progress = checkpoints / "step-10000000" / "progress.json"
-    progress.write_text(json.dumps({**json.loads(progress.read_text()), "step": 10**7}))
+    # By their names, the second would come first.
+    for step in (9_999_999, 10_000_000):
+        later = checkpoints / f"step-{step:07d}"
+        shutil.copytree(checkpoints / "step-0000003", later)
+        progress = json.loads((later / "progress.json").read_text())
+        (later / "progress.json").write_text(json.dumps({**progress, "step": step}))
     with pytest.raises(DiffCRError, match="a run of 10000000 steps"):
         run(begun, tiny_recipe())
 
@@ -134,6 +137,8 @@ def test_a_checkpoint_of_other_types_is_passed_over(begun: Path, values: dict[st
 def test_left_overs_of_a_killed_run_go_when_it_is_run_again(begun: Path) -> None:
     for folder in (begun, begun / "checkpoints", begun / "by-products"):
         folder.mkdir(exist_ok=True)
-        (folder / ".step-0000004.0a1b.partial").mkdir()
+        (folder / ".step-0000004.0123456789ab.partial").mkdir()
     run(begun, tiny_recipe(steps=4))
     assert not list(begun.rglob("*.partial"))
+    # Nor is a line of the history lost, or there twice.
+    assert [line["step"] for line in read_history(begun / "history.jsonl")] == [1, 2, 3, 4]

@@ -18,7 +18,8 @@ from diffcr.binding.model import get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
-from diffcr.training.objective import NoiseSchedule, Objective
+from diffcr.training.losses import RunLoss
+from diffcr.training.objectives import objective_of
 from diffcr.training.recipe import OptimizerRecipe
 from diffcr.training.run import (
     make_draws,
@@ -179,13 +180,12 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(tmp_path: Path) -
     task = TextToImage(alone, tiny_data())
     compressor = make_trainable(alone.transformer.train(), recipe)
     assert compressor is not None
-    schedule = NoiseSchedule.of(alone.scheduler)
-    objective = Objective(schedule, recipe.largest_loss_weight)
+    objective = objective_of(alone.scheduler, recipe.largest_loss_weight)
     draws = make_draws(recipe, task, processes=1)
     for micro in range(2):
         draw = draws.micro_batch(0, micro)
         compressor.seed_branches(draw.branch_seed)
-        losses = objective.losses(alone.transformer, task.batch(draw, schedule))
+        losses = RunLoss(objective).losses(alone.transformer, task.batch(draw, objective))
         (losses.total / 2 + compressor.ratio_loss(recipe.ratio_loss.weight) / 2).backward()
     for name, parameter in alone.transformer.named_parameters():
         assert parameter.grad is not None

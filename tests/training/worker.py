@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import signal
 import time
@@ -17,8 +18,10 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffcr.hosts.prompt import Prompt
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.training import optimization
 from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.job import train
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
@@ -27,6 +30,7 @@ from diffcr.training.task import TextToImage
 from tests.hosts import pixart
 
 METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=2)
+BOTH = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=2, branching="both")
 STILL = OptimizerRecipe(learning_rate=0.0, router_learning_rate=0.0, ratio_learning_rate=0.0)
 
 
@@ -49,8 +53,7 @@ def tiny_data() -> EncodedDataset:
     generator = torch.Generator().manual_seed(0)
     return EncodedDataset(
         torch.randn(10, 4, 8, 8, generator=generator),
-        torch.randn(4, 5, 32, generator=generator),
-        torch.ones(4, 5, dtype=torch.long),
+        Prompt(torch.randn(4, 5, 32, generator=generator), torch.ones(4, 5, dtype=torch.long)),
         torch.tensor([1, 2, 3, 1, 2, 3, 1, 2, 3, 1]),
     )
 
@@ -86,6 +89,18 @@ def _stretch_steps(seconds: float) -> None:
     torch.optim.AdamW.step = slow  # type: ignore[method-assign]
 
 
+def _die_at_step(number: int) -> None:
+    """The process is killed when the step begins."""
+    plain = optimization.learning_rate_factor
+
+    def factor(recipe: OptimizerRecipe, step: int, steps: int) -> float:
+        if step == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(recipe, step, steps)
+
+    optimization.learning_rate_factor = factor
+
+
 def _die_in_save(number: int) -> None:
     """The process is killed when half of the `number`th file of tensors is written."""
     plain, saves = safetensors.torch.save_file, itertools.count(1)
@@ -106,10 +121,13 @@ if __name__ == "__main__":
     parser.add_argument("steps", type=int)
     parser.add_argument("--delay", type=float, default=0)
     parser.add_argument("--die-in-save", type=int, default=0)
+    parser.add_argument("--die-at-step", type=int, default=-1)
+    parser.add_argument("--changes", type=json.loads, default={}, help="of the recipe, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.delay:
         _stretch_steps(arguments.delay)
     if arguments.die_in_save:
         _die_in_save(arguments.die_in_save)
-    run(arguments.directory, tiny_recipe(steps=arguments.steps))
+    _die_at_step(arguments.die_at_step)
+    run(arguments.directory, tiny_recipe(steps=arguments.steps, **arguments.changes))

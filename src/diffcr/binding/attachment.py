@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import types
+from functools import partial
 from typing import Any, overload
 from warnings import warn
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from diffcr.binding import lora
-from diffcr.binding.calls import install_call_hooks, refuse_call, remove_call_hooks
-from diffcr.binding.model import get_attached, is_attached
+from diffcr.binding.acting import require_unfused
+from diffcr.binding.calls import install_call_hooks, remove_call_hooks
+from diffcr.binding.model import attached_parts, get_attached, is_attached
+from diffcr.binding.refusals import (
+    refuse_distributed,
+    refuse_patched,
+    refuse_second,
+    refuse_unfit,
+)
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.hosts import find_transformer, unwrapped
+from diffcr.hosts import find_transformers
 from diffcr.hosts.host import Host, HostBlock, host_blocks
 from diffcr.methods.base import Attached
 from diffcr.methods.bound import BOUND, BoundBlock, BoundPart, argument_names
@@ -25,10 +31,16 @@ from diffcr.methods.seam import Seam
 
 
 @overload
-def attach(pipe_or_transformer: Any, config: RoutedConfig | None = None) -> Compressor: ...
+def attach(pipe_or_transformer: nn.Module, config: RoutedConfig | None = None) -> Compressor: ...
 @overload
-def attach(pipe_or_transformer: Any, config: MethodConfig) -> Attached[Any, Any]: ...
-def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Attached[Any, Any]:
+def attach(pipe_or_transformer: nn.Module, config: MethodConfig) -> Attached[Any, Any]: ...
+@overload
+def attach(
+    pipe_or_transformer: Any, config: MethodConfig | None = None
+) -> Attached[Any, Any] | dict[str, Attached[Any, Any]]: ...
+def attach(
+    pipe_or_transformer: Any, config: MethodConfig | None = None
+) -> Attached[Any, Any] | dict[str, Attached[Any, Any]]:
     """Let a transformer's blocks compute only the tokens that a method keeps.
 
     A model with DiffCR freshly attached (gate "identity"), and one with another method at a ratio
@@ -44,26 +56,40 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
 
     Returns:
         The method on the model: a `Compressor` with routers and ratios for `DiffCRConfig` and
-        `MoDConfig`. Attaching the same configuration again returns what is there.
+        `MoDConfig`. Attaching the same configuration again returns what is there. For a pipeline of
+        several transformers, such as Wan 2.2's experts, one each by their names in it.
 
     Raises:
         DiffCRError: The class is not supported, another configuration is attached, a block's
             forward is already patched, or the model is wrapped in DistributedDataParallel.
     """
     config = DiffCRConfig() if config is None else config
-    _refuse_distributed(pipe_or_transformer)
-    transformer = find_transformer(pipe_or_transformer)
+    refuse_distributed(pipe_or_transformer)
+    parts = find_transformers(pipe_or_transformer)
+    attached = {}
+    present = [name for name, part in parts.items() if is_attached(part)]
+    try:
+        for name, part in parts.items():
+            attached[name] = _attach(part, config)
+    except DiffCRError:
+        for name in attached.keys() - present:
+            _detach(parts[name], restore=False)
+        raise
+    return attached if len(parts) > 1 else next(iter(attached.values()))
+
+
+def _attach(transformer: nn.Module, config: MethodConfig) -> Attached[Any, Any]:
     method = method_of(config)
     seam = method.seam(config)
     beneath = get_attached(transformer) if is_attached(transformer) else None
     if beneath is not None:
         if beneath.config == config:
             return beneath
-        _refuse_second(beneath, seam)
+        refuse_second(beneath, seam)
     host = Host.of(transformer, None if beneath is None else beneath.base)
-    _refuse_unfit(host, config)
+    refuse_unfit(host, config)
     for block in host.blocks if seam.block is not None else ():
-        _refuse_patched(block, seam)
+        refuse_patched(block, seam)
     attached = method.build(config, host)
     if attached.keeps_steps and host.family.timestep is None:
         raise DiffCRError(
@@ -82,56 +108,8 @@ def attach(pipe_or_transformer: Any, config: MethodConfig | None = None) -> Atta
     for layer, block in enumerate(host.blocks if seam.block is not None else ()):
         _bind(block, attached, layer, seam)
     install_call_hooks(transformer)
-    vars(transformer)["save_pretrained"] = types.MethodType(_refuse_save, transformer)
+    vars(transformer)["save_pretrained"] = partial(_refuse_save, transformer)
     return attached
-
-
-def _refuse_second(present: Attached[Any, Any], seam: Seam) -> None:
-    if seam.block is None or method_of(present.config).seam(present.config).block is not None:
-        raise DiffCRError(
-            f"another configuration is attached ({present.config}): call diffcr.detach first"
-        )
-
-
-def _refuse_unfit(host: Host, config: MethodConfig) -> None:
-    """Refuse a method that the model's blocks cannot be run with, and blocks of another kind."""
-    refuse_call(host.transformer, host.family, {})
-    name = type(host.transformer).__name__
-    for layout in host.family.block_groups.values():
-        reason = method_of(config).refuses(config, layout)
-        if reason is not None:
-            raise DiffCRError(f"{name} cannot be run with method {config.method!r}: {reason}")
-    for block in host.blocks:
-        unknown = block.layout.arguments - {*argument_names(type(block.module).forward)}
-        if unknown:
-            raise DiffCRError(
-                f"{name}'s blocks ({type(block.module).__name__}) take no "
-                f"{', '.join(sorted(unknown))}: family {host.family.name!r} is written for another "
-                "version of diffusers"
-            )
-
-
-def _refuse_patched(block: HostBlock, seam: Seam) -> None:
-    attributes = [getattr(block.layout, part) for part in seam.parts]
-    modules = {block.name: block.module}
-    modules |= {f"{block.name}.{name}": block.module.get_submodule(name) for name in attributes}
-    for name, module in modules.items():
-        if "forward" in vars(module):
-            raise DiffCRError(
-                f"{name} already has a patched forward (a diffusers or accelerate hook?), which "
-                "would stop firing: attach first, then offload or cache"
-            )
-
-
-def _refuse_distributed(pipe_or_transformer: Any) -> None:
-    if not isinstance(pipe_or_transformer, nn.Module):
-        return
-    for layer in unwrapped(pipe_or_transformer):
-        if isinstance(layer, DistributedDataParallel):
-            raise DiffCRError(
-                "the model is wrapped in DistributedDataParallel, which would not synchronise "
-                "routers and ratios: attach first, then wrap"
-            )
 
 
 def _bind(block: HostBlock, attached: Attached[Any, Any], layer: int, seam: Seam) -> None:
@@ -147,12 +125,13 @@ def _bind(block: HostBlock, attached: Attached[Any, Any], layer: int, seam: Seam
         block.layout,
     )
     vars(block.module)[BOUND] = bound
-    vars(block.module)["forward"] = types.MethodType(seam.block, block.module)
+    # Not a bound method, which a pickle would look for on the block's class.
+    vars(block.module)["forward"] = partial(seam.block, block.module)
     for name, forward in seam.parts.items():
         part = block.module.get_submodule(getattr(block.layout, name))
         part_forward = type(part).forward
         vars(part)[BOUND] = BoundPart(bound, part_forward, argument_names(part_forward))
-        vars(part)["forward"] = types.MethodType(forward, part)
+        vars(part)["forward"] = partial(forward, part)
 
 
 def _refuse_save(transformer: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -170,16 +149,25 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     with DiffCR's LoRA, which fits the pruned layers alone, and a warning says that.
 
     Args:
-        pipe_or_transformer: An attached pipeline or transformer.
-        restore: Remove the LoRA that DiffCR added, too. Without, it stays in place and a warning
-            says so.
+        pipe_or_transformer: An attached pipeline or transformer; all of a pipeline's.
+        restore: Remove the LoRA that DiffCR added, too, and let those parameters require gradients
+            that did before it. Without, it stays in place and a warning says so.
 
     Raises:
-        DiffCRError: DiffCR is not attached, or something was patched over a block since.
+        DiffCRError: DiffCR is not attached, something was patched over a block since, or the LoRA
+            that is to be removed is fused into the host's weights.
     """
-    transformer = find_transformer(pipe_or_transformer)
+    for transformer in attached_parts(pipe_or_transformer).values():
+        _detach(transformer, restore)
+
+
+def _detach(transformer: nn.Module, restore: bool) -> None:
     attached = get_attached(transformer)
     *_, first = attached.stack()
+    trained_lora = lora.has_lora(transformer)
+    removes_lora = restore or first.replaces_weights
+    if trained_lora and removes_lora:
+        require_unfused(transformer)
     weights_changed = attached.base.have_changed(transformer)
     for method in attached.stack():
         _unbind(transformer, method_of(method.config).seam(method.config))
@@ -188,8 +176,7 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
     compiled = getattr(vars(transformer).get("forward"), "__func__", None)
     if getattr(compiled, "_torchdynamo_orig_callable", None) is type(transformer).forward:
         del vars(transformer)["forward"]
-    trained_lora = lora.has_lora(transformer)
-    if trained_lora and (restore or first.replaces_weights):
+    if removes_lora:
         lora.remove_lora(transformer)
     if first.replaces_weights:
         first.enabled = False
@@ -217,7 +204,7 @@ def _unbind(transformer: nn.Module, seam: Seam) -> None:
     blocks = [] if seam.block is None else host_blocks(transformer)
     for block in blocks:
         forward = vars(block.module).get("forward")
-        if getattr(forward, "__func__", None) is not seam.block:
+        if getattr(forward, "func", None) is not seam.block:
             raise DiffCRError(
                 f"{block.name}'s forward was patched after attach (offload, cache, compile?): "
                 "remove that first"
@@ -235,4 +222,4 @@ def forget_compiled(transformer: nn.Module) -> None:
 
 
 def _warn(message: str) -> None:
-    warn(message, DiffCRWarning, stacklevel=3)
+    warn(message, DiffCRWarning, stacklevel=4)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffcr.binding.acting import ensure_acts
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.family import Family, NoiseScale
 from diffcr.methods.base import Attached, TransformerCall
-from diffcr.methods.bound import argument_names
+from diffcr.methods.bound import BOUND, argument_names
 from diffcr.methods.diffcr.compressor import Compressor
 
 _CHECKPOINT = "_gradient_checkpointing_func"
@@ -36,11 +36,12 @@ class CheckpointInContext:
         current = self.attached.current
         call, context = current.call, current.context
 
-        def run(*inputs: Any, **named: Any) -> Any:
+        # diffusers' own functions take positions alone, and some of its models pass names.
+        def run(*inputs: Any) -> Any:
             with self.attached.entering(call, context):
-                return block(*inputs, **named)
+                return block(*inputs, **kwargs)
 
-        return self.checkpoint(run, *args, **kwargs)
+        return self.checkpoint(run, *args)
 
 
 def install_call_hooks(transformer: Any) -> None:
@@ -50,26 +51,27 @@ def install_call_hooks(transformer: Any) -> None:
     transformer.register_forward_hook(_close_call, always_call=True)
 
 
+# Under torch.compile it stays outside of the graphs, which are guarded on what it finds.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: read the timestep, plan the layers, let recomputation find the plan."""
     attached = transformer.diffcr
     assert isinstance(attached, Attached)
     if not attached.enabled:
         return
-    call = _read_call(transformer, _named(transformer, args, kwargs))
-    own = chain(attached.parameters(), attached.buffers())
-    # On the meta device operations are counted.
-    if call.device.type != "meta" and any(tensor.is_meta for tensor in own):
-        raise DiffCRError(
-            "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
-            "them in no call: use enable_model_cpu_offload"
-        )
+    family, arguments = family_of(transformer), named_arguments(transformer, args, kwargs)
+    _refuse_compiled_blocks(transformer, family)
+    ensure_acts(transformer, arguments)
+    _bring_along(transformer, _first_tensor(arguments[family.latents]).device)
+    call = _read_call(transformer, arguments)
     checkpoints = torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False)
     if checkpoints and attached.keeps_steps and not attached.training:
         raise DiffCRError(
             f"{attached.config.method} cannot compute a step's blocks twice: call "
             "disable_gradient_checkpointing() first"
         )
+    if checkpoints:
+        _refuse_checkpointing(transformer, arguments)
     attached.current.call = call
     attached.current.context = attached.build_context(call)
     if checkpoints:
@@ -78,16 +80,58 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
             setattr(transformer, _CHECKPOINT, CheckpointInContext(checkpoint, attached))
 
 
+def _refuse_compiled_blocks(transformer: Any, family: Family) -> None:
+    for group in family.block_groups:
+        for row, block in enumerate(getattr(transformer, group)):
+            if BOUND in vars(block) and block._compiled_call_impl is not None:
+                raise DiffCRError(
+                    f"{group}.{row} is compiled by itself (compile_repeated_blocks?), which takes "
+                    "a graph per layer: load the model anew and call diffcr.compile(model)"
+                )
+
+
+def _bring_along(transformer: Any, device: torch.device) -> None:
+    """Move what is attached to where a call computes: leaf-level group offload, which moves a
+    module's parameters around its forward, would leave it behind."""
+    refuse_disk_offload(transformer)
+    attached = transformer.diffcr
+    own = [*attached.parameters(), *attached.buffers()]
+    # On the meta device operations are counted.
+    if device.type == "meta" or all(tensor.device == device for tensor in own):
+        return
+    if any(tensor.is_meta for tensor in own):
+        raise DiffCRError(
+            "routers and ratios are offloaded layer by layer (sequential CPU offload), which moves "
+            "them in no call: use enable_model_cpu_offload or enable_group_offload"
+        )
+    for tensor in own:
+        tensor.data = tensor.data.to(device)
+
+
+def refuse_disk_offload(transformer: Any) -> None:
+    """Raises DiffCRError where group offload keeps routers and ratios in files, out of reach."""
+    for module in (transformer, transformer.diffcr):
+        registry = getattr(module, "_diffusers_hook", None)
+        hook = registry and registry.get_hook("group_offloading")
+        if hook and hook.group.offload_to_disk_path is not None:
+            raise DiffCRError(
+                "group offload to the disk takes routers and ratios away (offload_to_disk_path): "
+                "load the model anew and offload to the CPU"
+            )
+
+
 def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCall:
     attached, family = transformer.diffcr, family_of(transformer)
     refuse_call(transformer, family, arguments)
     levels = None
     if attached.reads_timesteps:
-        assert family.timestep is not None
-        levels = _read_noise_levels(attached, family.timestep, arguments)
+        scale = family.noise_scale(transformer.config)
+        assert scale is not None
+        levels = _read_noise_levels(attached, scale, arguments)
+    find_grid = (family.read_grid if attached.needs_grid else None) or family.grid
     return TransformerCall(
         levels,
-        family.grid(transformer, arguments),
+        find_grid(transformer, arguments),
         _first_tensor(arguments[family.latents]).device,
         None if family.token_positions is None else arguments[family.token_positions],
         None if family.conditioning is None else _first_tensor(arguments.get(family.conditioning)),
@@ -97,9 +141,24 @@ def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCal
 
 def refuse_call(transformer: Any, family: Family, arguments: Mapping[str, Any]) -> None:
     """Raises DiffCRError where the family says that a call cannot be routed."""
+    parallel = getattr(transformer, "_parallel_config", None)
+    if parallel is not None and parallel.context_parallel_config is not None:
+        raise DiffCRError(
+            "context parallel splits a sample's tokens among devices, and what is attached has to "
+            "see all of them: load the model without enable_parallelism"
+        )
     reason = family.refuse and family.refuse(transformer.config, arguments)
     if reason:
         raise DiffCRError(f"{type(transformer).__name__}: {reason}")
+
+
+def _refuse_checkpointing(transformer: nn.Module, arguments: Mapping[str, Any]) -> None:
+    refuse = family_of(transformer).refuse_checkpointing
+    reason = refuse and refuse(arguments)
+    if reason:
+        raise DiffCRError(
+            f"{type(transformer).__name__} cannot be run with gradient checkpointing: {reason}"
+        )
 
 
 def _first_tensor(value: Any) -> Any:
@@ -123,6 +182,7 @@ def _read_noise_levels(
     return scale.levels(timestep)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _close_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     """Forward hook, also after an error: nothing about the call stays."""
     attached = transformer.diffcr
@@ -146,7 +206,10 @@ def remove_call_hooks(transformer: nn.Module) -> None:
         setattr(transformer, _CHECKPOINT, checkpoint.checkpoint)
 
 
-def _named(transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def named_arguments(
+    transformer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments of a transformer's forward by name, whichever way they were passed."""
     if not args:
         return kwargs
     names = argument_names(type(transformer).forward)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from diffcr.binding.attachment import forget_compiled
-from diffcr.binding.model import get_attached
+from diffcr.binding.model import attached_parts, get_attached
 from diffcr.errors import DiffCRError
-from diffcr.hosts import find_transformer
+from diffcr.hosts import family_of
 from diffcr.hosts.host import host_blocks
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.forward import run_block, run_branch
@@ -26,7 +26,7 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
     """Compile an attached model in place.
 
     Args:
-        pipe_or_transformer: An attached pipeline or transformer.
+        pipe_or_transformer: An attached pipeline or transformer; all of a pipeline's.
         granularity: "block" compiles one block and shares its graphs among layers: at most one per
             number of tokens and of kept ones and two more; for training and inference; for routed
             methods and structured pruning. "model" compiles the whole forward: at most one graph
@@ -34,17 +34,24 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
 
     Raises:
-        DiffCRError: Nothing is attached, or a method that keeps what steps computed; the forward
-            that would be compiled is patched; or a method that tells blocks apart is to be compiled
-            block by block.
+        DiffCRError: Nothing is attached, or a method that keeps what steps computed; the model's
+            blocks cannot be compiled; the forward that would be compiled is patched; or a method
+            that tells blocks apart is to be compiled block by block.
     """
-    transformer = find_transformer(pipe_or_transformer)
+    for transformer in attached_parts(pipe_or_transformer).values():
+        _compile(transformer, granularity, options)
+
+
+def _compile(transformer: nn.Module, granularity: Granularity, options: dict[str, Any]) -> None:
     attached = get_attached(transformer)
     if attached.keeps_steps:
         raise DiffCRError(
             f"{attached.config.method} keeps what steps computed, which a compiled forward would "
             "not see: run it uncompiled"
         )
+    reason = family_of(transformer).refuse_compile
+    if reason is not None:
+        raise DiffCRError(f"{type(transformer).__name__} cannot be compiled: {reason}")
     allow_graph_per_shape()
     options = {"dynamic": False, **options, "fullgraph": True}
     if granularity == "block":

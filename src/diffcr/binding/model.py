@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
-from diffcr.binding import lora
+from diffcr.binding import acting
 from diffcr.errors import DiffCRError
-from diffcr.hosts import find_transformer
+from diffcr.hosts import find_transformer, find_transformers
 from diffcr.methods.base import Attached
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.reuse.reuser import TokenReuser
@@ -25,6 +25,20 @@ def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
     attached = getattr(find_transformer(pipe_or_transformer), "diffcr", None)
     if not isinstance(attached, Attached):
         raise DiffCRError("DiffCR is not attached to this model: call diffcr.attach first")
+    return attached
+
+
+def attached_parts(pipe_or_transformer: Any) -> dict[str, nn.Module]:
+    """The transformers of a pipeline that a method is attached to by their names in it, or the
+    transformer itself.
+
+    Raises:
+        DiffCRError: There is none.
+    """
+    parts = find_transformers(pipe_or_transformer)
+    attached = {name: part for name, part in parts.items() if is_attached(part)}
+    if not attached:
+        get_attached(next(iter(parts.values())))
     return attached
 
 
@@ -61,34 +75,38 @@ def is_routed(transformer: nn.Module) -> bool:
 
 @contextmanager
 def disabled(pipe_or_transformer: Any) -> Iterator[None]:
-    """Within the context the model is the dense one that a method was attached to, bit for bit: all
-    tokens, no gate, adapters off; with structured pruning the model before `attach`.
+    """Within the context the model is the dense one that a method was attached to, bit for bit, and
+    so are all of a pipeline's: all tokens, no gate, DiffCR's LoRA off, other adapters as they are;
+    with structured pruning the model before `attach`.
 
     Raises:
         DiffCRError: The host's own weights were fine-tuned, or a checkpoint brought its own: those
-            of the dense model are not here any more.
+            of the dense model are not here any more. Or an adapter is fused into them.
     """
-    transformer = find_transformer(pipe_or_transformer)
-    if changes_dense(transformer):
-        raise DiffCRError(
-            "the model's own weights were fine-tuned since it was attached, so the dense model is "
-            "not in it: call the base pipeline, loaded beside it, or this one before diffcr.load"
-        )
-    with computing_all_tokens(transformer):
+    with ExitStack() as parts:
+        for transformer in attached_parts(pipe_or_transformer).values():
+            acting.require_unfused(transformer)
+            if changes_dense(transformer):
+                raise DiffCRError(
+                    "the model's own weights were fine-tuned since it was attached, so the dense "
+                    "model is not in it: call the base pipeline, loaded beside it, or this one "
+                    "before diffcr.load"
+                )
+            parts.enter_context(computing_all_tokens(transformer))
         yield
 
 
 @contextmanager
 def computing_all_tokens(pipe_or_transformer: Any) -> Iterator[None]:
-    """Within the context all tokens are computed, without gate and adapters, by the host weights as
-    they are: where those were fine-tuned, this is not the dense model."""
+    """Within the context all tokens are computed, without gate and DiffCR's LoRA, by the host
+    weights as they are: where those were fine-tuned, this is not the dense model."""
     transformer = find_transformer(pipe_or_transformer)
     attached = get_attached(transformer)
     enabled = [method for method in attached.stack() if method.enabled]
     for method in enabled:
         method.enabled = False
     try:
-        with lora.adapters_off(transformer):
+        with acting.lora_off(transformer):
             yield
     finally:
         for method in enabled:
@@ -173,8 +191,15 @@ def parameter_groups(
 
 
 def summary(pipe_or_transformer: Any) -> str:
-    """What is attached, as text: configuration, ratios per layer and region, parameters."""
-    transformer = find_transformer(pipe_or_transformer)
+    """What is attached, as text: configuration, ratios per layer and region, parameters; of each
+    transformer of a pipeline that has several."""
+    parts = attached_parts(pipe_or_transformer)
+    if len(parts) == 1:
+        return _summary(*parts.values())
+    return "\n".join(f"{name}: {_summary(part)}" for name, part in parts.items())
+
+
+def _summary(transformer: nn.Module) -> str:
     attached = get_attached(transformer)
     total = sum(p.numel() for p in transformer.parameters())
     added = sum(p.numel() for p in attached.parameters())

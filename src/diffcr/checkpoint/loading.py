@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -11,19 +11,32 @@ from torch import nn
 from diffcr.binding import lora
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import get_attached, is_attached
-from diffcr.checkpoint.stored import Checkpoint, read_checkpoint, resolve_checkpoint
+from diffcr.checkpoint.stored import (
+    Checkpoint,
+    read_checkpoint,
+    resolve_checkpoint,
+    stored_parts,
+)
 from diffcr.errors import DiffCRError
-from diffcr.hosts import family_of, find_transformer
-from diffcr.hosts.weights import HostWeights, host_parameters
+from diffcr.hosts import family_of, find_transformer, find_transformers
+from diffcr.hosts.weights import HostWeights, host_parameters, is_quantised
 from diffcr.methods.base import Attached
 from diffcr.methods.config import MethodConfig
 
 _READ_BY_TRAINING = ("target_compression_ratio", "branching", "mixing_probability")
 
 
+@overload
+def load(
+    pipe_or_transformer: nn.Module, directory_or_hub_id: str | Path, revision: str | None = None
+) -> Attached[Any, Any]: ...
+@overload
 def load(
     pipe_or_transformer: Any, directory_or_hub_id: str | Path, revision: str | None = None
-) -> Attached[Any, Any]:
+) -> Attached[Any, Any] | dict[str, Attached[Any, Any]]: ...
+def load(
+    pipe_or_transformer: Any, directory_or_hub_id: str | Path, revision: str | None = None
+) -> Attached[Any, Any] | dict[str, Attached[Any, Any]]:
     """Attach a saved checkpoint to the base model that it was trained on.
 
     Everything is read and checked before a weight of the model is changed.
@@ -34,13 +47,44 @@ def load(
         directory_or_hub_id: A directory that `save` wrote, or a Hub repository of such files.
         revision: Of the Hub repository.
 
+    Returns:
+        As `attach`.
+
     Raises:
         DiffCRError: There is no checkpoint, it is damaged, or it belongs to another base model.
     """
-    transformer = find_transformer(pipe_or_transformer)
-    family_of(transformer)
-    checkpoint = read_checkpoint(resolve_checkpoint(directory_or_hub_id, revision))
-    return _put(transformer, checkpoint, checkpoint.config)
+    parts = find_transformers(pipe_or_transformer)
+    for transformer in parts.values():
+        family_of(transformer)
+    directory = resolve_checkpoint(directory_or_hub_id, revision)
+    if len(parts) == 1:
+        checkpoint = read_checkpoint(directory)
+        return _put(next(iter(parts.values())), checkpoint, checkpoint.config)
+    places = stored_parts(directory)
+    if places.keys() != parts.keys():
+        raise DiffCRError(
+            f"{directory} holds no checkpoint for each of {' and '.join(parts)}: load one into its "
+            f"transformer, as in diffcr.load(pipe.{next(iter(parts))}, ...)"
+        )
+    return _put_all(parts, {name: read_checkpoint(place) for name, place in places.items()})
+
+
+def _put_all(
+    parts: dict[str, nn.Module], checkpoints: dict[str, Checkpoint]
+) -> dict[str, Attached[Any, Any]]:
+    bare = [part for part in parts.values() if not is_attached(part)]
+    for name, part in parts.items():
+        _check_base(part, _base_of(part), checkpoints[name])
+    try:
+        return {
+            name: _put(part, checkpoints[name], checkpoints[name].config)
+            for name, part in parts.items()
+        }
+    except DiffCRError:
+        for part in bare:
+            if is_attached(part):
+                detach(part, restore=True)
+        raise
 
 
 def load_to_train(
@@ -74,8 +118,7 @@ def _put(
     transformer: nn.Module, checkpoint: Checkpoint, config: MethodConfig
 ) -> Attached[Any, Any]:
     attached = is_attached(transformer)
-    base = get_attached(transformer).base if attached else HostWeights.of(transformer)
-    _check_base(transformer, base, checkpoint)
+    _check_base(transformer, _base_of(transformer), checkpoint)
     loaded = _attach_all(transformer, [*([] if attached else checkpoint.beneath), config])
     try:
         _check_shapes(transformer, loaded, checkpoint)
@@ -90,6 +133,12 @@ def _put(
         for name, tensor in checkpoint.weights.items():
             host[name].copy_(tensor)
     return loaded
+
+
+def _base_of(transformer: nn.Module) -> HostWeights:
+    if is_attached(transformer):
+        return get_attached(transformer).base
+    return HostWeights.of(transformer)
 
 
 def _check_base(transformer: nn.Module, base: HostWeights, checkpoint: Checkpoint) -> None:
@@ -122,6 +171,12 @@ def _check_shapes(
         {*expected}.symmetric_difference(checkpoint.state) | {*checkpoint.weights}.difference(host)
     )
     both = [(checkpoint.state, expected), (checkpoint.weights, host)]
+    for name in sorted({*checkpoint.weights}.difference(unknown)):
+        if is_quantised(host[name]):
+            raise DiffCRError(
+                f"{checkpoint.directory} brings weights of its own, and {name} of this model is "
+                "quantised: load it before quantising"
+            )
     misfits = unknown or [
         f"{name} has shape {list(stored[name].shape)} instead of {list(wanted[name].shape)}"
         for stored, wanted in both

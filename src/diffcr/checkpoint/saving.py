@@ -9,22 +9,26 @@ from warnings import warn
 from torch import nn
 
 from diffcr.binding import lora
+from diffcr.binding.acting import require_unfused
+from diffcr.binding.calls import refuse_disk_offload
 from diffcr.binding.model import get_attached
 from diffcr.checkpoint.card import model_card
 from diffcr.checkpoint.stored import (
     ADAPTER_DIRECTORY,
+    BASE_BESIDE,
     BASE_WEIGHTS,
     CONFIG_FILE,
     FORMAT,
     STATE_FILE,
     WEIGHTS_FILE,
     list_files,
+    stored_parts,
 )
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import replacing_directory, save_tensors, write_json, write_text
 from diffcr.hardware import library_versions
-from diffcr.hosts import family_of, find_transformer
-from diffcr.hosts.weights import host_parameters
+from diffcr.hosts import family_of, find_transformers
+from diffcr.hosts.weights import host_parameters, is_quantised
 from diffcr.methods.base import Attached
 
 
@@ -35,33 +39,49 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
 
     Args:
         pipe_or_transformer: An attached pipeline or transformer.
-        directory: Where to.
+        directory: Where to; for a pipeline of several transformers, a sub-directory each.
         weights: Whether to store the host's own weights; by default, when they differ from those
             that the model was attached with.
 
     Raises:
-        DiffCRError: DiffCR is not attached, the directory holds something else, or the weights to
-            write are not in their place.
+        DiffCRError: A transformer has nothing attached, the directory holds something else, an
+            adapter is fused into the host's weights, or the weights to write are not in their
+            place.
     """
-    transformer = find_transformer(pipe_or_transformer)
-    attached = get_attached(transformer)
-    if any(method.replaces_weights and not method.enabled for method in attached.stack()):
-        raise DiffCRError(
-            "within diffcr.disabled the model holds its dense weights: save outside of it"
-        )
+    parts = find_transformers(pipe_or_transformer)
+    for transformer in parts.values():
+        _refuse_unready(transformer)
     target = Path(directory)
     require_replaceable(target)
     with replacing_directory(target) as written:
-        _write(written, transformer, attached, weights)
+        for name, transformer in parts.items():
+            place = written / name if len(parts) > 1 else written
+            place.mkdir(exist_ok=True)
+            _write(place, transformer, get_attached(transformer), weights)
     return target
+
+
+def _refuse_unready(transformer: nn.Module) -> None:
+    if any(m.replaces_weights and not m.enabled for m in get_attached(transformer).stack()):
+        raise DiffCRError(
+            "within diffcr.disabled the model holds its dense weights: save outside of it"
+        )
+    require_unfused(transformer)
+    refuse_disk_offload(transformer)
 
 
 def require_replaceable(target: Path) -> None:
     """Raises DiffCRError where a checkpoint would take the place of something else."""
     if target.exists() and not target.is_dir():
         raise DiffCRError(f"{target} is a file: give an empty or a checkpoint directory")
-    if target.exists() and any(target.iterdir()) and not (target / CONFIG_FILE).exists():
+    if target.exists() and any(target.iterdir()) and not _is_checkpoint(target):
         raise DiffCRError(f"{target} holds other files: give an empty or a checkpoint directory")
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    parts = stored_parts(directory)
+    of_parts = bool(parts) and {*parts.values()} == {*directory.iterdir()}
+    return of_parts or (directory / CONFIG_FILE).exists()
 
 
 def _write(
@@ -71,6 +91,8 @@ def _write(
     if base is None:
         raise DiffCRError("the model was attached without weights (meta device): nothing to save")
     state = {**attached.state_dict(), BASE_WEIGHTS: base.weights}
+    if base.beside is not None:
+        state[BASE_BESIDE] = base.beside
     save_tensors(directory / STATE_FILE, state)
     if lora.has_lora(transformer):
         lora.save_lora(transformer, directory / ADAPTER_DIRECTORY)
@@ -83,6 +105,7 @@ def _write(
     if weights is None:
         weights = attached.base.have_changed(transformer)
     if weights:
+        _refuse_quantised(transformer)
         save_tensors(directory / WEIGHTS_FILE, dict(host_parameters(transformer)))
     beneath = [method.config.to_json_dict() for method in attached.stack()][:0:-1]
     description = {
@@ -98,3 +121,12 @@ def _write(
     }
     write_json(directory / CONFIG_FILE, description)
     write_text(directory / "README.md", model_card(description))
+
+
+def _refuse_quantised(transformer: nn.Module) -> None:
+    for name, parameter in host_parameters(transformer):
+        if is_quantised(parameter):
+            raise DiffCRError(
+                f"{name} is quantised, and the host's weights are to be saved: give weights=False, "
+                "which leaves out what was trained of them"
+            )

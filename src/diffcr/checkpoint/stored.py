@@ -6,6 +6,8 @@ diffcr.safetensors     routers, learned ratios, sampled weights of the base mode
 adapter/               the LoRA in peft's format, where there is one
 transformer.safetensors  the host's weights, where training changed them
 README.md              model card
+
+Of a pipeline of several transformers: a sub-directory of these for each, by its name there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from diffcr.binding import lora
 from diffcr.core.finite import require_finite
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import read_json, read_tensors
+from diffcr.hosts import PARTS
 from diffcr.hosts.weights import SAMPLES, Fingerprint
 from diffcr.methods.config import DenseConfig, MethodConfig
 from diffcr.methods.registry import config_from_json_dict
@@ -32,6 +35,7 @@ WEIGHTS_FILE = "transformer.safetensors"
 ADAPTER_DIRECTORY = "adapter"
 RESULT_OF_A_RUN = "final"
 BASE_WEIGHTS = "base_weights"
+BASE_BESIDE = "base_beside"
 FORMAT = 1
 
 
@@ -108,6 +112,12 @@ def _sha256(file: Path) -> str:
         raise DiffCRError(f"{file} cannot be read: {error.strerror}") from error
 
 
+def stored_parts(directory: Path) -> dict[str, Path]:
+    """Checkpoints of a pipeline's transformers in a directory, by the transformers' names."""
+    places = {name: directory / name for name in PARTS}
+    return {name: place for name, place in places.items() if (place / CONFIG_FILE).is_file()}
+
+
 def read_checkpoint(directory: Path) -> Checkpoint:
     """Read a checkpoint directory whole.
 
@@ -115,6 +125,11 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         DiffCRError: A file is missing, damaged or not the one that was saved, a weight is not
             finite, or the checkpoint was written by a later format.
     """
+    if not (directory / CONFIG_FILE).exists() and (parts := stored_parts(directory)):
+        raise DiffCRError(
+            f"{directory} holds checkpoints of a pipeline's {' and '.join(parts)}: give the "
+            f"pipeline, or one of them, such as {next(iter(parts.values()))}"
+        )
     file = directory / CONFIG_FILE
     description = read_json(file)
     if description.get("format") != FORMAT:
@@ -135,7 +150,9 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     if isinstance(config, DenseConfig):
         raise DiffCRError(f"{file} describes no compressed model: {config}")
     state = read_tensors(directory / STATE_FILE)
-    fingerprint = Fingerprint(base_id, base_hash, _take_base_weights(directory, state))
+    sampled = _take_sampled(directory, state, BASE_WEIGHTS)
+    beside = _take_sampled(directory, state, BASE_BESIDE) if BASE_BESIDE in state else None
+    fingerprint = Fingerprint(base_id, base_hash, sampled, beside)
     adapter = None
     if (directory / ADAPTER_DIRECTORY).is_dir():
         adapter = lora.read_lora(directory / ADAPTER_DIRECTORY)
@@ -178,11 +195,10 @@ def _require_complete(directory: Path, description: dict[str, Any]) -> None:
             )
 
 
-def _take_base_weights(directory: Path, state: dict[str, Tensor]) -> Tensor:
-    weights = state.pop(BASE_WEIGHTS, None)
+def _take_sampled(directory: Path, state: dict[str, Tensor], name: str) -> Tensor:
+    weights = state.pop(name, None)
     if weights is None or weights.shape != (SAMPLES,) or not weights.is_floating_point():
         raise DiffCRError(
-            f"{directory / STATE_FILE} is damaged ({BASE_WEIGHTS} is not {SAMPLES} weights): "
-            "copy it again"
+            f"{directory / STATE_FILE} is damaged ({name} is not {SAMPLES} weights): copy it again"
         )
     return weights

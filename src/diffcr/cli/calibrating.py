@@ -7,8 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from diffcr.cli.inputs import check_output, choose_guidance, open_pipeline, read_prompts
-from diffcr.cli.options import BatchSize, Guidance, Model, Seed, Steps
+from diffcr.cli.inputs import (
+    check_output,
+    check_size,
+    choose_guidance,
+    open_pipeline,
+    read_prompts,
+)
+from diffcr.cli.options import BatchSize, Guidance, Model, Pixels, Seed, Steps
 from diffcr.errors import DiffCRError
 
 _SHOWN = 8
@@ -28,6 +34,11 @@ def calibrate(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
+    height: Pixels = None,
+    width: Pixels = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Of a video; the pictures shown have one.", min=1)
+    ] = None,
     output: Annotated[
         Path, typer.Option(help="Directory of the checkpoint, pictures and report.")
     ] = Path("runs/calibrated"),
@@ -43,22 +54,25 @@ def calibrate(
         raise DiffCRError("--model needs --prompts FILE: some prompts like those that it is for")
     texts = read_prompts([], prompt_file) if prompt_file else _scene_captions()
     pipe = open_pipeline(model, "", dense=True)
+    check_size(pipe, height=height, width=width)
     from rich.console import Console
 
     from diffcr.binding.model import disabled
     from diffcr.checkpoint.saving import save
     from diffcr.evaluation.calibration import calibrate as find_settings
     from diffcr.evaluation.generate import generate_images, save_images
+    from diffcr.hosts.sampling import OutputSize
     from diffcr.records.record import make_record
     from diffcr.report.console import show
 
     scale = choose_guidance(guidance_scale, model)
     kind: Any = granularity
-    found = find_settings(pipe, texts, target, kind, steps, scale, seed, batch_size)
+    size = OutputSize(height, width, frames)
+    found = find_settings(pipe, texts, target, kind, steps, scale, seed, batch_size, size=size)
     checkpoint = save(pipe, output / "checkpoint")
     images: dict[str, list[str]] = {"prompts": texts[:_SHOWN]}
     for name in ("dense", "reuse"):
-        options = (texts[:_SHOWN], seed, steps, scale)
+        options = (texts[:_SHOWN], seed, steps, scale, height, width)
         if name == "dense":
             with disabled(pipe):
                 pictures = generate_images(pipe, *options)
@@ -72,6 +86,7 @@ def calibrate(
         "prompts": len(texts),
         "target_compression_ratio": target,
         "guidance_scale": scale,
+        **{name: value for name, value in vars(size).items() if value is not None},
     }
     record = make_record("calibration", configuration, results, seeds={"images": seed})
     written = write_report(record, output, "Calibrated token reuse")

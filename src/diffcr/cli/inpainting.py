@@ -57,10 +57,10 @@ def inpaint(
 
     Without a picture, a mask and a prompt an example is repainted, and written beside the result.
     """
-    from diffcr.evaluation.generate import check_generation
+    from diffcr.evaluation.generate import Generation
 
     scale = choose_guidance(guidance_scale, model)
-    check_generation(["the only one"], steps, 1, scale)
+    Generation(seed, steps, scale)
     _check_target(out, force)
     pipe = None
     if image is None and mask is None and not prompt:

@@ -103,7 +103,7 @@ def _attach_all(
 
 
 def _count(twin: Any, size: InputSize, batch_size: int) -> FlopCount:
-    arguments = family_of(twin).blank_inputs(twin, size)
+    arguments = family_of(twin).inputs_without_content(twin, size)
     regions: list[_Forward] = []
     if is_attached(twin):
         with computing_all_tokens(twin):

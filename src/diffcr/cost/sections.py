@@ -9,9 +9,10 @@ from typing import Any
 from diffcr.binding.model import get_attached, is_attached
 from diffcr.cost.counting import count_flops
 from diffcr.cost.flops import mean_flops
-from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts import find_transformer
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.loading import text_tokens
+from diffcr.hosts.sampling import OutputSize, latent_size, sampler_levels
 
 
 def flops_section(
@@ -20,15 +21,15 @@ def flops_section(
     height: int | None = None,
     width: int | None = None,
 ) -> dict[str, Any]:
-    """Operations of one forward of one image without guidance, the paper's unit.
+    """Operations of one forward of one image, of a single frame for a model of videos, without
+    guidance: the paper's unit.
 
     `compressed` is the mean over the steps of the pipeline's own sampler, `per_region` one step in
     each region. Without DiffCR there is only `dense`.
     """
     transformer = find_transformer(pipe)
-    scale = pipe.vae_scale_factor
-    rows, columns = (size // scale if size else None for size in (height, width))
-    count = count_flops(transformer, InputSize(text_tokens(pipe), rows, columns))
+    latents = latent_size(pipe, height, width)
+    count = count_flops(transformer, InputSize(text_tokens(pipe), latents.rows, latents.columns))
     section: dict[str, Any] = {
         "image_tokens": count.image_tokens,
         "text_tokens": count.text_tokens,
@@ -37,7 +38,7 @@ def flops_section(
     if is_attached(transformer):
         regions = count.per_region
         visited = get_attached(transformer).visited_regions(
-            sampler_levels(pipe, num_inference_steps)
+            sampler_levels(pipe, num_inference_steps, OutputSize(height, width, frames=1))
         )
         section["per_region"] = [asdict(region) for region in regions]
         section["compressed"] = asdict(mean_flops([regions[region] for region in visited]))
@@ -46,12 +47,3 @@ def flops_section(
             shares = [mean(layer[region] for layer in count.skipped) for region in visited]
             section["skipped_mean"] = mean(shares)
     return section
-
-
-def sampler_levels(pipe: Any, num_inference_steps: int) -> list[float]:
-    """Noise levels, in [0, 1], of the steps of the pipeline's sampler."""
-    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    scheduler.set_timesteps(num_inference_steps)
-    scale = family_of(find_transformer(pipe)).timestep
-    assert scale is not None
-    return scale.levels(scheduler.timesteps)

@@ -14,11 +14,16 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import is_attached
-from diffcr.cost.sections import sampler_levels
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import call_options, check_generation, generators, without_progress
+from diffcr.evaluation.generate import (
+    Generation,
+    check_prompts,
+    generators,
+    without_progress,
+)
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import find_transformer
+from diffcr.hosts.sampling import OutputSize, call_options, guidance_options, sampler_levels
 from diffcr.methods.reuse.config import LARGEST_RATIO, LEAST_LEVEL, Granularity, ReuseConfig
 from diffcr.methods.reuse.reuser import TokenReuser
 from diffcr.validation import between, require_integer
@@ -78,6 +83,7 @@ def calibrate(
     seed: int = 0,
     batch_size: int = 8,
     progress: bool = True,
+    size: OutputSize | None = None,
 ) -> Calibration:
     """Attach token reuse to a bare pipeline, with the settings that change its results least.
 
@@ -87,7 +93,7 @@ def calibrate(
     tells settings of one granularity apart; which of the two looks better it does not say.
 
     Args:
-        pipe: A text-to-image pipeline of diffusers with nothing attached.
+        pipe: A text-to-image or text-to-video pipeline of diffusers with nothing attached.
         prompts: A few, such as 8 to 32, like those that the pipeline is for.
         target_compression_ratio: Mean share of tokens that a sampling run skips, in [0.01, 0.9];
             whole steps come as near to it as they can, and at least one is skipped.
@@ -97,6 +103,7 @@ def calibrate(
         seed: Of the first prompt's noise; prompt i gets `seed + i`.
         batch_size: Prompts per call of the pipeline.
         progress: Whether to show a progress bar.
+        size: Of the pictures or videos, the pipeline's own by default.
 
     Raises:
         DiffCRError: Something is attached already, the model cannot reuse tokens, or a number is
@@ -105,12 +112,14 @@ def calibrate(
     if not hasattr(pipe, "scheduler") or "image" in signature(type(pipe).__call__).parameters:
         raise DiffCRError(f"{type(pipe).__name__} makes no pictures of texts: give such a pipeline")
     require_integer("num_inference_steps", num_inference_steps, 1)
-    check_generation(prompts, num_inference_steps, batch_size, guidance_scale)
+    check_prompts(prompts)
+    Generation(seed, num_inference_steps, guidance_scale, batch_size=batch_size)
     between(0.01, 0.9).check("target_compression_ratio", target_compression_ratio)
     if is_attached(find_transformer(pipe)):
         raise DiffCRError("a method is attached already: call diffcr.detach(pipe) first")
-    runs = _Runs(pipe, prompts, num_inference_steps, guidance_scale, seed, batch_size)
-    levels = sampler_levels(pipe, num_inference_steps)
+    size = size or OutputSize()
+    levels = tuple(sampler_levels(pipe, num_inference_steps, size))
+    runs = _Runs(pipe, prompts, num_inference_steps, levels, guidance_scale, seed, batch_size, size)
     candidates = _first_candidates(levels, target_compression_ratio, granularity)
     drifts = _DRIFTS if granularity == "tokens" else ()
     total = len(prompts) * (1 + len(candidates) + len(drifts))
@@ -149,9 +158,11 @@ class _Runs:
     pipe: Any
     prompts: Sequence[str]
     num_inference_steps: int
+    levels: tuple[float, ...]
     guidance_scale: float
     seed: int
     batch_size: int
+    size: OutputSize
 
     def latents(self, bar: Any) -> Tensor:
         """Final latents of all prompts, float32 on the CPU."""
@@ -162,8 +173,9 @@ class _Runs:
                 batch,
                 generator=generators(self.seed + start, len(batch)),
                 num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
                 output_type="latent",
+                **guidance_options(self.pipe, self.guidance_scale, len(batch)),
+                **self.size.arguments(self.pipe),
                 **call_options(self.pipe),
             )
             found.append(output[0].detach().float().cpu())
@@ -177,7 +189,7 @@ class _Runs:
         latents = self.latents(bar)
         seconds = time.perf_counter() - started
         gap = (latents - reference).square().sum() / reference.square().sum()
-        levels = sampler_levels(self.pipe, self.num_inference_steps)
+        levels = self.levels
         skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
         mean = skipped * (1 - sum(reuser.visited_regions(levels)) / len(levels))
         first = max(1, sum(level > config.dense_above for level in levels))

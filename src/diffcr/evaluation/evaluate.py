@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ from diffcr.binding.model import (
 from diffcr.cost.sections import flops_section
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression
-from diffcr.evaluation.generate import generate_images
+from diffcr.evaluation.generate import Generation, generate_images
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.options import EvaluationOptions, Subjects
+from diffcr.evaluation.picture_files import (
+    PictureFiles,
+    begin_pictures,
+    generate_pictures,
+    identify_generation,
+)
 from diffcr.evaluation.quality import measure_quality
 from diffcr.evaluation.results import Evaluation, ModelResults
 from diffcr.evaluation.router_auc import router_auc
@@ -73,7 +80,7 @@ def evaluate(
             "the model's own weights were fine-tuned, so the dense one is not in it: give the base "
             "pipeline as bare, or beside_dense=False"
         )
-    names = [_DENSE] * (both or not attached) + [_COMPRESSED] * attached
+    names = _measured(pipe, options)
     regions = options.held_out_regions
     if regions is None:
         regions = get_compressor(pipe).config.timestep_regions if routed else _REGIONS
@@ -93,6 +100,59 @@ def evaluate(
         router_auc=router_auc(pipe, scenes, seed=options.seed) if routed and scenes else None,
         latency=_measure_latency(pipe, subjects.prompts, options) if attached else {},
     )
+
+
+def generate_all(
+    pipe: Any,
+    subjects: Subjects,
+    options: EvaluationOptions,
+    directory: Path,
+    processes: Any,
+    bare: Any | None = None,
+    anew: bool = False,
+) -> Subjects:
+    """The subjects with the images that `evaluate` measures, which are written when they are made.
+
+    Args:
+        pipe: As in `evaluate`.
+        subjects: As in `evaluate`.
+        options: As in `evaluate`.
+        directory: Of the images, in `dense/` and `compressed/`.
+        processes: accelerate's `PartialState` of those that share the images out.
+        bare: As in `evaluate`.
+        anew: Delete images that are there instead of going on with them.
+
+    Raises:
+        DiffCRError: There are images of something else.
+    """
+    generation = Generation(batch_size=options.batch_size, **options.generation)
+    made: dict[str, PictureFiles] = {}
+    for name in _measured(pipe, options):
+        files = made[name] = PictureFiles(directory / name, len(subjects.prompts))
+        with _model(name, pipe, bare) as model, _precision(model, options):
+            if processes.is_main_process:
+                identity = identify_generation(
+                    model, subjects.prompts, generation, precision=options.image_precision
+                )
+                begin_pictures(files, identity, anew)
+            processes.wait_for_everyone()
+            generate_pictures(
+                model,
+                subjects.prompts,
+                files,
+                generation,
+                processes.process_index,
+                processes.num_processes,
+                f"generating, {name}",
+            )
+    processes.wait_for_everyone()
+    return replace(subjects, dense_images=made.get(_DENSE), compressed_images=made.get(_COMPRESSED))
+
+
+def _measured(pipe: Any, options: EvaluationOptions) -> list[str]:
+    """Names of the models that are measured."""
+    attached = is_attached(find_transformer(pipe))
+    return [_DENSE] * (options.beside_dense or not attached) + [_COMPRESSED] * attached
 
 
 @contextmanager
@@ -115,7 +175,7 @@ def _measure(
     judge: SceneJudge | None,
     regions: int,
 ) -> ModelResults:
-    images = subjects.dense_images if name == _DENSE else None
+    images = subjects.dense_images if name == _DENSE else subjects.compressed_images
     if images is None:
         images = _generate(pipe, subjects.prompts, options, f"generating, {name}")
     quality = loss = None
@@ -130,12 +190,17 @@ def _measure(
 def _generate(
     pipe: Any, prompts: Sequence[str], options: EvaluationOptions, progress: str
 ) -> list[Image.Image]:
-    device = next(find_transformer(pipe).parameters()).device.type
-    lower = options.image_precision == "bf16"
-    with torch.autocast(device, dtype=torch.bfloat16) if lower else nullcontext():
+    with _precision(pipe, options):
         return generate_images(
             pipe, prompts, batch_size=options.batch_size, progress=progress, **options.generation
         )
+
+
+def _precision(pipe: Any, options: EvaluationOptions) -> AbstractContextManager[Any]:
+    """Within the context images are made in the precision that the options name."""
+    device = next(find_transformer(pipe).parameters()).device.type
+    lower = options.image_precision == "bf16"
+    return torch.autocast(device, dtype=torch.bfloat16) if lower else nullcontext()
 
 
 def _map_routers(pipe: Any, subjects: Subjects, options: EvaluationOptions) -> RouterMaps | None:

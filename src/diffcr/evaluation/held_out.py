@@ -13,7 +13,7 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import family_of, find_transformer
 from diffcr.training.data.encoding import EncodedDataset
-from diffcr.training.objective import NoiseSchedule, diffusion_loss
+from diffcr.training.objectives import objective_of
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class HeldOutLoss:
     """Losses by timestep region, clean to noisy.
 
     Attributes:
-        noise: Mean squared error of the predicted noise, mean over a region's samples.
+        noise: Mean squared error of the predicted noise, or velocity, mean over a region's samples.
         total: With the variational term of the learned variance.
-        samples: Per region, the noise error of every sample in order; the same samples, noise and
+        samples: Per region, that error of every sample in order; the same samples, noise and
             timesteps for every model, so that differences can be taken pairwise.
     """
 
@@ -33,7 +33,7 @@ class HeldOutLoss:
 
     @property
     def mean(self) -> float:
-        """Noise error over all regions."""
+        """Error of the prediction over all regions."""
         return sum(self.noise) / len(self.noise)
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def held_out_loss(
     """Diffusion loss in eval mode: an attached model computes what it computes at inference.
 
     Args:
-        pipe: A text-to-image pipeline; its scheduler gives the noise levels.
+        pipe: A text-to-image pipeline; its scheduler says what the model predicts.
         data: Encoded with this pipeline; its items are used in order, again from the first where
             there are too few.
         regions: Equal parts of the timesteps to report.
@@ -95,17 +95,15 @@ def _losses(
     pipe: Any, data: EncodedDataset, items: Tensor, timesteps: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
     transformer = find_transformer(pipe)
-    weights = next(transformer.parameters())
-    schedule = NoiseSchedule.of(pipe.scheduler)
-    latents, captions = data.latents[items], data.caption_of[items]
-    noisy = schedule.add_noise(latents, noise, timesteps)
-    inputs = family_of(transformer).call_inputs(
+    family, weights = family_of(transformer), next(transformer.parameters())
+    objective = objective_of(pipe.scheduler)
+    latents, prompts = data.latents[items], data.prompts[data.caption_of[items]]
+    inputs = family.call_inputs(
         transformer,
-        noisy.to(weights.device, weights.dtype),
-        timesteps.to(weights.device),
-        data.prompt_embeds[captions].to(weights.device, weights.dtype),
-        data.prompt_masks[captions].to(weights.device),
+        objective.add_noise(latents, noise, timesteps).to(weights),
+        family.denoising_scale(transformer.config).values(timesteps.to(weights.device)),
+        prompts.to(weights.device, weights.dtype),
     )
-    output = transformer(**inputs)[0]
-    loss = diffusion_loss(schedule, output.float().cpu(), latents, noise, timesteps)
-    return loss.noise, loss.total
+    predicted = family.prediction(transformer, transformer(**inputs)[0], latents)
+    loss = objective.loss(predicted.float().cpu(), latents, noise, timesteps)
+    return loss.prediction, loss.total

@@ -82,6 +82,7 @@ class Subjects:
         held_out: Encoded pictures that were not trained on.
         dense_images: What the bare pipeline generates from the prompts with the same options, where
             that is known already; else it is generated.
+        compressed_images: Of the pipeline with its method, likewise.
 
     Raises:
         DiffCRError: The scenes are not the prompts'.
@@ -91,6 +92,7 @@ class Subjects:
     scenes: Sequence[Scene] = ()
     held_out: EncodedDataset | None = None
     dense_images: Sequence[Image.Image] | None = None
+    compressed_images: Sequence[Image.Image] | None = None
 
     def __post_init__(self) -> None:
         if self.scenes and len(self.scenes) != len(self.prompts):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from diffcr.binding.calls import named_arguments
 from diffcr.binding.model import get_compressor
 from diffcr.core.select import rank_tokens
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.host import host_blocks
+from diffcr.hosts.latents import encode_images
 from diffcr.hosts.loading import text_tokens
+from diffcr.methods.bound import bound_block
 from diffcr.methods.diffcr.plans import LayerPlan, StepContext
 from diffcr.scenes import Scene
-from diffcr.training.data.encoding import encode_images
+from diffcr.training.objectives import objective_of
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,16 @@ def recording_routers(pipe_or_transformer: Any) -> Iterator[list[RoutedCall]]:
     """
     transformer = find_transformer(pipe_or_transformer)
     compressor = get_compressor(transformer)
-    family = family_of(transformer)
     calls: list[RoutedCall] = []
 
     def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        timestep = 0 if family.timestep is None else kwargs.get(family.timestep.argument)
-        calls.append(RoutedCall(float(torch.as_tensor(timestep).flatten()[-1])))
+        arguments = named_arguments(module, args, kwargs)
+        calls.append(RoutedCall(_last_timestep(module, arguments)))
 
-    def look(layer: int, name: str) -> Any:
+    def look(layer: int) -> Any:
         def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden_states: Tensor = kwargs[name] if name in kwargs else args[0]
+            bound = bound_block(block)
+            hidden_states = bound.inputs(bound.name_arguments(args, kwargs)).routed
             logits = compressor.router_logits(layer, hidden_states[-1:].detach())
             plan = _plan_of_last(compressor.context, layer, hidden_states.shape[0])
             ranking = rank_tokens(logits)[0]
@@ -121,18 +126,22 @@ def recording_routers(pipe_or_transformer: Any) -> Iterator[list[RoutedCall]]:
         return hook
 
     handles = [transformer.register_forward_pre_hook(begin, with_kwargs=True)]
-    blocks = [
-        (layout.hidden_states, block)
-        for group, layout in family.block_groups.items()
-        for block in getattr(transformer, group)
-    ]
-    for layer, (name, block) in enumerate(blocks):
-        handles.append(block.register_forward_pre_hook(look(layer, name), with_kwargs=True))
+    for layer, block in enumerate(host_blocks(transformer)):
+        handles.append(block.module.register_forward_pre_hook(look(layer), with_kwargs=True))
     try:
         yield calls
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _last_timestep(transformer: Any, arguments: Mapping[str, Any]) -> float:
+    """Of a batch's last sample, 0 to 1000; 0 for a model that is told none."""
+    scale = family_of(transformer).noise_scale(transformer.config)
+    if scale is None:
+        return 0.0
+    values = scale.per_sample(torch.as_tensor(arguments[scale.argument]))
+    return float(scale.timesteps(values)[-1])
 
 
 def _plan_of_last(context: StepContext, layer: int, batch: int) -> LayerPlan:
@@ -168,7 +177,9 @@ def router_maps(
         image = generate_images(
             pipe, [prompt], num_inference_steps=num_inference_steps, **generation
         )[0]
-    return _stack([calls[step] for step in steps], prompt, image, None)
+    # With guidance some pipelines call twice a step, first for the prompt.
+    by_step = [next(same) for _, same in groupby(calls, key=lambda call: call.timestep)]
+    return _stack([by_step[step] for step in steps], prompt, image, None)
 
 
 @torch.no_grad()
@@ -184,21 +195,16 @@ def scene_router_maps(
         seed: Of the noise, the same at every level.
     """
     transformer = find_transformer(pipe)
+    family, objective = family_of(transformer), objective_of(pipe.scheduler)
     latents = encode_images(pipe, [scene.image]).to(next(transformer.parameters()).dtype)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-    embeds, attention, *_ = pipe.encode_prompt(
-        scene.caption,
-        do_classifier_free_guidance=False,
-        device=latents.device,
-        max_sequence_length=text_tokens(pipe),
-    )
-    call_inputs = family_of(transformer).call_inputs
+    prompt = family.encode_prompt(pipe, [scene.caption], text_tokens(pipe)).to(latents.device)
     with evaluating(transformer), recording_routers(pipe) as calls:
         for timestep in timesteps:
-            level = pipe.scheduler.alphas_cumprod[timestep].to(latents)
-            noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
             steps = torch.tensor([timestep], device=latents.device)
-            transformer(**call_inputs(transformer, noisy, steps, embeds, attention))
+            noisy = objective.add_noise(latents, noise, steps)
+            values = family.denoising_scale(transformer.config).values(steps)
+            transformer(**family.call_inputs(transformer, noisy, values, prompt))
     return _stack(calls, scene.caption, scene.image, scene.mask)
 
 

@@ -108,6 +108,16 @@ class BlockInputs:
         after = with_routed_rows(after, updated, self._kept_where, None)
         return self.replaced(output, put_back(self.sequence, places, after))
 
+    def over_rows(self, values: Tensor) -> Tensor:
+        """One value for each row of the sequence that a block computes with K tokens, K <= N: those
+        of the tokens, `values` [B, K], and 1 for pinned ones."""
+        tokens, count = self.tokens, values.shape[1]
+        ones = values.new_ones(len(values), self.sequence.shape[1] - tokens + count, 1)
+        where, starts = self._kept_where, None
+        if count == tokens:
+            where, starts = self.layout.rows, self.starts
+        return with_routed_rows(ones, values.unsqueeze(-1), where, starts).squeeze(-1)
+
     def run_merged(
         self,
         indices: Tensor,

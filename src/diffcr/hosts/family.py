@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffcr.core.regions import TIMESTEPS
 from diffcr.errors import DiffCRError
+from diffcr.hosts.calls import (
+    BlankPrompt,
+    CallInputs,
+    EncodePrompt,
+    no_blank_prompt,
+    no_inputs,
+    no_prompt,
+    same_output,
+)
 from diffcr.hosts.layout import BlockLayout
-
-
-class CallInputs(Protocol):
-    """From what is denoised to the arguments of the transformer's forward, by name."""
-
-    def __call__(
-        self,
-        transformer: Any,
-        latents: Tensor,
-        timesteps: Tensor,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor | None,
-    ) -> dict[str, Any]:
-        """Latents [B, C, h, w], timesteps [B], embeddings [B, T, D] and their mask [B, T]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -36,17 +32,26 @@ class InputSize:
         text_tokens: Tokens of a prompt, padding included; at least 0.
         rows: Of the latents; `sample_size` of the model's configuration by default.
         columns: Of the latents, likewise.
+        frames: Of the latents.
         masked_tokens: Of a model whose tokens are a part of the grid's, at least 1; all by default.
     """
 
     text_tokens: int
     rows: int | None = None
     columns: int | None = None
+    frames: int = 1
     masked_tokens: int | None = None
 
     def latents(self, config: Any) -> tuple[int, int]:
-        """Rows and columns of the latents of a model with this configuration."""
-        return self.rows or config.sample_size, self.columns or config.sample_size
+        """Rows and columns of the latents of a model with this configuration.
+
+        Raises:
+            DiffCRError: Neither they nor the configuration say a size.
+        """
+        side = config.get("sample_size")
+        if side is None and not (self.rows and self.columns):
+            raise DiffCRError("the model has no size of its own: give rows and columns of latents")
+        return self.rows or side, self.columns or side
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,7 @@ class NoiseScale:
         if timestep is None:
             raise DiffCRError("the transformer was called without a timestep: pass one")
         values = self.per_sample(torch.as_tensor(timestep)).tolist()
-        span = self.noisy - self.clean
-        levels = [(float(value) - self.clean) / span for value in values]
+        levels = [self.level(float(value)) for value in values]
         for value, level in zip(values, levels, strict=True):
             if not 0 <= level <= 1:
                 least, most = sorted((self.clean, self.noisy))
@@ -94,9 +98,26 @@ class NoiseScale:
                 )
         return levels
 
+    def level(self, value: float) -> float:
+        """Noise level at a value of the argument."""
+        return (value - self.clean) / (self.noisy - self.clean)
+
     def value(self, noise_level: float) -> float:
         """The argument at a noise level in [0, 1]."""
         return self.clean + noise_level * (self.noisy - self.clean)
+
+    def values(self, timesteps: Tensor) -> Tensor:
+        """The argument at timesteps, from 0, clean, to 1000; whole ones stay as they are where the
+        argument is counted likewise."""
+        if (self.clean, self.noisy) == (0, TIMESTEPS):
+            return timesteps
+        return self.clean + timesteps / TIMESTEPS * (self.noisy - self.clean)
+
+    def timesteps(self, values: Tensor) -> Tensor:
+        """The inverse of `values`."""
+        if (self.clean, self.noisy) == (0, TIMESTEPS):
+            return values
+        return TIMESTEPS * (values - self.clean) / (self.noisy - self.clean)
 
 
 @dataclass(frozen=True)
@@ -121,41 +142,33 @@ class Grid:
         return self.frames * self.rows * self.columns + self.beside
 
 
+def config_patch(config: Any) -> tuple[int, int, int]:
+    """Frames, rows and columns of the latents that become one token."""
+    patch = config.patch_size
+    if isinstance(patch, int):
+        return getattr(config, "patch_size_t", None) or 1, patch, patch
+    frames, rows, columns = (1, *patch)[-3:]
+    return frames, rows, columns
+
+
+def packed_patch(config: Any) -> tuple[int, int, int]:
+    """Of latents that come packed."""
+    return 1, 2, 2
+
+
 def latents_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     """Of latents [..., h, w], or [B, C, frames, h, w], in the argument `hidden_states`, cut into
     the configuration's patches."""
     latents: Tensor = arguments["hidden_states"]
-    config = transformer.config
-    patch = config.patch_size
-    if isinstance(patch, int):
-        patch = (getattr(config, "patch_size_t", None) or 1, patch, patch)
+    patch = config_patch(transformer.config)
     frames = latents.shape[2] // patch[0] if latents.dim() == 5 else 1
     return Grid(latents.shape[-2] // patch[1], latents.shape[-1] // patch[2], frames)
-
-
-def packed_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
-    """Of tokens that come packed, [B, N, C], in the argument `hidden_states`: their number."""
-    return Grid(0, 0, beside=arguments["hidden_states"].shape[1])
 
 
 def attention_width(config: Any) -> int:
     """Width of the tokens of a model whose attention heads share it."""
     width: int = config.num_attention_heads * config.attention_head_dim
     return width
-
-
-def _no_inputs(transformer: Any, *given: Any, **named: Any) -> dict[str, Any]:
-    raise DiffCRError(
-        f"how {type(transformer).__name__} is called in training is not known: give its family "
-        "call_inputs, or use a training loop of your own"
-    )
-
-
-def _no_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
-    raise DiffCRError(
-        f"operations of {type(transformer).__name__} cannot be counted: its family has no "
-        "blank_inputs"
-    )
 
 
 @dataclass(frozen=True)
@@ -170,14 +183,27 @@ class Family:
             layout, in the order in which they are called.
         timestep: How the transformer's forward is told the noise level; None where it is not: such
             a model has one timestep region.
-        lora_targets: Names of the linear layers inside blocks that a LoRA is added to.
+        timestep_of: What takes the place of `timestep`, from the transformer's configuration, where
+            models of the class are told it in several ways.
+        lora_targets: Names of the linear layers inside blocks that a LoRA is added to; with a
+            group's name in front, in its blocks alone.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them;
             raises DiffCRError where the family cannot be trained.
+        encode_prompt: Captions as `call_inputs` takes them; raises likewise.
+        prediction: What the output says of the noise, in the latents' layout and as the scheduler
+            takes it, from the transformer, its output's first entry and the latents.
+        blank_prompt: A prompt without content; raises DiffCRError where its shape is not known.
         blank_inputs: Arguments of the transformer's forward for one sample, without content, on
-            the transformer's device and in its dtype; raises DiffCRError where operations cannot be
-            counted.
+            the transformer's device and in its dtype, where they are not those of `call_inputs` for
+            a blank prompt.
+        latent_channels: Of what is denoised, from the configuration; [B, C, ...].
+        patch: Frames, rows and columns of the latents that become a token, from the configuration.
+        video: Whether latents have a dimension of frames.
+        guidance: Argument of the pipeline's call with the scale of guidance.
         latents: Argument of the transformer's forward with what is denoised.
         grid: Where the routed tokens lie, from the transformer and the arguments of its forward.
+        read_grid: The same for methods that need rows and columns, where they stand in tensors
+            alone, for which an accelerator is waited for; None where `grid` says them.
         token_positions: Argument of the transformer's forward with the places of its tokens on the
             grid of the latents' patches, [B, K] int64, row by row; None where its tokens are the
             whole grid.
@@ -189,6 +215,9 @@ class Family:
             for layouts with `rows` "per-sample".
         refuse: Why a call of a transformer with these arguments cannot be routed, from its
             configuration and them; None where it can. At `attach` there are no arguments.
+        refuse_checkpointing: Why a call with these arguments cannot be computed with gradient
+            checkpointing; None where it can.
+        refuse_compile: Why its blocks cannot be compiled; None where they can.
     """
 
     name: str
@@ -196,15 +225,41 @@ class Family:
     block_groups: dict[str, BlockLayout]
     lora_targets: tuple[str, ...]
     timestep: NoiseScale | None = NoiseScale()
-    call_inputs: CallInputs = _no_inputs
-    blank_inputs: Callable[[Any, InputSize], dict[str, Any]] = _no_blank_inputs
+    timestep_of: Callable[[Any], NoiseScale] | None = None
+    call_inputs: CallInputs = no_inputs
+    encode_prompt: EncodePrompt = no_prompt
+    prediction: Callable[[Any, Any, Tensor], Tensor] = same_output
+    blank_prompt: BlankPrompt = no_blank_prompt
+    blank_inputs: Callable[[Any, InputSize], dict[str, Any]] | None = None
+    latent_channels: Callable[[Any], int] = lambda config: int(config.in_channels)
+    patch: Callable[[Any], tuple[int, int, int]] = config_patch
+    video: bool = False
+    guidance: str = "guidance_scale"
     latents: str = "hidden_states"
     grid: Callable[[Any, Mapping[str, Any]], Grid] = latents_grid
+    read_grid: Callable[[Any, Mapping[str, Any]], Grid] | None = None
     token_positions: str | None = None
     conditioning: str | None = "encoder_hidden_states"
     width: Callable[[Any], int] = attention_width
     starts: Callable[[Any, Mapping[str, Any]], Tensor] | None = None
     refuse: Callable[[Any, Mapping[str, Any]], str | None] | None = None
+    refuse_checkpointing: Callable[[Mapping[str, Any]], str | None] | None = None
+    refuse_compile: str | None = None
+
+    def noise_scale(self, config: Any) -> NoiseScale | None:
+        """How a transformer of this configuration is told the noise level; None where it is not."""
+        return self.timestep if self.timestep_of is None else self.timestep_of(config)
+
+    def denoising_scale(self, config: Any) -> NoiseScale:
+        """The same of a transformer that denoises.
+
+        Raises:
+            DiffCRError: It is told no noise level.
+        """
+        scale = self.noise_scale(config)
+        if scale is None:
+            raise DiffCRError(f"models of the family {self.name} are told no noise level")
+        return scale
 
     def tokens(self, transformer: Any, arguments: Mapping[str, Any]) -> int:
         """Routed tokens of a sample in a call with these arguments."""
@@ -212,3 +267,29 @@ class Family:
             held: int = arguments[self.token_positions].shape[1]
             return held
         return self.grid(transformer, arguments).tokens
+
+    def inputs_without_content(self, transformer: Any, size: InputSize) -> dict[str, Any]:
+        """Arguments of the transformer's forward for one sample, without content, on its device and
+        in its dtype.
+
+        Raises:
+            DiffCRError: The family does not say how it is called.
+        """
+        if self.blank_inputs is not None:
+            return self.blank_inputs(transformer, size)
+        config, weights = transformer.config, next(transformer.parameters())
+        shape = self.latent_shape(config, *size.latents(config), size.frames)
+        latents = weights.new_zeros(shape)
+        prompt = self.blank_prompt(config, size.text_tokens).to(weights.device, weights.dtype)
+        return self.call_inputs(transformer, latents[None], weights.new_zeros(1), prompt)
+
+    def latent_shape(
+        self, config: Any, rows: int, columns: int, frames: int = 1
+    ) -> tuple[int, ...]:
+        """Of one sample's latents, (C, h, w), or of a video (C, f, h, w)."""
+        return (self.latent_channels(config), *([frames] * self.video), rows, columns)
+
+    def tokens_of(self, config: Any, latent_shape: Sequence[int]) -> int:
+        """Tokens of a sample whose latents have a shape (C, ...), as pipelines count them."""
+        patch = self.patch(config)[-len(latent_shape[1:]) :]
+        return prod(side // part for side, part in zip(latent_shape[1:], patch, strict=True))

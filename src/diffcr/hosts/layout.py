@@ -116,6 +116,7 @@ class BlockLayout:
         hidden_states: Name of the argument with the routed tokens, [B, S, D].
         batched: Arguments whose tensors' first dimension is the batch. Anything else is shared by
             samples.
+        optional: Those of them that not every block of the class takes.
         rows: Where the N routed tokens lie in the S rows of `hidden_states`; the other rows are
             pinned: text, padding, references.
         outputs: What the block returns, in order, by the names of the arguments that it takes the
@@ -127,9 +128,11 @@ class BlockLayout:
         self_attention: Attribute of the block's self-attention, whose first argument is [B, N, D];
             None where it attends to more than the hidden states.
         cross_attention: Attribute of its cross-attention, which may be None or missing.
-        mlp: Attribute of the block's feed-forward module, [B, N, D] -> [B, N, D]; None where it has
-            none of its own for the routed tokens.
-        mlp_others: Where the feed-forward's rows that are no routed tokens stand.
+        mlp: Path of the module whose output, [B, N, ...], scales what the block adds by its
+            feed-forward: that itself, a norm behind it, or an activation before a linear layer;
+            None where it has none of its own for the routed tokens.
+        mlp_others: Where the feed-forward's rows stand that are not of the hidden states, such as
+            those of the text.
         denoised_beside: Outputs other than the hidden states that the model denoises, too, such as
             those of audio.
         first_linear: Path of a linear layer that computes all rows of `hidden_states` once; empty
@@ -143,6 +146,7 @@ class BlockLayout:
 
     hidden_states: str
     batched: tuple[str, ...]
+    optional: tuple[str, ...] = ()
     rows: Where = "all"
     outputs: tuple[str, ...] = ()
     token_inputs: tuple[TokenInput, ...] = ()
@@ -152,7 +156,7 @@ class BlockLayout:
     self_attention: str | None = None
     cross_attention: str | None = None
     mlp: str | None = None
-    mlp_others: Literal["before", "after"] = "before"
+    mlp_others: Literal["none", "before", "after"] = "none"
     denoised_beside: tuple[str, ...] = ()
     first_linear: str = ""
     prunable: tuple[PrunableUnits, ...] = ()
@@ -166,9 +170,10 @@ class BlockLayout:
 
     @property
     def arguments(self) -> set[str]:
-        """Names of a block's arguments that are spoken of."""
+        """Names of a block's arguments that are spoken of and that every block takes."""
         named = (self.hidden_states, *self.batched, *self.outputs, *self.stacked, *self.counts)
-        return {*named, *self.refuses, *(value.argument for value in self.token_inputs)}
+        spoken_of = {*named, *self.refuses, *(value.argument for value in self.token_inputs)}
+        return spoken_of - {*self.optional}
 
     def first_layers(self, block: nn.Module) -> dict[str, nn.Linear]:
         """The first linear layer of each part of a block, which every row that the part computes

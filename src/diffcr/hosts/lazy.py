@@ -17,24 +17,21 @@ from diffcr.hosts.pixart import (
     PIXART,
     PIXART_BLOCK,
     SELF_ATTENTION_BLOCK,
-    pixart_blank_inputs,
+    pixart_blank_prompt,
     pixart_inputs,
 )
+from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
 
 
 def _refuse_to_denoise(
-    transformer: Any,
-    latents: Tensor,
-    timesteps: Tensor,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor | None,
+    transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
 ) -> dict[str, Any]:
     raise DiffCRError(f"{type(transformer).__name__} denoises nothing: pass the transformer")
 
 
 def _decoder_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
     """PixArt's, and as many masked tokens as are asked for."""
-    arguments = pixart_blank_inputs(transformer, size)
+    arguments = PIXART.inputs_without_content(transformer, size)
     config, latents = transformer.config, arguments["hidden_states"]
     rows, columns = (side // config.patch_size for side in size.latents(config))
     masked = rows * columns if size.masked_tokens is None else size.masked_tokens
@@ -60,6 +57,8 @@ LAZY_DECODER = Family(
     lora_targets=PIXART.lora_targets,
     # What is masked, `token_indices` and `context`, the caller adds.
     call_inputs=pixart_inputs,
+    encode_prompt=of_embeds_and_mask,
+    blank_prompt=pixart_blank_prompt,
     blank_inputs=_decoder_blank_inputs,
     token_positions="token_indices",
 )

@@ -48,9 +48,11 @@ def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> 
     Raises:
         DiffCRError: It cannot be read.
     """
+    from torch import nn
+
     try:
         # Without it diffusers falls back to unpickling where there is no safetensors file.
-        return pipeline_class.from_pretrained(model, use_safetensors=True, **components)
+        pipe = pipeline_class.from_pretrained(model, use_safetensors=True, **components)
     except DiffCRError:
         raise
     # Wrong values in its files are found where they are used: a division by a patch size of 0.
@@ -59,21 +61,44 @@ def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> 
         raise DiffCRError(
             f"no pipeline can be loaded from {model}: {type(error).__name__}: {reason}"
         ) from error
+    for name, part in pipe.components.items():
+        # What the files do not hold, diffusers leaves without data.
+        for weight, value in part.named_parameters() if isinstance(part, nn.Module) else ():
+            if value.is_meta:
+                raise DiffCRError(
+                    f"no pipeline can be loaded from {model}: the weights of {name} lack {weight}"
+                )
+    return pipe
 
 
 def size_multiple(pipe: Any) -> int:
     """What height and width in pixels have to be multiples of: tokens are whole patches of latents,
     and pipelines ask for multiples of 8 besides."""
-    patch = int(getattr(pipe.transformer.config, "patch_size", 1))
-    return lcm(8, int(getattr(pipe, "vae_scale_factor", 8)) * patch)
+    transformer = find_transformer(pipe)
+    _, rows, columns = family_of(transformer).patch(transformer.config)
+    return lcm(8, vae_scale(pipe) * rows, vae_scale(pipe) * columns)
+
+
+def vae_scale(pipe: Any) -> int:
+    """Pixels of a side of what becomes one latent."""
+    names = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
+    return next((int(getattr(pipe, name)) for name in names if hasattr(pipe, name)), 8)
 
 
 def text_tokens(pipe: Any) -> int:
     """Length that the pipeline's prompts are padded to."""
     accepted = inspect.signature(type(pipe).__call__).parameters
     default = accepted["max_sequence_length"].default if "max_sequence_length" in accepted else 120
-    longest = getattr(getattr(pipe, "tokenizer", None), "model_max_length", default)
-    return int(min(default, longest))
+    tokenizer = longest_tokenizer(pipe)
+    return int(min(default, default if tokenizer is None else tokenizer.model_max_length))
+
+
+def longest_tokenizer(pipe: Any) -> Any | None:
+    """Of a pipeline's tokenizers the one that `max_sequence_length` is for: beside T5's, CLIP's
+    always gives 77 tokens. None where there is none."""
+    names = ("tokenizer", "tokenizer_2", "tokenizer_3")
+    present = [t for name in names if (t := getattr(pipe, name, None)) is not None]
+    return max(present, key=lambda tokenizer: tokenizer.model_max_length, default=None)
 
 
 def own_device() -> str:

@@ -14,19 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.family import Family, InputSize
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import AttentionWithMap, BlockLayout, PrunableUnits, TokenInput
+from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
 
 # Of the autoencoder of every published model that takes the picture's size as a condition.
 PIXELS_PER_LATENT = 8
 
 
 def pixart_inputs(
-    transformer: Any,
-    latents: Tensor,
-    timesteps: Tensor,
-    prompt_embeds: Tensor,
-    prompt_mask: Tensor | None,
+    transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
 ) -> dict[str, Any]:
     """As in diffusers' pipeline_pixart_alpha.py: the 1024 model is told the picture's size."""
     conditions: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
@@ -37,21 +34,18 @@ def pixart_inputs(
         conditions["aspect_ratio"] = (size[:, :1] / size[:, 1:]).expand(len(latents), 1)
     return {
         "hidden_states": latents,
-        "encoder_hidden_states": prompt_embeds,
-        "encoder_attention_mask": prompt_mask,
+        "encoder_hidden_states": prompt.embeds,
+        "encoder_attention_mask": prompt.mask,
         "timestep": timesteps,
         "added_cond_kwargs": conditions,
         "return_dict": False,
     }
 
 
-def pixart_blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
-    """Latents, prompt and timestep of zeros, all in the dtype of the weights."""
-    config, weights = transformer.config, next(transformer.parameters())
-    latents = weights.new_zeros(1, config.in_channels, *size.latents(config))
+def pixart_blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    """Embeddings of the width that captions have."""
     channels = config.caption_channels or config.cross_attention_dim
-    prompt = weights.new_zeros(1, size.text_tokens, channels)
-    return pixart_inputs(transformer, latents, weights.new_zeros(1), prompt, None)
+    return Prompt(torch.zeros(1, text_tokens, channels))
 
 
 class _WatchedAttention:
@@ -125,5 +119,6 @@ PIXART = Family(
     block_groups={"transformer_blocks": PIXART_BLOCK},
     lora_targets=("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     call_inputs=pixart_inputs,
-    blank_inputs=pixart_blank_inputs,
+    encode_prompt=of_embeds_and_mask,
+    blank_prompt=pixart_blank_prompt,
 )

@@ -10,8 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffcr.hosts.family import Family, Grid, NoiseScale
+import torch
+from torch import Tensor
+
+from diffcr.hosts.calls import pack_latents, require_channels, unpack_latents
+from diffcr.hosts.family import Family, Grid, NoiseScale, packed_patch
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
 
 QWEN_IMAGE_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -39,6 +44,25 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return Grid(rows, columns, frames, beside=tokens - frames * rows * columns)
 
 
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    require_channels(transformer, 4 * latents.shape[1])
+    rows, columns = (side // 2 for side in latents.shape[2:])
+    return {
+        "hidden_states": pack_latents(latents),
+        "timestep": timesteps,
+        "guidance": None,
+        "encoder_hidden_states": prompt.embeds,
+        "encoder_hidden_states_mask": prompt.mask,
+        "img_shapes": [[(1, rows, columns)]] * len(latents),
+        "attention_kwargs": {},
+        "return_dict": False,
+    }
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    return Prompt(torch.zeros(1, text_tokens, config.joint_attention_dim))
+
+
 QWEN_IMAGE = Family(
     name="qwen-image",
     transformer_class=(
@@ -47,6 +71,13 @@ QWEN_IMAGE = Family(
     block_groups={"transformer_blocks": QWEN_IMAGE_BLOCK},
     timestep=NoiseScale(noisy=1),
     grid=_grid,
+    guidance="true_cfg_scale",
+    call_inputs=_inputs,
+    encode_prompt=of_embeds_and_mask,
+    prediction=unpack_latents,
+    blank_prompt=_blank_prompt,
+    latent_channels=lambda config: int(config.out_channels),
+    patch=packed_patch,
     lora_targets=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),

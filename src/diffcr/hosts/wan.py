@@ -8,9 +8,15 @@ to others stay dense: a token without a hint would be another.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from diffcr.hosts.calls import UNTRAINED, require_channels
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, of_embeds
 
 WAN_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -19,10 +25,32 @@ WAN_BLOCK = BlockLayout(
     first_linear="attn1.to_q",
     mlp="ffn",
 )
+
+
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    require_channels(transformer, latents.shape[1])
+    return {
+        "hidden_states": latents,
+        "timestep": timesteps,
+        "encoder_hidden_states": prompt.embeds,
+        "attention_kwargs": None,
+        "return_dict": False,
+    }
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    return Prompt(torch.zeros(1, text_tokens, config.text_dim))
+
+
 WAN = Family(
     name="wan",
     transformer_class="diffusers.models.transformers.transformer_wan.WanTransformer3DModel",
     block_groups={"blocks": WAN_BLOCK},
+    call_inputs=_inputs,
+    encode_prompt=of_embeds,
+    blank_prompt=_blank_prompt,
+    latent_channels=lambda config: int(config.out_channels),
+    video=True,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
         *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
@@ -32,6 +60,7 @@ WAN = Family(
 WAN_VACE = replace(
     WAN,
     name="wan-vace",
+    **UNTRAINED,
     transformer_class=(
         "diffusers.models.transformers.transformer_wan_vace.WanVACETransformer3DModel"
     ),
@@ -39,6 +68,7 @@ WAN_VACE = replace(
 WAN_ANIMATE = replace(
     WAN,
     name="wan-animate",
+    **UNTRAINED,
     transformer_class=(
         "diffusers.models.transformers.transformer_wan_animate.WanAnimateTransformer3DModel"
     ),
@@ -46,6 +76,7 @@ WAN_ANIMATE = replace(
 CHRONO_EDIT = replace(
     WAN,
     name="chrono-edit",
+    **UNTRAINED,
     transformer_class=(
         "diffusers.models.transformers.transformer_chronoedit.ChronoEditTransformer3DModel"
     ),

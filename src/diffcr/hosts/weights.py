@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,11 +13,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from diffcr.core.sharded import is_split
 
 SAMPLES = 1024
 TOLERANCE = 1e-2
+# Of the values that two partly quantised models share, those that have to be within the tolerance.
+_LEAST_AGREEMENT = 0.95
+_SMALLEST = 1e-6
 _PER_PARAMETER = 16
-_UNRELATED_CONFIG = ("_name_or_path", "_class_name", "_diffusers_version", "_use_default_values")
+_UNRELATED_CONFIG = (
+    "_name_or_path",
+    "_class_name",
+    "_diffusers_version",
+    "_use_default_values",
+    "quantization_config",
+    "_pre_quantization_dtype",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,20 +40,35 @@ class Fingerprint:
     Attributes:
         model_id: Name or path that the model was loaded from, empty where unknown.
         config_hash: SHA-256 of the transformer's configuration.
-        weights: Sampled weights, [1024] float32 on the CPU.
+        weights: Sampled weights, [1024] float32 on the CPU; nan where they are quantised.
+        beside: Sampled from the parameters that quantisation leaves, which are all but the weights
+            of linear layers, likewise; None where there are none, or none were remembered.
     """
 
     model_id: str
     config_hash: str
     weights: Tensor
+    beside: Tensor | None = None
 
     def matches(self, other: Fingerprint) -> bool:
         """Equal configurations, and weights within 1e-2 of each other (relative norm): float16 and
-        bfloat16 loads of the same weights pass."""
+        bfloat16 loads of the same weights pass.
+
+        Where weights of one are quantised, the values that neither has quantised decide: 95 % of
+        them are within 1e-2 of each other."""
         if self.config_hash != other.config_hash:
             return False
         gap = (self.weights - other.weights).norm()
-        return bool(gap <= TOLERANCE * self.weights.norm())
+        if not gap.isnan():
+            return bool(gap <= TOLERANCE * self.weights.norm())
+        ours, theirs = self.weights, other.weights
+        if self.beside is not None and other.beside is not None:
+            ours, theirs = torch.cat([ours, self.beside]), torch.cat([theirs, other.beside])
+        # What a fresh parameter holds tells no models apart.
+        initial = (ours == theirs) & ((ours == 0) | (ours == 1))
+        compared = ~(ours - theirs).isnan() & ~initial
+        alike = (ours - theirs).abs() <= TOLERANCE * ours.abs() + _SMALLEST
+        return bool(alike[compared].float().mean() >= _LEAST_AGREEMENT)
 
     def describe(self) -> str:
         """For messages: the model's name and a short hash of what identifies it."""
@@ -71,7 +100,7 @@ class HostWeights:
         return replace(self, samples=_take_samples(parameters))
 
     def have_changed(self, transformer: nn.Module) -> bool:
-        """Whether they differ by more than a cast, or a cast and back."""
+        """Whether they differ by more than a cast, a cast and back, or quantisation."""
         present = _take_samples(host_parameters(transformer))
         return any(
             not any(
@@ -79,14 +108,14 @@ class HostWeights:
                 for cast in (torch.float32, torch.float16, torch.bfloat16)
             )
             for name, parameter in host_parameters(transformer)
-            if (before := self.samples.get(name)) is not None
+            if name in present and (before := self.samples.get(name)) is not None
         )
 
 
 def _take_samples(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
     samples = {}
     for name, parameter in parameters:
-        if not parameter.is_meta:
+        if not parameter.is_meta and not is_quantised(parameter):
             values = parameter.detach().flatten()[:: parameter.numel() // _PER_PARAMETER + 1]
             samples[name] = values.to("cpu", torch.float32, copy=True)
     return samples
@@ -99,26 +128,57 @@ def host_parameters(transformer: nn.Module) -> Iterator[tuple[str, nn.Parameter]
             yield name.replace(".base_layer.", "."), parameter
 
 
+def is_quantised(parameter: Tensor) -> bool:
+    """Whether a parameter's values are held in less than 16 bits, or by a library in a tensor of
+    its own: torchao, bitsandbytes, GGUF, float8 storage."""
+    if not parameter.is_floating_point() or parameter.element_size() < 2:
+        return True
+    return is_traceable_wrapper_subclass(parameter) and not is_split(parameter)
+
+
 def take_fingerprint(transformer: nn.Module) -> Fingerprint | None:
     """Fingerprint of the weights as they are; None for a model without data (meta device).
 
-    1024 positions drawn over all parameters by size, the same for the same configuration.
+    1024 positions drawn over all parameters by size, the same for the same configuration, however
+    it is quantised.
     """
     parameters = sorted(host_parameters(transformer), key=lambda item: item[0])
     if any(parameter.is_meta for _, parameter in parameters):
         return None
+    config: Any = getattr(transformer, "config", {})
+    model_id = _public_name(str(config.get("_name_or_path") or ""))
+    linear = _linear_sizes(transformer)
+    sizes = [linear.get(name, parameter.numel()) for name, parameter in parameters]
+    values = [parameter for _, parameter in parameters]
+    others = [row for row, (name, _) in enumerate(parameters) if name not in linear]
+    beside = None
+    if others:
+        beside = _sample([values[row] for row in others], [sizes[row] for row in others])
+    return Fingerprint(model_id, _hash_config(config), _sample(values, sizes), beside)
+
+
+def _linear_sizes(transformer: nn.Module) -> dict[str, int]:
+    """Weights of linear layers by name, with their numbers of values: packed ones hold fewer."""
+    return {
+        f"{name}.weight".replace(".base_layer.", "."): module.in_features * module.out_features
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+
+
+def _sample(parameters: list[nn.Parameter], sizes: list[int]) -> Tensor:
     draw = random.Random(0)
-    sizes = [parameter.numel() for _, parameter in parameters]
     picks = sorted(draw.choices(range(len(parameters)), weights=sizes, k=SAMPLES))
     sampled = []
     for index in sorted(set(picks)):
-        parameter = parameters[index][1]
+        parameter = parameters[index].detach()
         places = [draw.randrange(sizes[index]) for _ in range(picks.count(index))]
-        flat = parameter.detach().reshape(-1)
+        if is_quantised(parameter):
+            sampled.append(torch.full((len(places),), math.nan))
+            continue
+        flat = parameter.reshape(-1)
         sampled.append(flat[torch.tensor(places, device=flat.device)].float().cpu())
-    config: Any = getattr(transformer, "config", {})
-    model_id = _public_name(str(config.get("_name_or_path") or ""))
-    return Fingerprint(model_id, _hash_config(config), torch.cat(sampled))
+    return torch.cat(sampled)
 
 
 def _public_name(name_or_path: str) -> str:

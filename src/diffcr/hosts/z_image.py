@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from diffcr.hosts.family import Family, Grid, NoiseScale
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, of_list
 
 Z_IMAGE_BLOCK = BlockLayout(
     hidden_states="x",
@@ -19,8 +23,8 @@ Z_IMAGE_BLOCK = BlockLayout(
     token_inputs=(TokenInput("attn_mask"), TokenInput("freqs_cis")),
     refuses={"noise_mask": "Omni's mixture of clean and noisy pictures"},
     first_linear="attention.to_q",
-    mlp="feed_forward",
-    mlp_others="after",
+    # A norm of the feed-forward's output undoes what scales that.
+    mlp="ffn_norm2",
 )
 
 
@@ -37,6 +41,28 @@ def _refuse(config: Any, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """Captions without their padding, pictures of one frame each."""
+    captions: list[Tensor] = list(prompt.embeds)
+    if prompt.mask is not None:
+        captions = [rows[seen] for rows, seen in zip(captions, prompt.mask.bool(), strict=True)]
+    return {
+        "x": list(latents.unsqueeze(2)),
+        "t": timesteps,
+        "cap_feats": captions,
+        "return_dict": False,
+    }
+
+
+def _prediction(transformer: Any, output: list[Tensor], latents: Tensor) -> Tensor:
+    """The pipeline turns the sign."""
+    return -torch.stack(output).squeeze(2)
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    return Prompt(torch.zeros(1, text_tokens, config.cap_feat_dim))
+
+
 Z_IMAGE = Family(
     name="z-image",
     transformer_class=(
@@ -47,6 +73,11 @@ Z_IMAGE = Family(
     latents="x",
     conditioning="cap_feats",
     grid=_grid,
+    call_inputs=_inputs,
+    encode_prompt=of_list,
+    prediction=_prediction,
+    blank_prompt=_blank_prompt,
+    patch=lambda config: (1, config.all_patch_size[0], config.all_patch_size[0]),
     width=lambda config: int(config.dim),
     refuse=_refuse,
     lora_targets=("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0"),

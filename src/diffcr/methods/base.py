@@ -87,11 +87,13 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         current: The calling thread's call.
         beneath: The method that was attached before this one; None for the first.
         replaces_weights: Whether the host holds parameters of the method's while it is enabled.
+        needs_grid: Whether it has to know the rows and columns of the tokens' grid.
         keeps_steps: Whether a call depends on earlier ones of its sampling run, so that one call
             alone says nothing of its quality or time.
     """
 
     replaces_weights: ClassVar[bool] = False
+    needs_grid: ClassVar[bool] = False
     keeps_steps: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, host: Host) -> None:

@@ -7,13 +7,13 @@ to the weights of a single process.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffcr.core.regions import region_timesteps
+from diffcr.training.data.order import ItemOrder, shuffled
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,16 @@ class MicroBatch:
     Attributes:
         indices: [B] int64, items of the data set.
         region: Timestep region of all samples, 0 the cleanest.
-        timesteps: [B] int64, 0 to 999.
-        noise: [B, C, h, w] float32, of unit variance.
+        regions: How many there are.
+        timesteps: [B] int64, 0 to 999, uniform in the region.
+        noise: [B, C, ...] float32, of unit variance.
         drop_caption: [B] bool, whose caption is replaced by the empty one.
         branch_seed: Below 2^63, what the compressor's draws of branches begin with.
     """
 
     indices: Tensor
     region: int
+    regions: int
     timesteps: Tensor
     noise: Tensor
     drop_caption: Tensor
@@ -55,61 +57,41 @@ class Draws:
 
     Attributes:
         seed: 0 or more; another seed gives other draws throughout.
-        items: Size of the data set.
-        latent_shape: (C, h, w).
+        order: Which items a micro-batch has.
         micro_batch_size: B, over all processes.
         gradient_accumulation: Micro-batches per step.
         timestep_regions: A micro-batch falls in one, its timesteps uniformly inside it. As many
             micro-batches in a row as there are regions meet each of them once, in random order:
             with `gradient_accumulation` a multiple of them, every step does.
         caption_dropout: Share of samples whose caption is dropped, in [0, 1].
-        groups: Items that may share a micro-batch, [m] int64 each, drawn by their sizes and with
-            replacement; without any, all may, and every item is drawn once in an epoch.
     """
 
     seed: int
-    items: int
-    latent_shape: tuple[int, int, int]
+    order: ItemOrder
     micro_batch_size: int
     gradient_accumulation: int
     timestep_regions: int
     caption_dropout: float
-    groups: tuple[Tensor, ...] = ()
 
     def micro_batch(self, step: int, micro: int) -> MicroBatch:
         """Draws of micro-batch `micro` of step `step`, both from 0."""
         state = np.random.SeedSequence([self.seed, step, micro]).generate_state(2, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
         size = self.micro_batch_size
-        region = self._region(step * self.gradient_accumulation + micro)
+        batch = step * self.gradient_accumulation + micro
+        region = self._region(batch)
         timesteps = region_timesteps(region, self.timestep_regions)
+        drawn = self.order.draw(batch, size, generator)
         return MicroBatch(
-            indices=self._indices(step * self.gradient_accumulation + micro, size, generator),
+            indices=drawn.indices,
             region=region,
+            regions=self.timestep_regions,
             timesteps=torch.randint(timesteps.start, timesteps.stop, (size,), generator=generator),
-            noise=torch.randn(size, *self.latent_shape, generator=generator),
+            noise=torch.randn(size, *drawn.latent_shape, generator=generator),
             drop_caption=torch.rand(size, generator=generator) < self.caption_dropout,
             branch_seed=int(state[1] >> np.uint64(1)),
         )
 
     def _region(self, batch: int) -> int:
         turn, place = divmod(batch, self.timestep_regions)
-        return int(_shuffled(self.seed, turn, self.timestep_regions)[place])
-
-    def _indices(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
-        if self.groups:
-            sizes = torch.tensor([len(group) for group in self.groups], dtype=torch.float64)
-            group = self.groups[int(torch.multinomial(sizes, 1, generator=generator))]
-            return group[torch.randint(len(group), (size,), generator=generator)]
-        places = range(batch * size, (batch + 1) * size)
-        return torch.tensor(
-            [int(_shuffled(self.seed, p // self.items, self.items)[p % self.items]) for p in places]
-        )
-
-
-@lru_cache(maxsize=4)
-def _shuffled(seed: int, turn: int, items: int) -> Tensor:
-    """The order of `items` items, or regions, in one of the turns through all of them."""
-    state = np.random.SeedSequence([seed, turn, items, 1]).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-    return torch.randperm(items, generator=generator)
+        return int(shuffled(self.seed, turn, self.timestep_regions)[place])

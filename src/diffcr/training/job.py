@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,18 @@ import torch
 
 from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.files import clear_left_overs, locked_directory
-from diffcr.hosts.loading import load_pipeline, size_multiple
+from diffcr.files import own_directory
+from diffcr.hosts.loading import load_pipeline, read_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import default_pipeline_path, load_default_inpainting
+from diffcr.training.data.encoded import EncodedPictures
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.data.pictures import open_dataset
+from diffcr.training.data.shards import ShardedDataset, holds_shards
 from diffcr.training.loop import Trainer
-from diffcr.training.objective import NoiseSchedule
+from diffcr.training.objectives import objective_of
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run_directory import TrainingResult
 from diffcr.training.task import make_task
@@ -49,6 +49,9 @@ def run_recipe(
     if recipe.mixed_precision == "fp16" and not on_gpu:
         raise DiffCRError("mixed_precision is 'fp16', which needs a GPU: give 'bf16' or 'no'")
     _check_start(recipe)
+    if holds_shards(recipe.data.source):
+        data = open_shards(recipe)
+        return train(recipe, _open_denoiser(recipe, data), data, output, resume)
     dataset = open_dataset(recipe.data)
     pipe = _open_pipeline(recipe)
     pipe.set_progress_bar_config(disable=True)
@@ -61,13 +64,15 @@ def run_recipe(
         else:
             masks = recipe.inpainting.masks_per_picture
             encoded = encode_masked(pipe, dataset, cache, masks, length)
+    # What has encoded takes no memory beside what is trained.
+    pipe.vae = pipe.text_encoder = None
     return train(recipe, pipe, encoded, output, resume)
 
 
 def train(
     recipe: TrainingRecipe,
     pipe: Any,
-    dataset: EncodedDataset | MaskedDataset,
+    dataset: EncodedPictures | MaskedDataset,
     output_directory: str | Path,
     resume: bool = True,
 ) -> TrainingResult:
@@ -75,8 +80,8 @@ def train(
 
     Args:
         recipe: What to do.
-        pipe: A diffusers pipeline; its scheduler gives the noise schedule.
-        dataset: Encoded with the same pipeline, with masks for inpainting.
+        pipe: A diffusers pipeline; its scheduler says what the model predicts.
+        dataset: Encoded with the same pipeline, in memory or in shards, with masks for inpainting.
         output_directory: For `checkpoints/`, `by-products/`, `final/`, `history.jsonl` and
             `training_record.json`.
         resume: Go on from the last checkpoint there; without, what is there is set aside in
@@ -86,25 +91,15 @@ def train(
         DiffCRError: The recipe does not fit the model, the processes or the directory, another run
             writes into it, or training diverges.
     """
-    _check_start(recipe)
-    task = make_task(recipe, pipe, dataset)
-    schedule = NoiseSchedule.of(pipe.scheduler)
-    with _own_directory(Path(output_directory)) as directory:
-        return Trainer(recipe, task, schedule, directory, resume).run()
-
-
-@contextmanager
-def _own_directory(directory: Path) -> Iterator[Path]:
-    """The directory of a run, which nothing else writes into within the context: its first process
-    has locked it, and removed what killed runs left half-written."""
     from accelerate import PartialState
 
+    _check_start(recipe)
+    task = make_task(recipe, pipe, dataset)
+    objective = objective_of(pipe.scheduler, recipe.largest_loss_weight, recipe.timestep_density)
+    directory = Path(output_directory)
     first = PartialState(cpu=not torch.cuda.is_available()).is_main_process
-    with locked_directory(directory) if first else nullcontext():
-        if first:
-            for folder in ("", "checkpoints", "by-products"):
-                clear_left_overs(directory / folder)
-        yield directory
+    with own_directory(directory, ("checkpoints", "by-products"), first):
+        return Trainer(recipe, task, objective, directory, resume).run()
 
 
 def _check_start(recipe: TrainingRecipe) -> None:
@@ -136,6 +131,48 @@ def _warn_of_few_steps(recipe: TrainingRecipe, target: float) -> None:
             DiffCRWarning,
             stacklevel=4,
         )
+
+
+def open_shards(recipe: TrainingRecipe) -> ShardedDataset:
+    """The encoded pictures that a recipe's `data.source` names.
+
+    Raises:
+        DiffCRError: They are not complete, or the recipe wants other ones.
+    """
+    settings, data = recipe.data, ShardedDataset(recipe.data.source, recipe.data.shuffle_window)
+    if recipe.inpainting is not None or settings.size is not None:
+        raise DiffCRError(
+            f"data.source {settings.source} is encoded, which goes neither with data.size nor with "
+            "inpainting: give the pictures themselves"
+        )
+    for name in ("resolution", "max_sequence_length"):
+        if getattr(settings, name) != data.settings.get(name):
+            raise DiffCRError(
+                f"data.{name} is {getattr(settings, name)}, {settings.source} was encoded with "
+                f"{data.settings.get(name)}: give that"
+            )
+    return data
+
+
+def _open_denoiser(recipe: TrainingRecipe, data: ShardedDataset) -> Any:
+    """The pipeline without what encodes, which is not needed again."""
+    from diffusers import DiffusionPipeline
+
+    model = recipe.model or default_pipeline_path()
+    named = DiffusionPipeline.load_config(str(model))
+    left_out = {
+        name: None
+        for name, kind in named.items()
+        if isinstance(kind, list | tuple) and name not in ("transformer", "scheduler")
+    }
+    pipe = read_pipeline(DiffusionPipeline, model, **left_out)
+    channels, encoded = pipe.transformer.config.in_channels, data.shards[0].latent_shape[0]
+    if channels != encoded:
+        raise DiffCRError(
+            f"{recipe.data.source} holds latents of {encoded} channels, {model} takes {channels}: "
+            "encode with this pipeline"
+        )
+    return pipe
 
 
 def _open_pipeline(recipe: TrainingRecipe) -> Any:

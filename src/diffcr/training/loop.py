@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffcr.core.sharded import whole
 from diffcr.errors import DiffCRError
 from diffcr.training.draws import MicroBatch
 from diffcr.training.interruption import StopRequest, noticing_signals
-from diffcr.training.objective import NoiseSchedule, Objective, StepLosses
+from diffcr.training.losses import RunLoss, StepLosses
+from diffcr.training.objectives.objective import Objective
 from diffcr.training.optimization import WeightAverage, make_optimizers, set_learning_rates
-from diffcr.training.progress import Progress, TrainedState, load_progress, save_progress
+from diffcr.training.progress import Progress, TrainedState
 from diffcr.training.ratio_steering import RatioSteering
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import (
@@ -28,10 +30,11 @@ from diffcr.training.run import (
     make_draws,
     make_teacher,
     prepare_models,
-    save_result,
 )
 from diffcr.training.run_directory import RunDirectory, TrainingResult
-from diffcr.training.task import Task
+from diffcr.training.run_writer import RunWriter
+from diffcr.training.sharded import ShardedRun
+from diffcr.training.task import Task, TextToImage
 
 
 class Trainer:
@@ -40,7 +43,7 @@ class Trainer:
     Args:
         recipe: What to do.
         task: Models and data.
-        schedule: Of the pipeline's scheduler.
+        objective: Of the pipeline's scheduler.
         directory: Where to write.
         resume: Whether to go on from the last checkpoint there.
     """
@@ -49,7 +52,7 @@ class Trainer:
         self,
         recipe: TrainingRecipe,
         task: Task,
-        schedule: NoiseSchedule,
+        objective: Objective,
         directory: Path,
         resume: bool,
     ) -> None:
@@ -58,23 +61,38 @@ class Trainer:
         self.directory = RunDirectory(directory, recipe, task, resume)
         self.stop_request = StopRequest()
         device = self.accelerator.device
-        self.objective = Objective(
-            schedule,
-            recipe.largest_loss_weight,
-            recipe.distillation_weight,
-            make_teacher(task, recipe, device),
-        )
+        teacher = make_teacher(task, recipe, device)
+        self.loss = RunLoss(objective, recipe.distillation_weight, teacher)
         compressor = prepare_models(task, recipe, device)
+        self.sharded: ShardedRun | None = None
+        if recipe.sharding == "fsdp":
+            assert isinstance(task, TextToImage)
+            self.sharded = ShardedRun(task, self.accelerator)
         trained = {n: p for n, p in task.trained.named_parameters() if p.requires_grad}
         optimizers = make_optimizers(task.trained, recipe)
         self.average = WeightAverage(trained, recipe.ema_decay)
         self.state = TrainedState(trained, self.average.values, optimizers)
-        self.model, *self.optimizers = self.accelerator.prepare(task.model, *optimizers)
+        # A sharded model needs accelerate's precision, and no wrapper that shares gradients.
+        self.model = self.accelerator.prepare_model(
+            task.model, evaluation_mode=self.sharded is not None
+        )
+        self.optimizers = [self.accelerator.prepare_optimizer(each) for each in optimizers]
         self.ratios: RatioSteering | None = None
         if compressor is not None:
-            self.ratios = RatioSteering(compressor, recipe, schedule, self.average, self.optimizers)
+            self.ratios = RatioSteering(
+                compressor, recipe, objective, self.average, self.optimizers
+            )
         self.draws = make_draws(recipe, task, self.accelerator.num_processes)
-        self.progress = self._resume() if resume else self._begin()
+        self.writer = RunWriter(
+            task,
+            recipe,
+            self.directory,
+            self.accelerator,
+            self.state,
+            self.average,
+            self.sharded,
+        )
+        self.progress = (self.writer.load_progress() if resume else None) or self._begin()
         # Every process has read its checkpoint before the first one changes files.
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -83,15 +101,6 @@ class Trainer:
     def _begin(self) -> Progress:
         passed = 0 if self.ratios is None else self.ratios.passed_multiples()
         return Progress(ratio_loss_weight=self.recipe.ratio_loss.weight, by_products=passed)
-
-    def _resume(self) -> Progress:
-        found = load_progress(self.directory.checkpoints, self.state, self.recipe.steps)
-        if found is None:
-            return self._begin()
-        self.average.updates = found.average_updates
-        if self.accelerator.scaler is not None and found.scaler:
-            self.accelerator.scaler.load_state_dict(found.scaler)
-        return found
 
     def run(self) -> TrainingResult:
         """Do the steps that are left, and hand the trained models back.
@@ -109,8 +118,8 @@ class Trainer:
             None if self.ratios is None else self.ratios.mean,
             self.progress.seconds,
         )
+        self.writer.save_average("final")
         if self.accelerator.is_main_process:
-            self._save_average("final")
             self.directory.finish(result)
         self.accelerator.end_training()
         # What the caller gets has the averaged weights, and none of accelerate's wrappers.
@@ -165,7 +174,7 @@ class Trainer:
             self.ratios.end_step()
         self.average.update()
         values = {"loss": agreed["loss"], "region": float(draw.region), "stop": agreed["stop"]}
-        if self.objective.teacher is not None:
+        if self.loss.teacher is not None:
             values["distillation"] = agreed["distillation"]
         if self.ratios is not None:
             values["ratio"] = self.ratios.mean
@@ -206,11 +215,13 @@ class Trainer:
     def _backward(self, draw: MicroBatch) -> StepLosses:
         if self.ratios is not None:
             self.ratios.begin_micro_batch(draw)
+        # Hosts that drop at random, such as DiT its classes, do so again after a resume.
+        torch.manual_seed(draw.branch_seed)
         own = draw.of_process(self.accelerator.process_index, self.accelerator.num_processes)
         # Around backward too, which runs checkpointed blocks again.
         with attention_kernel(self.accelerator.device, self.recipe.mixed_precision):
-            batch = self.task.batch(own, self.objective.schedule)
-            losses = self.objective.losses(self.model, batch)
+            batch = self.task.batch(own, self.loss.objective)
+            losses = self.loss.losses(self.model, batch)
             total = losses.total
             if self.ratios is not None:
                 total = total + self.ratios.loss(self.progress.ratio_loss_weight)
@@ -221,7 +232,10 @@ class Trainer:
         """Clip and steer; the norm that the gradient of all parameters had."""
         largest = self.recipe.optimizer.gradient_clip or math.inf
         parameters = list(self.state.parameters.values())
-        norm: Tensor = self.accelerator.clip_grad_norm_(parameters, largest)
+        if self.sharded is None:
+            norm: Tensor = self.accelerator.clip_grad_norm_(parameters, largest)
+        else:
+            norm = whole(torch.nn.utils.clip_grad_norm_(parameters, largest))
         if self.ratios is not None:
             self.ratios.shape_gradients(step)
         return norm
@@ -241,31 +255,25 @@ class Trainer:
         passes = self.progress.by_products > before
         if saves or passes:
             self.state.require_finite()
-        if not self.accelerator.is_main_process:
-            return
         if last or step % self.recipe.log_every == 0:
             self._log(step, values)
         if passes:
             percent = round(100 * self.progress.by_products * self.recipe.by_product_step)
-            self._save_average(f"by-products/ratio-{percent:02d}")
+            self.writer.save_average(f"by-products/ratio-{percent:02d}")
         if saves:
-            scaler = self.accelerator.scaler
-            progress = replace(self.progress, scaler=scaler and scaler.state_dict())
-            save_progress(self.directory.checkpoints, self.state, progress)
+            self.writer.save_progress(self.progress)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         line: dict[str, Any] = {"step": step, **values, "seconds": self.progress.seconds}
         if self.ratios is not None:
             line["ratio_loss_weight"] = self.progress.ratio_loss_weight
             line["table"] = self.ratios.table()
+        if not self.accelerator.is_main_process:
+            return
         self.directory.log(line)
         if self.recipe.tracker != "none":
             numbers = {k: v for k, v in line.items() if isinstance(v, float)}
             self.accelerator.log(numbers, step=step)
-
-    def _save_average(self, name: str) -> None:
-        with self.average.in_place():
-            save_result(self.task, self.recipe, self.directory.path / name)
 
 
 def _say(text: str) -> None:

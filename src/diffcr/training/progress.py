@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from diffcr.files import (
 )
 from diffcr.validation import AT_LEAST_0, NotNegative, check_fields
 
-_STATE_FILE = "progress.json"
+STATE_FILE = "progress.json"
 _TENSORS_FILE = "state.safetensors"
 _KEPT = 2
 _STEP = re.compile(r"step-\d{7,}")
@@ -65,15 +65,15 @@ class TrainedState:
     averages: dict[str, Tensor]
     optimizers: Sequence[torch.optim.Optimizer]
 
-    def flatten(self) -> dict[str, Tensor]:
-        """All tensors under unique names, on the CPU."""
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors under unique names, where they are."""
         tensors = {f"parameter/{name}": p.detach() for name, p in self.parameters.items()}
         tensors |= {f"average/{name}": value for name, value in self.averages.items()}
         owners = self._owners()
         for name, parameter in self.parameters.items():
             for key, value in owners[parameter].state.get(parameter, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
-        return {name: tensor.cpu() for name, tensor in tensors.items()}
+        return tensors
 
     def require_finite(self) -> None:
         """Raises DiffCRError where a parameter or an average holds NaN or infinity."""
@@ -82,7 +82,7 @@ class TrainedState:
 
     @torch.no_grad()
     def fill(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of `flatten`.
+        """Inverse of `tensors`.
 
         Raises:
             KeyError: A tensor of a parameter is missing.
@@ -113,16 +113,37 @@ class TrainedState:
 def save_progress(directory: Path, state: TrainedState, progress: Progress) -> None:
     """Write `directory/step-N` and delete all but the last two."""
     with replacing_directory(directory / f"step-{progress.step:07d}") as written:
-        save_tensors(written / _TENSORS_FILE, state.flatten())
-        write_json(written / _STATE_FILE, asdict(progress))
+        save_tensors(written / _TENSORS_FILE, state.tensors())
+        write_json(written / STATE_FILE, asdict(progress))
+    forget_old_progress(directory)
+
+
+def forget_old_progress(directory: Path) -> None:
+    """Delete all but the last two checkpoints."""
     for old in saved_steps(directory)[:-_KEPT]:
         shutil.rmtree(old)
 
 
-def load_progress(directory: Path, state: TrainedState, steps: int) -> Progress | None:
+def read_state(directory: Path, state: TrainedState) -> None:
+    """Fill a run's tensors with those of a checkpoint."""
+    state.fill(read_tensors(directory / _TENSORS_FILE))
+
+
+def load_progress(
+    directory: Path,
+    state: TrainedState,
+    steps: int,
+    read: Callable[[Path, TrainedState], None] = read_state,
+) -> Progress | None:
     """Fill `state` from the last readable checkpoint; None where there is none.
 
     A damaged one is passed over with a warning.
+
+    Args:
+        directory: Of the checkpoints.
+        state: Of the run.
+        steps: That the run is to have at its end.
+        read: From a checkpoint's directory into the state.
 
     Raises:
         DiffCRError: There are checkpoints, and none can be read or it is of more than `steps`.
@@ -130,9 +151,9 @@ def load_progress(directory: Path, state: TrainedState, steps: int) -> Progress 
     found = saved_steps(directory)
     for path in reversed(found):
         try:
-            progress = Progress(**read_json(path / _STATE_FILE))
+            progress = Progress(**read_json(path / STATE_FILE))
             check_fields(progress)
-            state.fill(read_tensors(path / _TENSORS_FILE))
+            read(path, state)
             state.require_finite()
         except (DiffCRError, KeyError, TypeError, RuntimeError) as error:
             message = in_one_line(f"checkpoint {path} is passed over: {error}")

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from diffcr.core.regions import region_timesteps
+from diffcr.core.sharded import own_part, whole
+from diffcr.errors import DiffCRError
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training.draws import MicroBatch
-from diffcr.training.objective import NoiseSchedule
+from diffcr.training.objectives.discrete import NoisePrediction
+from diffcr.training.objectives.objective import Objective
 from diffcr.training.optimization import WeightAverage
 from diffcr.training.recipe import RatioLossRecipe, TrainingRecipe
 
@@ -30,13 +33,22 @@ def next_ratio_loss_weight(
     return min(weight * recipe.growth, recipe.largest) if lags else weight
 
 
-def ratio_gradient_scales(schedule: NoiseSchedule, recipe: TrainingRecipe) -> tuple[float, ...]:
-    """What the ratios' gradient is multiplied with in each timestep region; 1 on average."""
+def ratio_gradient_scales(objective: Objective, recipe: TrainingRecipe) -> tuple[float, ...]:
+    """What the ratios' gradient is multiplied with in each timestep region; 1 on average.
+
+    Raises:
+        DiffCRError: The objective is not to predict noise.
+    """
+    if not isinstance(objective, NoisePrediction):
+        raise DiffCRError(
+            f"ratio_loss.noise_emphasis is {recipe.ratio_loss.noise_emphasis}, which is for models "
+            "that predict noise: give 0"
+        )
     regions = recipe.timestep_regions
     emphasised = []
     for region in range(regions):
         timesteps = torch.tensor(list(region_timesteps(region, regions)))
-        weight = schedule.loss_weight(timesteps, recipe.largest_loss_weight).mean()
+        weight = objective.draw(timesteps, regions, tokens=0).weight.mean()
         emphasised.append(float(weight) ** recipe.ratio_loss.noise_emphasis)
     return tuple(value * regions / sum(emphasised) for value in emphasised)
 
@@ -47,7 +59,7 @@ class RatioSteering:
     Args:
         compressor: Holds the ratios that are steered.
         recipe: Its `ratio_loss` and its method say what is aimed at.
-        schedule: Weights of the timesteps, for `noise_emphasis`.
+        objective: Weighs the timesteps, for `noise_emphasis`.
         average: Of the trained weights, whose ratios by-products and the result have.
         optimizers: Those that move the ratios among them.
     """
@@ -56,14 +68,14 @@ class RatioSteering:
         self,
         compressor: Compressor,
         recipe: TrainingRecipe,
-        schedule: NoiseSchedule,
+        objective: Objective,
         average: WeightAverage,
         optimizers: Sequence[torch.optim.Optimizer],
     ) -> None:
         self.compressor, self.recipe = compressor, recipe
         self.average, self.optimizers = average, optimizers
         if recipe.ratio_loss.noise_emphasis > 0:
-            compressor.gradient_scales = ratio_gradient_scales(schedule, recipe)
+            compressor.gradient_scales = ratio_gradient_scales(objective, recipe)
 
     def begin_step(self, step: int) -> None:
         """Settle the ratios where the recipe says so."""
@@ -93,8 +105,9 @@ class RatioSteering:
 
     def shape_gradients(self, step: int) -> None:
         """After backward, before the optimizers' step."""
-        gradient = self.compressor.ratios.grad
-        if gradient is not None and step < self.recipe.ratio_loss.shared * self.recipe.steps:
+        found = self.compressor.ratios.grad
+        if found is not None and step < self.recipe.ratio_loss.shared * self.recipe.steps:
+            gradient = own_part(found)
             # Equal ratios stay equal.
             gradient.copy_(gradient.mean(1, keepdim=True).expand_as(gradient))
         self.compressor.block_outward_gradients()
@@ -122,7 +135,7 @@ class RatioSteering:
         if not isinstance(self.recipe.method, DiffCRConfig):
             return 0
         averaged = self.average.values.get(_RATIOS, self.compressor.ratios.detach())
-        mean = float(averaged.clamp(0, self.recipe.method.max_compression_ratio).mean())
+        mean = float(whole(averaged).clamp(0, self.recipe.method.max_compression_ratio).mean())
         return int(mean / self.recipe.by_product_step + 1e-6)
 
     def table(self) -> list[list[float]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffcr.binding.attachment import attach
@@ -26,8 +26,9 @@ from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.ratios import BINS
 from diffcr.training.draws import Draws
-from diffcr.training.objective import Teacher
+from diffcr.training.losses import Teacher
 from diffcr.training.recipe import TrainingRecipe
+from diffcr.training.sharded import shard_model
 from diffcr.training.task import Task
 
 
@@ -73,7 +74,10 @@ def _go_on_with_lora(transformer: nn.Module, recipe: TrainingRecipe) -> None:
 
 
 def prepare_models(task: Task, recipe: TrainingRecipe, device: torch.device) -> Compressor | None:
-    """Bring a task's models to where and what a run trains; as `make_trainable`."""
+    """Bring a task's models to where and what a run trains; as `make_trainable`.
+
+    A model that is to be sharded stays on the CPU: no device has to hold all of it.
+    """
     task.model.requires_grad_(False)
     compressor = make_trainable(task.trained, recipe)
     if recipe.gradient_checkpointing:
@@ -81,7 +85,7 @@ def prepare_models(task: Task, recipe: TrainingRecipe, device: torch.device) -> 
         for part in models_within(task.model):
             enable: Any = part.enable_gradient_checkpointing
             enable()
-    task.model.to(device).eval()
+    task.model.to("cpu" if recipe.sharding == "fsdp" else device).eval()
     task.trained.train()
     if recipe.compile and not recipe.is_dense:
         compile(task.trained)
@@ -92,25 +96,27 @@ def make_teacher(task: Task, recipe: TrainingRecipe, device: torch.device) -> Te
     """The dense model that a run is distilled from, or None; called before anything is attached.
 
     Returns:
-        From the arguments of the model's forward to its output, without gradient.
+        From the arguments of the model's forward to its output's first entry, without gradient.
     """
     if recipe.distillation_weight == 0:
         return None
     dense = task.model
     if recipe.finetune == "full" or recipe.checkpoint:
         # The weights move, or a checkpoint's come: a copy alone stays what the model was.
-        dense = copy.deepcopy(dense).requires_grad_(False).eval().to(device)
+        dense = copy.deepcopy(dense).requires_grad_(False).eval()
+        if recipe.sharding == "fsdp":
+            shard_model(dense, device)
+        dense.to(device)
         for block in host_blocks_within(dense) if recipe.compile else ():
             block.compile(dynamic=False)
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.mixed_precision)
 
     @torch.no_grad()
-    def teach(inputs: Mapping[str, Any]) -> Tensor:
+    def teach(inputs: Mapping[str, Any]) -> Any:
         shared = dense is task.model and is_attached(task.trained)
         off = computing_all_tokens(task.trained) if shared else nullcontext()
         with off, torch.autocast(device.type, precision, enabled=precision is not None):
-            output: Tensor = dense(**inputs)[0]
-        return output
+            return dense(**inputs)[0]
 
     return teach
 
@@ -119,7 +125,7 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     """accelerate's `Accelerator` for a run in `directory`."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
-    from accelerate.utils import TorchDynamoPlugin
+    from accelerate.utils import AutocastKwargs, TorchDynamoPlugin
 
     # accelerate keeps the first run's precision for the whole process otherwise.
     AcceleratorState._reset_state()
@@ -131,6 +137,10 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     if recipe.compile and recipe.is_dense:
         allow_graph_per_shape()
         dynamo = TorchDynamoPlugin(backend="inductor", dynamic=False, use_regional_compilation=True)
+    handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=unused)]
+    if recipe.sharding == "fsdp":
+        # Its cache would keep every weight whole, in half precision, until the forward ends.
+        handlers.append(AutocastKwargs(cache_enabled=False))
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=recipe.mixed_precision,
@@ -138,7 +148,7 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
         log_with=None if recipe.tracker == "none" else recipe.tracker,
         project_dir=str(directory),
         dynamo_plugin=dynamo,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+        kwargs_handlers=handlers,
     )
     if recipe.tracker != "none":
         accelerator.init_trackers(recipe.name)
@@ -159,13 +169,11 @@ def make_draws(recipe: TrainingRecipe, task: Task, processes: int) -> Draws:
         )
     return Draws(
         recipe.seed,
-        task.items,
-        task.pictures.latent_shape,
+        task.order(recipe.seed),
         micro,
         recipe.gradient_accumulation,
         recipe.timestep_regions,
         recipe.caption_dropout,
-        task.groups,
     )
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from warnings import warn
 
 import torch
-from torch import Tensor
 
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import parse_json, read_json, read_text, write_json, write_text
@@ -37,7 +36,6 @@ _FREE = {"name", "model", "steps", "checkpoint_every", "log_every", "tracker"} |
     "compile",
     "data.source",
 }
-_SAMPLED = 64
 _RECORD = "training_record.json"
 _OF_A_RUN = ("run.json", "history.jsonl", "checkpoints", "by-products", "final", _RECORD)
 
@@ -160,14 +158,16 @@ def _identify(recipe: TrainingRecipe, task: Task) -> dict[str, Any]:
     differ in their last bits from machine to machine; fingerprints of the models that are called,
     None for one without data (meta device)."""
     data = task.pictures
-    digest = hashlib.sha256(str(tuple(data.latents.shape)).encode())
-    for tensor in (data.caption_of, data.prompt_masks, *task.groups):
-        digest.update(tensor.numpy().tobytes())
+    digest = hashlib.sha256()
+    for part in data.identity():
+        digest.update(part)
+    for group in task.groups:
+        digest.update(group.numpy().tobytes())
     bases = [take_fingerprint(model) for model in models_within(task.model)]
     return {
         "settings": {k: v for k, v in _flatten(recipe.to_json_dict(), "") if k not in _FREE},
         "captions": digest.hexdigest(),
-        "values": [*_sample(data.latents), *_sample(data.prompt_embeds)],
+        "values": data.sampled_values(),
         "bases": [
             base
             and {
@@ -207,11 +207,6 @@ def _compare(before: dict[str, Any], present: dict[str, Any]) -> str | None:
             if not base.matches(own):
                 return f"another base model ({base.describe()})"
     return None
-
-
-def _sample(tensor: Tensor) -> list[float]:
-    values: list[float] = tensor.flatten()[:: tensor.numel() // _SAMPLED + 1].tolist()
-    return values
 
 
 def _flatten(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

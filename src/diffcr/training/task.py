@@ -5,6 +5,7 @@ Shapes: B samples, C latent channels, h x w latents, K masked tokens of N, patch
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from diffcr.hosts import family_of, find_transformer
 from diffcr.inpainting.decoder import LazyTransformer2DModel
 from diffcr.inpainting.encoder import ContextEncoder
 from diffcr.inpainting.pipeline import LazyInpaintPipeline
-from diffcr.training.data.encoding import EncodedDataset
+from diffcr.training.data.encoded import EncodedPictures
 from diffcr.training.data.masked import MaskedDataset
+from diffcr.training.data.order import GroupedItems, ItemOrder
 from diffcr.training.draws import MicroBatch
-from diffcr.training.objective import Batch, NoiseSchedule
+from diffcr.training.losses import Batch
+from diffcr.training.objectives.objective import Objective
 from diffcr.training.recipe import TrainingRecipe
 
 
@@ -32,7 +35,7 @@ class Task(ABC):
         model: What is called.
         trained: The module in it, or itself, that a method is attached to and whose weights move.
         parts: The models of the pipeline that are trained, by their names in it.
-        pictures: Encoded, of the size of what is generated.
+        pictures: Encoded, as large as what is generated.
         items: Number of items that are drawn from.
         groups: Items that may share a micro-batch, [m] int64 each; empty where all may.
     """
@@ -40,45 +43,61 @@ class Task(ABC):
     model: nn.Module
     trained: nn.Module
     parts: Mapping[str, Any]
-    pictures: EncodedDataset
+    pictures: EncodedPictures
     items: int
     groups: tuple[Tensor, ...] = ()
 
+    def order(self, seed: int) -> ItemOrder:
+        """In which order a run meets the items."""
+        return self.pictures.order(seed)
+
     @abstractmethod
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+    def batch(self, draw: MicroBatch, objective: Objective) -> Batch:
         """What a draw stands for, on the model's device: arguments of its forward, and what they
         were made of."""
 
     def _noisy_batch(
-        self, denoiser: nn.Module, items: Tensor, draw: MicroBatch, schedule: NoiseSchedule
+        self, denoiser: Any, items: Tensor, draw: MicroBatch, objective: Objective
     ) -> Batch:
         """Noisy latents of pictures, [B] `items`, as the denoiser's own family calls it."""
-        device = next(denoiser.parameters()).device
-        latents = self.pictures.latents[items].to(device)
-        noise, timesteps = draw.noise.to(device), draw.timesteps.to(device)
-        rows = self.pictures.captions(items, draw.drop_caption)
-        inputs = family_of(denoiser).call_inputs(
+        device, family = next(denoiser.parameters()).device, family_of(denoiser)
+        encoded = self.pictures.batch(items, draw.drop_caption)
+        latents = encoded.latents.to(device)
+        tokens = family.tokens_of(denoiser.config, latents.shape[1:])
+        levels = objective.draw(draw.timesteps, draw.regions, tokens)
+        noise, timesteps = draw.noise.to(device), levels.timesteps.to(device)
+        inputs = family.call_inputs(
             denoiser,
-            schedule.add_noise(latents, noise, timesteps),
-            timesteps,
-            self.pictures.prompt_embeds[rows].to(device),
-            self.pictures.prompt_masks[rows].to(device),
+            objective.add_noise(latents, noise, timesteps),
+            family.denoising_scale(denoiser.config).values(timesteps),
+            encoded.prompts.to(device),
         )
-        return Batch(inputs, latents, noise, timesteps)
+
+        def prediction(output: Any) -> Tensor:
+            return family.prediction(denoiser, output, latents)
+
+        return Batch(inputs, latents, noise, timesteps, levels.weight.to(device), prediction)
 
 
 class TextToImage(Task):
     """Every token of a picture is denoised."""
 
-    def __init__(self, pipe: Any, data: EncodedDataset) -> None:
+    def __init__(self, pipe: Any, data: EncodedPictures) -> None:
         self.model = self.trained = find_transformer(pipe)
         self.parts = {"transformer": self.model}
         self.pictures = data
         self.items = len(data)
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+    def with_own_model(self) -> TextToImage:
+        """The same task with a copy of its model."""
+        copied = copy.copy(self)
+        copied.model = copied.trained = copy.deepcopy(self.model)
+        copied.parts = {"transformer": copied.model}
+        return copied
+
+    def batch(self, draw: MicroBatch, objective: Objective) -> Batch:
         """As in `Task`."""
-        return self._noisy_batch(self.model, draw.indices, draw, schedule)
+        return self._noisy_batch(self.model, draw.indices, draw, objective)
 
 
 class LazyModel(nn.Module):
@@ -144,10 +163,14 @@ class Inpainting(Task):
         self.items = len(data)
         self.groups = data.groups
 
-    def batch(self, draw: MicroBatch, schedule: NoiseSchedule) -> Batch:
+    def order(self, seed: int) -> ItemOrder:
+        """As in `Task`: items of a micro-batch have equally many masked tokens."""
+        return GroupedItems(self.groups, self.data.pictures.latent_shape)
+
+    def batch(self, draw: MicroBatch, objective: Objective) -> Batch:
         """As in `Task`."""
         decoder = self.model.decoder
-        batch = self._noisy_batch(decoder, self.data.picture_of[draw.indices], draw, schedule)
+        batch = self._noisy_batch(decoder, self.data.picture_of[draw.indices], draw, objective)
         device = batch.latents.device
         batch.inputs.update(
             visible=self.data.visible[draw.indices].to(device),
@@ -157,7 +180,7 @@ class Inpainting(Task):
         return MaskedBatch(**vars(batch), patch_size=decoder.config.patch_size)
 
 
-def make_task(recipe: TrainingRecipe, pipe: Any, data: EncodedDataset | MaskedDataset) -> Task:
+def make_task(recipe: TrainingRecipe, pipe: Any, data: EncodedPictures | MaskedDataset) -> Task:
     """The task of a recipe.
 
     Raises:
@@ -168,7 +191,7 @@ def make_task(recipe: TrainingRecipe, pipe: Any, data: EncodedDataset | MaskedDa
         wanted = "a LazyInpaintPipeline" if inpaints else "a text-to-image pipeline"
         raise DiffCRError(f"the recipe is for {wanted}, not for a {type(pipe).__name__}")
     if recipe.inpainting is None:
-        if not isinstance(data, EncodedDataset):
+        if isinstance(data, MaskedDataset):
             raise DiffCRError("the data have masks: encode them with encode_dataset")
         return TextToImage(pipe, data)
     if not isinstance(data, MaskedDataset):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffcr.binding.model import get_attached
 from diffcr.core.regions import TIMESTEPS
@@ -14,6 +15,8 @@ from diffcr.evaluation.modes import evaluating, without_adapters
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing, compare_latency
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.loading import text_tokens
+from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.sampling import latent_size
 
 INPUTS_SEED = 0
 
@@ -57,10 +60,11 @@ def sweep_regions(
 ) -> Callable[[], None]:
     """A call that runs one forward of `batch_size` random samples in the middle of every region."""
     transformer: Any = find_transformer(pipe)
-    own = transformer.config.sample_size * pipe.vae_scale_factor
-    rows, columns = ((size or own) // pipe.vae_scale_factor for size in (height, width))
+    size = latent_size(pipe, height, width)
     timesteps = [int((region + 0.5) * TIMESTEPS / regions) for region in range(regions)]
-    inputs = forward_inputs(transformer, batch_size, rows, columns, text_tokens(pipe), timesteps)
+    inputs = forward_inputs(
+        transformer, batch_size, size.rows, size.columns, text_tokens(pipe), timesteps
+    )
 
     @torch.no_grad()
     def sweep() -> None:
@@ -89,22 +93,31 @@ def forward_inputs(
         timesteps: Noise levels, 0 to 999, in any order.
     """
     config, weights = transformer.config, next(transformer.parameters())
+    family = family_of(transformer)
     generator = torch.Generator().manual_seed(INPUTS_SEED)
-    latents = torch.randn(batch_size, config.in_channels, rows, columns, generator=generator)
-    text = (batch_size, text_tokens, config.caption_channels or config.cross_attention_dim)
-    embeds = torch.randn(text, generator=generator).to(weights)
-    latents = latents.to(weights)
-    call_inputs = family_of(transformer).call_inputs
+    shape = (batch_size, *family.latent_shape(config, rows, columns))
+    latents = torch.randn(shape, generator=generator).to(weights)
+    blank = family.blank_prompt(config, text_tokens).tensors()
+    prompt = Prompt.of_tensors({n: _random(t, batch_size, generator) for n, t in blank.items()})
+    prompt = prompt.to(weights.device, weights.dtype)
     return {
-        timestep: call_inputs(
+        timestep: family.call_inputs(
             transformer,
             latents,
-            torch.full((batch_size,), timestep, device=weights.device),
-            embeds,
-            None,
+            family.denoising_scale(config).values(
+                torch.full((batch_size,), timestep, device=weights.device)
+            ),
+            prompt,
         )
         for timestep in timesteps
     }
+
+
+def _random(blank: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Samples of what a blank prompt holds: normals, and whole numbers as they are."""
+    if not blank.is_floating_point():
+        return blank.expand(batch_size, *blank.shape[1:])
+    return torch.randn(batch_size, *blank.shape[1:], generator=generator)
 
 
 def _dense(pipe: Any, call: Callable[[], Any]) -> Callable[[], Any]:

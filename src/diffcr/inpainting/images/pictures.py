@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from warnings import warn
 
 import numpy as np
@@ -50,41 +50,46 @@ class Picture:
         return Image.fromarray(np.dstack([self.pixels, self.alpha]))
 
 
-def open_file(path: Path) -> Image.Image:
+def open_file(file: Path | BinaryIO, name: str = "") -> Image.Image:
     """A picture file, read whole, in its own mode; the first frame of several.
+
+    Args:
+        file: Its path, or its contents.
+        name: What errors call it; the path by default.
 
     Raises:
         DiffCRError: The file is missing, is not a picture, or is too large to be opened.
     """
-    if not path.exists():
-        raise DiffCRError(f"{path} is missing: give the file of a picture")
-    if not path.is_file():
-        raise DiffCRError(f"{path} is not a readable picture: it is not an ordinary file")
+    name = name or str(file)
+    if isinstance(file, Path) and not file.exists():
+        raise DiffCRError(f"{name} is missing: give the file of a picture")
+    if isinstance(file, Path) and not file.is_file():
+        raise DiffCRError(f"{name} is not a readable picture: it is not an ordinary file")
     try:
-        with Image.open(path) as opened:
+        with Image.open(file) as opened:
             opened.load()
             return opened
     except Image.DecompressionBombError as error:
-        raise DiffCRError(f"{path} is too large: {error}") from error
+        raise DiffCRError(f"{name} is too large: {error}") from error
     # What a damaged file raises depends on its format.
     except Exception as error:
-        raise DiffCRError(f"{path} is not a readable picture: {error}") from error
+        raise DiffCRError(f"{name} is not a readable picture: {error}") from error
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(file: Path | BinaryIO, name: str = "") -> Image.Image:
     """As `open_file`, turned upright as its EXIF says."""
-    return ImageOps.exif_transpose(open_file(path))
+    return ImageOps.exif_transpose(open_file(file, name))
 
 
-def open_rgb(path: Path) -> Image.Image:
+def open_rgb(file: Path | BinaryIO, name: str = "") -> Image.Image:
     """As `open_image`, in 8-bit RGB; what is transparent is over white.
 
     Raises:
         DiffCRError: As `open_file`, or its pixels have more than 16 bits.
     """
-    image = open_image(path)
+    image = open_image(file, name)
     if image.mode[0] in "IF":
-        return read_picture(image, str(path)).to_pil()
+        return read_picture(image, name or str(file)).to_pil()
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")

@@ -88,7 +88,7 @@ def _run_region(
     routed = inputs.routed
     assert routed.shape[1] == inputs.tokens
     alone = inputs.layout.shares_tables and len(routed) > 1 and plan.drops(inputs.tokens)
-    whole = inputs.layout.rows == "all" and not alone
+    whole = inputs.tokens == inputs.sequence.shape[1] and not alone
     if kernels is not None and whole and ranking is None and plan.weight is None:
         return _run_with_kernels(kernels, block, bound, inputs, plan.kept_tokens)
     logits = router_logits(routed, bound.attached.routers[bound.group][bound.row])
@@ -196,7 +196,7 @@ def run_branch(
         assert ranking is not None
         indices = ranking[:, :kept_tokens]
         logits = logits.gather(1, indices)
-    scale = torch.sigmoid(logits) if gate == "sigmoid-mlp" else None
+    scale = inputs.over_rows(torch.sigmoid(logits)) if gate == "sigmoid-mlp" else None
     # 2 sigmoid(s) - 1 for the identity gate, whose gate is 2 sigmoid(s).
     excess = torch.tanh(logits / 2) if gate == "identity" else torch.sigmoid(logits) - 1
 
@@ -212,7 +212,8 @@ def run_branch(
 
 
 def run_block(block: nn.Module, arguments: dict[str, Any], mlp_scale: Tensor | None) -> BlockOutput:
-    """The host's forward, with its feed-forward's output times `mlp_scale` [B, K] where given."""
+    """The host's forward, with its feed-forward's output times `mlp_scale` where given, [B, M], one
+    for each row of the hidden states."""
     bound = bound_block(block)
     if mlp_scale is None:
         return bound.run(block, arguments)
@@ -229,6 +230,8 @@ def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     others = output.shape[1] - scale.shape[1]
     if others:
         ones = scale.new_ones(len(scale), others)
-        before = bound.owner.layout.mlp_others == "before"
+        where = bound.owner.layout.mlp_others
+        assert where != "none", "the feed-forward takes rows that its layout does not name"
+        before = where == "before"
         scale = torch.cat([ones, scale] if before else [scale, ones], 1)
     return output * scale.to(output.dtype).unsqueeze(-1)

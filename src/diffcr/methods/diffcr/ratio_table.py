@@ -11,6 +11,7 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
+from diffcr.core.sharded import fill_part, own_part, whole
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached
@@ -46,6 +47,8 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
             does not move at a step of 5e-4.
         settled: Whether training computes what inference computes: the nearest bin of every layer,
             whose ratio gets no gradient. `settle_ratios` sets it.
+        sharded: Whether the ratios are split over processes (FSDP2), which changes them without
+            notice; what reads them is then called by all processes.
 
     The other attributes are those of `Attached`.
     """
@@ -63,6 +66,7 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
         else:
             self.register_buffer("ratios", ratios)
         self.settled = False
+        self.sharded = False
         self._read: _ReadRatios | None = None
         self._warned: set[str] = set()
 
@@ -91,7 +95,7 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
     @property
     def bounded_ratios(self) -> Tensor:
         """The ratios that loss, bins and reports use: [L, R] in [0, max], with gradient."""
-        return bounded(self.ratios, self.config.max_compression_ratio)
+        return bounded(whole(self.ratios), self.config.max_compression_ratio)
 
     @property
     def learned_compression_ratios(self) -> Tensor:
@@ -120,10 +124,10 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
             may_wait: Whether an accelerator may be waited for where no change is known of.
         """
         ratios = self.ratios
-        free = may_wait or ratios.device.type == "cpu" or ratios.is_inference()
+        free = may_wait or ratios.device.type == "cpu" or ratios.is_inference() or self.sharded
         read = self._read
         if free or read is None or read.state != _state(ratios):
-            read = self.read_ratios(ratios.detach().flatten().tolist())
+            read = self.read_ratios(whole(ratios.detach()).flatten().tolist())
         return read.bins
 
     def read_ratios(self, values: list[float]) -> _ReadRatios:
@@ -176,7 +180,7 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
     @torch.no_grad()
     def project_ratios(self) -> None:
         """Clamp the ratios into [0, max] in place; call it after each optimizer step."""
-        self.ratios.clamp_(0, self.config.max_compression_ratio)
+        own_part(self.ratios).clamp_(0, self.config.max_compression_ratio)
 
     @torch.no_grad()
     def settle_ratios(self) -> None:
@@ -185,7 +189,7 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
         What is left of training then meets every layer as it will be called. Leave the ratios out
         of the optimizer's steps from there on: the ratio loss still has a gradient.
         """
-        self.ratios.copy_(self.compression_ratios)
+        fill_part(self.ratios, self.compression_ratios)
         self.settled = True
 
     @torch.no_grad()
@@ -195,13 +199,11 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
         Call it between backward and the optimizer step: it looks at the sum of all losses, while
         the gradient that backward computes is the true one-sided derivative at a bound.
         """
-        gradient = self.ratios.grad
-        if gradient is None:
+        if self.ratios.grad is None:
             return
+        ratios, gradient = own_part(self.ratios), own_part(self.ratios.grad)
         maximum = self.config.max_compression_ratio
-        outward = ((self.ratios <= 0) & (gradient > 0)) | (
-            (self.ratios >= maximum) & (gradient < 0)
-        )
+        outward = ((ratios <= 0) & (gradient > 0)) | ((ratios >= maximum) & (gradient < 0))
         gradient.masked_fill_(outward, 0)
 
     def describe(self) -> dict[str, Any]:

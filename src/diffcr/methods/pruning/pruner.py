@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
 from diffcr.hosts.layout import BlockLayout, PrunableUnits
+from diffcr.hosts.weights import host_parameters, is_quantised
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.units import (
@@ -91,6 +92,11 @@ class StructuredPruner(Attached[StructuredPruningConfig, None]):
         super().__init__(config, host)
         self._enabled = False
         transformer: Any = host.transformer
+        for name, parameter in host_parameters(transformer):
+            if is_quantised(parameter):
+                raise DiffCRError(
+                    f"{name} is quantised and cannot be pruned: quantise after attach"
+                )
         self._summary: list[str] = []
         cuts: dict[Tensor, _Cut] = {}
         for group, layout in host.family.block_groups.items():

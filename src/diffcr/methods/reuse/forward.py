@@ -69,6 +69,8 @@ def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
         return hidden_states
     reused.skips = reused.count == 0
     if reused.skips:
+        # A host may write into what a skipped block hands on (ControlNet in Chroma and Bria).
+        reused.entered = hidden_states.clone()
         return hidden_states
     reused.kept = kept = trajectory.choose(hidden_states, reused.count, reused.scattered)
     return gather_tokens(hidden_states, kept.indices, rows=kept.rows)

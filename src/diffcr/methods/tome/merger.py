@@ -57,6 +57,8 @@ class _GridDestinations:
 class TokenMerger(Attached[ToMeConfig, MergingContext]):
     """Token merging on a transformer; it holds no weights."""
 
+    needs_grid = True
+
     def __init__(self, config: ToMeConfig, host: Host) -> None:
         super().__init__(config, host)
         self.layers = host.layers
@@ -113,7 +115,9 @@ def tome_seam(config: ToMeConfig) -> Seam:
 
 def refuses_merging(config: ToMeConfig, layout: BlockLayout) -> str | None:
     """Why tokens cannot be merged within blocks of a layout."""
-    if any(getattr(layout, part) is None for part in tome_seam(config).parts):
+    parts = tome_seam(config).parts
+    joint = layout.rows != "all" or ("mlp" in parts and layout.mlp_others != "none")
+    if parts and (joint or any(getattr(layout, part) is None for part in parts)):
         return (
             f"its blocks have no part {config.placement!r} that takes the routed tokens alone: "
             "give placement 'block'"

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from warnings import warn
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from diffcr.core.images import image_tensor
-from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.errors import DiffCRWarning
 from diffcr.files import read_cache, write_tensors
+from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.latents import encode_images
+from diffcr.hosts.loading import longest_tokenizer
+from diffcr.hosts.prompt import Prompt
+from diffcr.training.data.encoded import EncodedBatch, prompt_of, prompt_tensors
+from diffcr.training.data.order import ItemOrder, ShuffledItems
 from diffcr.training.data.pictures import CaptionedImages, read_batches
 
 _SAMPLES = 256
+_SAMPLES_OF_DATA = 64
+_SCALING = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 
 
 @dataclass(frozen=True)
@@ -30,29 +36,68 @@ class EncodedDataset:
     """What the transformer sees of M pictures with U distinct captions.
 
     Attributes:
-        latents: [M, C, h, w] float32, scaled as the pipeline scales them.
-        prompt_embeds: [U, T, D] float32, of the distinct captions; the first is the empty one.
-        prompt_masks: [U, T] int64, 1 where there is a token.
-        caption_of: [M] int64, rows of `prompt_embeds`.
+        latents: [M, C, h, w] or [M, C, f, h, w] float32, scaled as the pipeline scales them.
+        prompts: Of the U distinct captions, float32; the first is the empty one.
+        caption_of: [M] int64, rows of `prompts`.
     """
 
     latents: Tensor
-    prompt_embeds: Tensor
-    prompt_masks: Tensor
+    prompts: Prompt
     caption_of: Tensor
 
     def __len__(self) -> int:
         return len(self.latents)
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w)."""
-        channels, height, width = self.latents.shape[1:]
-        return channels, height, width
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, h, w) or (C, f, h, w)."""
+        return tuple(self.latents.shape[1:])
 
     def captions(self, indices: Tensor, drop: Tensor) -> Tensor:
-        """Rows of `prompt_embeds` for items, [B]; the empty caption where `drop` [B]."""
+        """Rows of `prompts` for items, [B]; the empty caption where `drop` [B]."""
         return self.caption_of[indices].masked_fill(drop, 0)
+
+    def batch(self, items: Tensor, drop: Tensor) -> EncodedBatch:
+        """As in `EncodedPictures`."""
+        return EncodedBatch(self.latents[items], self.prompts[self.captions(items, drop)])
+
+    def order(self, seed: int) -> ItemOrder:
+        """As in `EncodedPictures`."""
+        return ShuffledItems(seed, len(self), self.latent_shape)
+
+    def identity(self) -> Iterator[bytes]:
+        """As in `EncodedPictures`: which item has which caption."""
+        yield str(tuple(self.latents.shape)).encode()
+        yield self.caption_of.numpy().tobytes()
+        for tensor in self.prompts.tensors().values():
+            if not tensor.is_floating_point():
+                yield tensor.numpy().tobytes()
+
+    def sampled_values(self) -> list[float]:
+        """As in `EncodedPictures`."""
+        tensors = (self.latents, *self.prompts.tensors().values())
+        floats = (tensor for tensor in tensors if tensor.is_floating_point())
+        return [value for tensor in floats for value in sample_values(tensor)]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, as they are kept in a file."""
+        prompts = prompt_tensors(self.prompts)
+        return {"latents": self.latents, **prompts, "caption_of": self.caption_of}
+
+    @classmethod
+    def of_tensors(
+        cls, latents: Tensor, prompt_embeds: Tensor, caption_of: Tensor, **prompts: Tensor
+    ) -> EncodedDataset:
+        """From what `tensors` gives."""
+        prompt = prompt_of({"prompt_embeds": prompt_embeds, **prompts})
+        return cls(latents, prompt, caption_of)
+
+
+def sample_values(tensor: Tensor) -> list[float]:
+    """At most 64 values of a tensor, evenly spread."""
+    step = tensor.numel() // _SAMPLES_OF_DATA + 1
+    values: list[float] = tensor.flatten()[::step].float().tolist()
+    return values
 
 
 def encode_dataset(
@@ -68,7 +113,7 @@ def encode_dataset(
     data set and the settings.
 
     Args:
-        pipe: A pipeline with `vae`, `text_encoder` and `encode_prompt`.
+        pipe: A pipeline with an autoencoder and text encoders, whose family can be trained.
         dataset: Pictures of one size.
         cache_directory: Made where it is missing.
         max_sequence_length: Of the captions, in tokens.
@@ -76,7 +121,7 @@ def encode_dataset(
     """
     key = _cache_key(pipe, dataset, max_sequence_length)
     path = cache_directory / f"encoded-{key}.safetensors"
-    if (known := read_cache(path, EncodedDataset)) is not None:
+    if (known := read_cache(path, EncodedDataset.of_tensors)) is not None:
         return known
     captions = {"": 0}
     caption_of, latents = [], []
@@ -85,56 +130,50 @@ def encode_dataset(
             caption_of += [captions.setdefault(item.caption, len(captions)) for item in items]
             latents.append(encode_images(pipe, [item.image for item in items]).float().cpu())
             progress.update(len(items))
-    embeds, masks = _encode_captions(pipe, list(captions), max_sequence_length, batch_size)
-    encoded = EncodedDataset(torch.cat(latents), embeds, masks, torch.tensor(caption_of))
-    write_tensors(path, vars(encoded))
+    _warn_of_long(pipe, list(captions), max_sequence_length)
+    starts = range(0, len(captions), batch_size)
+    shown = tqdm(starts, desc="encoding captions", mininterval=1)
+    prompts = encode_captions(pipe, list(captions), max_sequence_length, batch_size, shown)
+    encoded = EncodedDataset(torch.cat(latents), prompts, torch.tensor(caption_of))
+    write_tensors(path, encoded.tensors())
     return encoded
 
 
 @torch.no_grad()
-def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
-    """Latents [B, C, h, w] of pictures of one size, scaled as the pipeline scales them, on the
-    autoencoder's device and in its dtype.
+def encode_captions(
+    pipe: Any,
+    captions: list[str],
+    max_sequence_length: int,
+    batch_size: int,
+    starts: Iterable[int] | None = None,
+) -> Prompt:
+    """Captions by the pipeline's own encoders, on the CPU: floats in float32, masks in int64, no
+    longer than the longest caption.
 
-    Raises:
-        DiffCRError: They are not finite, as a half-precision autoencoder may make them.
+    Args:
+        pipe: A pipeline whose family can be trained.
+        captions: At least one.
+        max_sequence_length: Tokens that a caption is cut to.
+        batch_size: Captions per call.
+        starts: First captions of the calls, for a progress bar.
     """
-    pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
-    latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
-    if not bool(latents.isfinite().all()):
-        raise DiffCRError(
-            f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
-            "wider dtype"
-        )
-    return latents
-
-
-@torch.no_grad()
-def _encode_captions(
-    pipe: Any, captions: list[str], max_sequence_length: int, batch_size: int
-) -> tuple[Tensor, Tensor]:
-    embeds, masks = [], []
-    _warn_of_long(pipe, captions, max_sequence_length)
-    starts = range(0, len(captions), batch_size)
-    for start in tqdm(starts, desc="encoding captions", mininterval=1):
+    encode = family_of(find_transformer(pipe)).encode_prompt
+    prompts = []
+    for start in range(0, len(captions), batch_size) if starts is None else starts:
         with _quiet(diffusers_logging), _quiet(transformers_logging):
-            found = pipe.encode_prompt(
-                captions[start : start + batch_size],
-                do_classifier_free_guidance=False,
-                device=pipe.text_encoder.device,
-                max_sequence_length=max_sequence_length,
-            )
-        embeds.append(found[0].float().cpu())
-        masks.append(found[1].long().cpu())
-    mask = torch.cat(masks)
-    longest = int(mask.sum(1).max())
-    return torch.cat(embeds)[:, :longest].contiguous(), mask[:, :longest].contiguous()
+            found = encode(pipe, captions[start : start + batch_size], max_sequence_length)
+        kept = found.to("cpu", torch.float32)
+        prompts.append(replace(kept, mask=None if kept.mask is None else kept.mask.long()))
+    return Prompt.concatenated(prompts)
 
 
 def _warn_of_long(pipe: Any, captions: list[str], max_sequence_length: int) -> None:
     """Say how many captions are cut, once: pipelines print all that they cut from every batch."""
+    tokenizer = longest_tokenizer(pipe)
+    if tokenizer is None:
+        return
     with _quiet(transformers_logging):
-        lengths = [len(pipe.tokenizer(caption).input_ids) for caption in captions]
+        lengths = [len(tokenizer(caption).input_ids) for caption in captions]
     longer = sum(length > max_sequence_length for length in lengths)
     if longer:
         warn(
@@ -158,13 +197,31 @@ def _quiet(logging: Any) -> Iterator[None]:
 
 def _cache_key(pipe: Any, dataset: CaptionedImages, max_sequence_length: int) -> str:
     digest = hashlib.sha256(f"{dataset!r} {max_sequence_length}".encode())
-    digest.update(str(pipe.vae.config.scaling_factor).encode())
+    digest.update(scaling_of(pipe).encode())
     # Pictures that are made when they are asked for change with the code that makes them.
     digest.update(dataset[0].image.tobytes())
-    for module in (pipe.vae, pipe.text_encoder):
-        digest.update(f"{type(module).__name__} {module.dtype}".encode())
-        for parameter in module.parameters():
-            # Values, not a sum, whose last digits would depend on the number of threads.
-            sampled = parameter.detach().flatten()[:: parameter.numel() // _SAMPLES + 1]
-            digest.update(sampled.double().cpu().numpy().tobytes())
+    for module in encoders(pipe):
+        for values in weight_samples(module):
+            digest.update(values)
     return digest.hexdigest()[:16]
+
+
+def scaling_of(pipe: Any) -> str:
+    """The numbers that the pipeline scales latents with."""
+    values = (pipe.vae.config.get(name) for name in _SCALING)
+    return " ".join(str(value) for value in values if value is not None)
+
+
+def encoders(pipe: Any) -> list[Any]:
+    """The models that data are encoded with: the autoencoder, then those of texts."""
+    of_texts = (part for name, part in pipe.components.items() if name.startswith("text_encoder"))
+    return [pipe.vae, *(part for part in of_texts if part is not None)]
+
+
+def weight_samples(module: Any) -> Iterator[bytes]:
+    """What tells a model's weights from another's: its class, and values of every parameter."""
+    yield f"{type(module).__name__} {module.dtype}".encode()
+    for parameter in module.parameters():
+        # Values, not a sum, whose last digits would depend on the number of threads.
+        sampled = parameter.detach().flatten()[:: parameter.numel() // _SAMPLES + 1]
+        yield sampled.double().cpu().numpy().tobytes()

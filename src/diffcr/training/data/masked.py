@@ -17,10 +17,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffcr.files import read_cache, write_tensors
+from diffcr.hosts.latents import encode_images
 from diffcr.inpainting.images.edits import GREY
 from diffcr.inpainting.images.masks import mask_coverage, masked_tokens
 from diffcr.inpainting.images.random_masks import draw_mask, grow_region
-from diffcr.training.data.encoding import EncodedDataset, encode_dataset, encode_images
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.pictures import CaptionedImages
 
 _KEYED = 8

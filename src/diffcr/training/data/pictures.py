@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from PIL import Image, ImageOps
@@ -89,16 +89,7 @@ class ImageFolder:
 
     def __post_init__(self) -> None:
         entries = _read_metadata(self.path)[: self.size]
-        files, folder = [self.path / name for name, _ in entries], self.path.resolve()
-        for file in files:
-            # Names that the system cannot have are no files either.
-            if not os.path.isfile(file):
-                raise DiffCRError(f"{file} is missing, metadata.jsonl names it")
-            if not file.resolve().is_relative_to(folder):
-                raise DiffCRError(
-                    f"{file} is outside of the folder, or a link that leads out of it: copy it "
-                    "into the folder (from the Hub: with --local-dir)"
-                )
+        files = [find_picture(self.path, name) for name, _ in entries]
         object.__setattr__(self, "entries", tuple(entries))
         # Part of what identifies the contents: a picture replaced under its name is another.
         stats = [file.stat() for file in files]
@@ -114,6 +105,24 @@ class ImageFolder:
         return Photograph(ImageOps.fit(image, side, Image.Resampling.LANCZOS), caption)
 
 
+def find_picture(folder: Path, name: str) -> Path:
+    """A file of a folder.
+
+    Raises:
+        DiffCRError: It is missing, or outside of the folder.
+    """
+    file = folder / name
+    # Names that the system cannot have are no files either.
+    if not os.path.isfile(file):
+        raise DiffCRError(f"{file} is missing, metadata.jsonl names it")
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise DiffCRError(
+            f"{file} is outside of the folder, or a link that leads out of it: copy it into the "
+            "folder (from the Hub: with --local-dir)"
+        )
+    return file
+
+
 def _read_metadata(folder: Path) -> list[tuple[str, str]]:
     if not folder.is_dir():
         raise DiffCRError(f"{folder} is not a folder: give 'scenes' or a folder of pictures")
@@ -121,10 +130,9 @@ def _read_metadata(folder: Path) -> list[tuple[str, str]]:
     if not metadata.is_file():
         raise DiffCRError(f"{metadata} is missing: one JSON object a line, file_name and text")
     with metadata.open("rb") as file:
-        lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
         entries = [
-            _read_entry(metadata, number, line)
-            for number, line in enumerate(lines, 1)
+            read_entry(metadata, number, line)
+            for number, line in enumerate(metadata_lines(file), 1)
             if line.strip()
         ]
     if not entries:
@@ -132,7 +140,17 @@ def _read_metadata(folder: Path) -> list[tuple[str, str]]:
     return entries
 
 
-def _read_entry(metadata: Path, number: int, line: bytes) -> tuple[str, str]:
+def metadata_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines of a `metadata.jsonl`, of which one that is too long is several."""
+    return iter(lambda: file.readline(_LONGEST_LINE), b"")
+
+
+def read_entry(metadata: Path, number: int, line: bytes) -> tuple[str, str]:
+    """File name and caption of a line of `metadata.jsonl`.
+
+    Raises:
+        DiffCRError: It is no object with both.
+    """
     try:
         if len(line) == _LONGEST_LINE:
             raise ValueError("the line is longer than 1 MiB")

@@ -55,13 +55,19 @@ class TrainingRecipe:
         gradient_accumulation: Micro-batches per optimiser step.
         mixed_precision: Autocast of the forward.
         gradient_checkpointing: Trade time for memory.
+        sharding: "fsdp" splits parameters, gradients, optimizer states and averages over the
+            processes of torchrun (FSDP2), "none" keeps all of them in each.
         compile: Compile the blocks, one graph per number of kept tokens: minutes at first, faster
             steps then.
         ema_decay: Largest decay of the average of the trained weights that is saved; 0 saves the
             weights themselves.
         caption_dropout: Share of captions replaced by the empty one, for guidance.
         largest_loss_weight: The noise error is weighted with min(1 + 1 / SNR, this): 1 is the plain
-            loss, more gives weight to noisy timesteps, where layout and colours are decided.
+            loss, more gives weight to noisy timesteps, where layout and colours are decided. For
+            models that predict noise.
+        timestep_density: Of a flow's noise levels before the pipeline's shift; "logit-normal" draws
+            more in the middle (Esser et al. 2024, Sec. 3.1). Schedulers with discrete timesteps
+            are "uniform".
         distillation_weight: What the squared distance to the output of the dense model before
             fine-tuning, weighted over timesteps as the noise error is, is multiplied with in the
             loss; 0 runs no such model.
@@ -91,10 +97,12 @@ class TrainingRecipe:
     gradient_accumulation: Count = 1
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
+    sharding: Literal["none", "fsdp"] = "none"
     compile: bool = False
     ema_decay: Annotated[float, _DECAY] = 0.999
     caption_dropout: Share = 0.1
     largest_loss_weight: Annotated[float, AT_LEAST_1] = 1.0
+    timestep_density: Literal["uniform", "logit-normal"] = "uniform"
     distillation_weight: NotNegative = 0.0
     seed: Annotated[int, _SEED] = 0
     checkpoint_every: Count = 200
@@ -116,6 +124,8 @@ class TrainingRecipe:
                 f"({self.gradient_accumulation})"
             )
         self._check_method()
+        if self.sharding == "fsdp":
+            self._check_sharding()
         if self.inpainting is not None:
             self._check_inpainting(self.inpainting)
 
@@ -146,6 +156,21 @@ class TrainingRecipe:
                 f"checkpoint is {self.checkpoint!r} for the dense method, which has none: give the "
                 "method of the checkpoint"
             )
+
+    def _check_sharding(self) -> None:
+        untried = {
+            f"method {self.method.method!r}": not (self.is_routed or self.is_dense),
+            "optimizer.algorithm 'muon'": self.optimizer.algorithm == "muon",
+            "mixed_precision 'fp16'": self.mixed_precision == "fp16",
+            "compile": self.compile,
+            "inpainting": self.inpainting is not None,
+        }
+        for setting, given in untried.items():
+            if given:
+                raise DiffCRError(
+                    f"sharding is 'fsdp', which does not go with {setting}: give 'none', or "
+                    "another setting"
+                )
 
     def _check_inpainting(self, inpainting: InpaintingRecipe) -> None:
         if self.is_dense != (inpainting.part == "both") or (

@@ -27,16 +27,19 @@ class DataRecipe:
     """What is trained on.
 
     Attributes:
-        source: "scenes", or a folder in the Hub's imagefolder convention.
+        source: "scenes", a folder in the Hub's imagefolder convention, or what `diffcr encode`
+            wrote.
         size: Pictures, the first ones of the source; all of them by default.
         resolution: Side of the square that pictures are cropped to, in pixels.
         max_sequence_length: Tokens that a caption is cut or padded to.
+        shuffle_window: Of encoded pictures, how many shards at a time are mixed.
     """
 
     source: str = "scenes"
     size: Annotated[int | None, _ITEMS] = None
     resolution: Annotated[int, _SIDE] = 96
     max_sequence_length: Annotated[int, _TOKENS] = 48
+    shuffle_window: Count = 8
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")

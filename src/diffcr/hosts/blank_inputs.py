@@ -1,0 +1,54 @@
+"""Inputs of one sample without content, by which operations are counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffcr.hosts.family import InputSize
+
+# Latents a side of what is packed into a token.
+_PACKED = 2
+
+
+def spatial_blank_inputs(
+    transformer: Any, size: InputSize, text_channels: str = "joint_attention_dim"
+) -> dict[str, Any]:
+    """Latents [1, C, h, w] and text [1, T, D], whose width the configuration calls
+    `text_channels`."""
+    config, weights = transformer.config, next(transformer.parameters())
+    return {
+        "hidden_states": weights.new_zeros(1, config.in_channels, *size.latents(config)),
+        "encoder_hidden_states": weights.new_zeros(1, size.text_tokens, config[text_channels]),
+        "timestep": weights.new_zeros(1),
+        "return_dict": False,
+    }
+
+
+def video_blank_inputs(
+    transformer: Any, size: InputSize, text_channels: str = "text_embed_dim"
+) -> dict[str, Any]:
+    """The same of a video, whose latents are [1, C, frames, h, w]."""
+    arguments = spatial_blank_inputs(transformer, size, text_channels)
+    latents = arguments["hidden_states"].unsqueeze(2).repeat(1, 1, size.frames, 1, 1)
+    return {**arguments, "hidden_states": latents}
+
+
+def packed_blank_inputs(
+    transformer: Any, size: InputSize, packed: int = _PACKED, axes: int = 3
+) -> dict[str, Any]:
+    """Tokens of `packed` x `packed` latents, [1, N, C], text [1, T, D], and the places of both on
+    so many axes."""
+    config, weights = transformer.config, next(transformer.parameters())
+    rows, columns = (side // packed for side in size.latents(config))
+    text = weights.new_zeros(1, size.text_tokens, config.joint_attention_dim)
+    arguments = {
+        "hidden_states": weights.new_zeros(1, rows * columns, config.in_channels),
+        "encoder_hidden_states": text,
+        "timestep": weights.new_zeros(1),
+        "img_ids": weights.new_zeros(rows * columns, axes),
+        "txt_ids": weights.new_zeros(size.text_tokens, axes),
+        "return_dict": False,
+    }
+    if config.get("guidance_embeds"):
+        arguments["guidance"] = weights.new_zeros(1)
+    return arguments

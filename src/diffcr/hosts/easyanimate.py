@@ -1,0 +1,30 @@
+"""EasyAnimate (diffusers/models/transformers/transformer_easyanimate.py).
+
+Its last blocks call one feed-forward for video and for text.
+"""
+
+from __future__ import annotations
+
+from diffcr.hosts.blank_inputs import video_blank_inputs
+from diffcr.hosts.family import Family
+from diffcr.hosts.layout import BlockLayout, TokenInput
+
+EASYANIMATE_BLOCK = BlockLayout(
+    hidden_states="hidden_states",
+    batched=("hidden_states", "encoder_hidden_states", "temb"),
+    outputs=("hidden_states", "encoder_hidden_states"),
+    token_inputs=(TokenInput("image_rotary_emb", dims=(0,), shared=True),),
+    first_linear="attn1.to_q",
+)
+EASYANIMATE = Family(
+    name="easyanimate",
+    transformer_class=(
+        "diffusers.models.transformers.transformer_easyanimate.EasyAnimateTransformer3DModel"
+    ),
+    block_groups={"transformer_blocks": EASYANIMATE_BLOCK},
+    blank_inputs=video_blank_inputs,
+    lora_targets=(
+        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
+        *("attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj", "attn1.to_add_out"),
+    ),
+)

@@ -1,0 +1,81 @@
+"""Pictures to latents, normalised as pipelines do it: one place for every autoencoder's way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffcr.core.images import image_tensor
+from diffcr.errors import DiffCRError
+from diffcr.hosts import family_of, find_transformer
+
+
+@torch.no_grad()
+def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
+    """Latents of pictures of one size, scaled as the pipeline scales them, on the autoencoder's
+    device and in its dtype.
+
+    Returns:
+        [B, C, h, w]; [B, C, 1, h, w] for a transformer of videos, to which a picture is a video of
+        one frame.
+
+    Raises:
+        DiffCRError: How the autoencoder's latents are scaled is not known, or they are not finite,
+            as a half-precision autoencoder may make them.
+    """
+    pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
+    of_videos = _encodes_videos(pipe.vae)
+    encoded = pipe.vae.encode(pixels.unsqueeze(2) if of_videos else pixels)
+    latents = normalise(pipe.vae, _mode(encoded))
+    if not bool(latents.isfinite().all()):
+        raise DiffCRError(
+            f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
+            "wider dtype"
+        )
+    video = family_of(find_transformer(pipe)).video
+    if of_videos == video:
+        return latents
+    return latents.squeeze(2) if of_videos else latents.unsqueeze(2)
+
+
+def normalise(vae: Any, latents: Tensor) -> Tensor:
+    """What a pipeline makes of an autoencoder's latents [B, C, ...] before it adds noise: by the
+    mean and deviation of every channel where the autoencoder has them, else by shift and factor.
+
+    Raises:
+        DiffCRError: The autoencoder has none of them.
+    """
+    config = vae.config
+    # LTX's autoencoder has them as buffers.
+    known = {**dict(vae.named_buffers()), **{k: v for k, v in config.items() if v is not None}}
+    mean, deviation = known.get("latents_mean"), known.get("latents_std")
+    factor = config.get("scaling_factor")
+    if mean is not None and deviation is not None:
+        shape = (1, -1, *[1] * (latents.dim() - 2))
+        mean, deviation = (torch.as_tensor(v).to(latents).view(shape) for v in (mean, deviation))
+        normalised: Tensor = (latents - mean) / deviation
+        return normalised if factor is None else normalised * factor
+    if factor is None:
+        raise DiffCRError(
+            f"how latents of {type(vae).__name__} are scaled is not known: encode the data with a "
+            "script of your own"
+        )
+    shift = config.get("shift_factor")
+    scaled: Tensor = (latents if shift is None else latents - shift) * factor
+    return scaled
+
+
+def _encodes_videos(vae: Any) -> bool:
+    """Whether it takes [B, 3, frames, H, W]: its first convolution has three dimensions."""
+    dimensions: int = next(p.dim() for p in vae.encoder.parameters() if p.dim() > 3)
+    return dimensions == 5
+
+
+def _mode(encoded: Any) -> Tensor:
+    # An autoencoder without a distribution, DC-AE, gives its latents alone.
+    latents: Tensor = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+    return latents

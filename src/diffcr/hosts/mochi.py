@@ -1,0 +1,27 @@
+"""Mochi, whose timestep falls from 1000 for a video to 0 for noise
+(diffusers/models/transformers/transformer_mochi.py)."""
+
+from __future__ import annotations
+
+from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.layout import BlockLayout, TokenInput
+
+MOCHI_BLOCK = BlockLayout(
+    hidden_states="hidden_states",
+    batched=("hidden_states", "encoder_hidden_states", "temb", "encoder_attention_mask"),
+    outputs=("hidden_states", "encoder_hidden_states"),
+    token_inputs=(TokenInput("image_rotary_emb", dims=(0,), shared=True),),
+    first_linear="attn1.to_q",
+    # A norm of the feed-forward's output undoes what scales that.
+    mlp="norm4",
+)
+MOCHI = Family(
+    name="mochi",
+    transformer_class="diffusers.models.transformers.transformer_mochi.MochiTransformer3DModel",
+    block_groups={"transformer_blocks": MOCHI_BLOCK},
+    timestep=NoiseScale(clean=1000, noisy=0),
+    lora_targets=(
+        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
+        *("attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj", "attn1.to_add_out"),
+    ),
+)

@@ -1,0 +1,129 @@
+"""What a transformer is told of a prompt, as its pipeline's own `encode_prompt` gives it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+_EXTRA = "extra."
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Encoded prompts of B samples.
+
+    Attributes:
+        embeds: [B, T, D]; [B] int64, classes, for a model that is told classes in place of texts.
+        mask: [B, T], 1 for a token of the prompt, 0 for padding that the model does not see; None
+            where it sees everything.
+        pooled: [B, P], of the whole prompt; None for models without.
+        extra: What else a family needs, by its own names, [B, ...] each.
+    """
+
+    embeds: Tensor
+    mask: Tensor | None = None
+    pooled: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def __getitem__(self, rows: Any) -> Prompt:
+        """Those of some rows: a slice, or indices [b] int64."""
+        return Prompt.of_tensors({name: t[rows] for name, t in self.tensors().items()})
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Prompt:
+        """On a device; what is floating-point in `dtype`, where one is given."""
+        moved = {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in self.tensors().items()
+        }
+        return Prompt.of_tensors(moved)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, without what is None: what `of_tensors` makes a prompt of."""
+        named = {"embeds": self.embeds, "mask": self.mask, "pooled": self.pooled}
+        extra = {_EXTRA + name: tensor for name, tensor in self.extra.items()}
+        return {name: t for name, t in named.items() if t is not None} | extra
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Prompt:
+        """From tensors by name."""
+        return cls(
+            tensors["embeds"],
+            tensors.get("mask"),
+            tensors.get("pooled"),
+            {n.removeprefix(_EXTRA): t for n, t in tensors.items() if n.startswith(_EXTRA)},
+        )
+
+    @classmethod
+    def concatenated(cls, prompts: Sequence[Prompt]) -> Prompt:
+        """All samples of some prompts, with as many tokens as the longest has. Shorter ones are
+        padded, so that there has to be a mask where lengths differ."""
+        masks = [prompt.mask for prompt in prompts if prompt.mask is not None]
+        longest = max((int(mask.sum(1).max()) for mask in masks), default=None)
+        joined = {
+            name: torch.cat(
+                [_of_length(prompt.tensors()[name], name, longest) for prompt in prompts]
+            )
+            for name in prompts[0].tensors()
+        }
+        return cls.of_tensors(joined)
+
+
+def _of_length(tensor: Tensor, name: str, length: int | None) -> Tensor:
+    if length is None or name not in ("embeds", "mask"):
+        return tensor
+    missing = max(0, length - tensor.shape[1])
+    widths = [0] * (2 * (tensor.dim() - 2)) + [0, missing]
+    return pad(tensor, widths)[:, :length].contiguous()
+
+
+@torch.no_grad()
+def encode_with(
+    pipe: Any, captions: Sequence[str], max_sequence_length: int, **options: Any
+) -> tuple[Any, ...]:
+    """What a pipeline's own `encode_prompt` gives for prompts without guidance.
+
+    Args:
+        pipe: A text-to-image or text-to-video pipeline of diffusers.
+        captions: At least one.
+        max_sequence_length: Tokens that a caption is cut to, where the pipeline takes it.
+        options: Further arguments of its `encode_prompt`.
+    """
+    accepted = inspect.signature(pipe.encode_prompt).parameters
+    given = {
+        "do_classifier_free_guidance": False,
+        "device": pipe._execution_device,
+        "max_sequence_length": max_sequence_length,
+        "prompt_2": None,
+        "prompt_3": None,
+    }
+    named = {name: value for name, value in given.items() if name in accepted}
+    found: tuple[Any, ...] = pipe.encode_prompt(list(captions), **named, **options)
+    return found
+
+
+def of_embeds(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    """Of a pipeline that gives embeddings first and needs nothing else of them."""
+    return Prompt(encode_with(pipe, captions, max_sequence_length)[0])
+
+
+def of_embeds_and_mask(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    """Of a pipeline that gives embeddings and then their mask, or None where all are tokens."""
+    embeds, mask, *_ = encode_with(pipe, captions, max_sequence_length)
+    every = torch.ones(embeds.shape[:2], dtype=torch.int64, device=embeds.device)
+    return Prompt(embeds, every if mask is None else mask)
+
+
+def of_list(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    """Of a pipeline that gives a list of embeddings [T_i, D], which are padded to the longest."""
+    embeds, *_ = encode_with(pipe, captions, max_sequence_length)
+    rows = [Prompt(e[None], e.new_ones(1, len(e), dtype=torch.int64)) for e in embeds]
+    return Prompt.concatenated(rows)

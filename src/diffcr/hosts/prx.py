@@ -1,0 +1,33 @@
+"""PRX: text rows are keys alone (diffusers/models/transformers/transformer_prx.py)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from diffcr.hosts.blank_inputs import spatial_blank_inputs
+from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.layout import BlockLayout, TokenInput
+
+PRX_BLOCK = BlockLayout(
+    hidden_states="hidden_states",
+    batched=(
+        *("hidden_states", "encoder_hidden_states", "temb"),
+        *("image_rotary_emb", "attention_mask"),
+    ),
+    token_inputs=(TokenInput("image_rotary_emb", dims=(2,)),),
+    first_linear="attention.img_qkv_proj",
+    # The feed-forward is no module; what is behind its activation is linear.
+    mlp="mlp_act",
+)
+PRX = Family(
+    name="prx",
+    transformer_class="diffusers.models.transformers.transformer_prx.PRXTransformer2DModel",
+    block_groups={"blocks": PRX_BLOCK},
+    timestep=NoiseScale(noisy=1),
+    blank_inputs=partial(spatial_blank_inputs, text_channels="context_in_dim"),
+    width=lambda config: int(config.hidden_size),
+    lora_targets=(
+        *("attention.img_qkv_proj", "attention.txt_kv_proj", "attention.to_out.0"),
+        *("gate_proj", "up_proj", "down_proj"),
+    ),
+)

@@ -1,0 +1,127 @@
+"""How a pipeline is called: size, guidance, and the noise levels of its sampler."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.family import NoiseScale
+from diffcr.hosts.loading import text_tokens, vae_scale
+
+# Of pipelines that name no size: Z-Image's, among others.
+_PIXELS = 1024
+
+
+@dataclass(frozen=True)
+class OutputSize:
+    """Of the pictures or videos of a pipeline; the pipeline's own where it is None.
+
+    Attributes:
+        height: In pixels.
+        width: In pixels.
+        frames: Of a video; of no account for pictures.
+    """
+
+    height: int | None = None
+    width: int | None = None
+    frames: int | None = None
+
+    def arguments(self, pipe: Any) -> dict[str, int]:
+        """Of the pipeline's call, for what is not None."""
+        named = {"height": self.height, "width": self.width, "num_frames": self.frames}
+        return {k: v for k, v in named.items() if v is not None and k in call_parameters(pipe)}
+
+
+@dataclass(frozen=True)
+class LatentSize:
+    """Rows and columns of a picture's latents."""
+
+    rows: int
+    columns: int
+
+
+def call_parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    """Arguments that a pipeline's call takes."""
+    return inspect.signature(type(pipe).__call__).parameters
+
+
+def latent_size(pipe: Any, height: int | None = None, width: int | None = None) -> LatentSize:
+    """Of pictures of a size in pixels, the pipeline's own by default."""
+    scale = vae_scale(pipe)
+    transformer: Any = find_transformer(pipe)
+    own = getattr(pipe, "default_sample_size", None) or transformer.config.get("sample_size")
+    sides = []
+    for name, given in (("height", height), ("width", width)):
+        default = call_parameters(pipe)[name].default if name in call_parameters(pipe) else None
+        pixels = given or (own * scale if isinstance(own, int) else default) or _PIXELS
+        sides.append(int(pixels) // scale)
+    return LatentSize(*sides)
+
+
+def call_options(pipe: Any) -> dict[str, Any]:
+    """Arguments of the pipeline's call that ask for exactly the given size and prompt.
+
+    The prompt's tokens are at most the tokenizer's `model_max_length`.
+    """
+    options = {
+        "use_resolution_binning": False,
+        "clean_caption": False,
+        "max_sequence_length": text_tokens(pipe),
+    }
+    return {name: value for name, value in options.items() if name in call_parameters(pipe)}
+
+
+def guidance_options(pipe: Any, guidance_scale: float, prompts: int) -> dict[str, Any]:
+    """Arguments of the pipeline's call for some prompts under classifier-free guidance, or under
+    the guidance that a distilled model is told."""
+    name = family_of(find_transformer(pipe)).guidance
+    if name not in call_parameters(pipe):
+        return {}
+    # Qwen-Image guides where it is given what to lead away from alone.
+    away = name == "true_cfg_scale" and guidance_scale > 1
+    return {name: guidance_scale} | ({"negative_prompt": [" "] * prompts} if away else {})
+
+
+class _StopError(Exception):
+    """Ends a call of a pipeline before its first forward."""
+
+
+def sampler_levels(
+    pipe: Any, num_inference_steps: int, size: OutputSize | None = None
+) -> list[float]:
+    """Noise levels, in [0, 1], of the steps of the pipeline's sampler.
+
+    The pipeline itself sets them, which shifts them as it likes: it is called, and stopped before
+    its transformer runs. Its scheduler stays as it was.
+    """
+    timesteps: list[Tensor] = []
+
+    def stop(*_: Any) -> None:
+        timesteps.append(torch.as_tensor(pipe.scheduler.timesteps).detach().cpu())
+        raise _StopError
+
+    hook = find_transformer(pipe).register_forward_pre_hook(stop, prepend=True)
+    own = pipe.scheduler
+    pipe.scheduler = deepcopy(own)
+    try:
+        pipe(
+            [""],
+            num_inference_steps=num_inference_steps,
+            generator=[torch.Generator().manual_seed(0)],
+            output_type="latent",
+            **(size or OutputSize()).arguments(pipe),
+            **call_options(pipe),
+        )
+    except _StopError:
+        pipe.maybe_free_model_hooks()
+    finally:
+        hook.remove()
+        pipe.scheduler = own
+    return NoiseScale().levels(timesteps[0])

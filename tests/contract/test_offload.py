@@ -1,0 +1,60 @@
+"""Routers and ratios are where a call computes, whatever moves the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import diffcr
+from diffcr.errors import DiffCRError
+from tests.hosts import Inputs, denoise, inputs, pixart, trained_pixart
+
+LEVELS = [("block_level", {"num_blocks_per_group": 1}), ("leaf_level", {})]
+each_level = pytest.mark.parametrize(("level", "options"), LEVELS, ids=[name for name, _ in LEVELS])
+
+
+def _offload(transformer: Any, onload: str, level: str, **options: Any) -> None:
+    transformer.enable_group_offload(
+        torch.device(onload), torch.device("cpu"), offload_type=level, **options
+    )
+
+
+@each_level
+def test_group_offload_changes_nothing(level: str, options: dict[str, Any], tmp_path: Path) -> None:
+    transformer = trained_pixart()
+    expected = denoise(transformer, inputs())
+    _offload(transformer, "cpu", level, **options)
+    assert torch.equal(denoise(transformer, inputs()), expected)
+    reloaded = pixart()
+    diffcr.load(reloaded, diffcr.save(transformer, tmp_path / "saved"))
+    assert torch.equal(denoise(reloaded, inputs()), expected)
+
+
+@pytest.mark.gpu
+@each_level
+@pytest.mark.parametrize("streams", [False, True])
+def test_group_offload_to_a_gpu(level: str, options: dict[str, Any], streams: bool) -> None:
+    transformer, offloaded = trained_pixart().to("cuda"), trained_pixart()
+    on_cpu = inputs()
+    given = Inputs(*(v.cuda() for v in (on_cpu.latents, on_cpu.prompt_embeds, on_cpu.timesteps)))
+    _offload(offloaded, "cuda", level, use_stream=streams, **options)
+    with torch.no_grad():
+        expected = denoise(transformer, given)
+        for _ in range(3):
+            assert torch.equal(denoise(offloaded, given), expected)
+
+
+@each_level
+def test_offload_to_the_disk_is_refused(
+    level: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    transformer = trained_pixart()
+    _offload(transformer, "cpu", level, offload_to_disk_path=str(tmp_path / "groups"), **options)
+    with pytest.raises(DiffCRError, match="offload_to_disk_path.*offload to the CPU"):
+        denoise(transformer, inputs())
+    with pytest.raises(DiffCRError, match="offload_to_disk_path"):
+        diffcr.save(transformer, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
