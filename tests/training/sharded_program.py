@@ -57,11 +57,15 @@ def what_a_trainer_holds(directory: Path) -> dict[str, object]:
     with torch.no_grad():
         own_part(compressor.ratios).fill_(7.0)
     compressor.project_ratios()
-    try:
-        diffcr.attach(task.model, BOTH)
-        refused = ""
-    except DiffCRError as error:
-        refused = str(error)
+    refused = []
+    for refuse in (
+        lambda: diffcr.attach(task.model, BOTH),
+        lambda: diffcr.save(task.model, directory / "saved"),
+    ):
+        try:
+            refuse()
+        except DiffCRError as error:
+            refused.append(str(error))
     return {
         "not split": sorted(n for n, p in parameters.items() if not isinstance(p, DTensor)),
         "routers and ratios": sorted(n for n in parameters if n.startswith("diffcr.")),

@@ -113,7 +113,8 @@ def test_everything_is_split_and_regions_may_differ(tmp_path: Path) -> None:
     assert found["routers and ratios"] == ["diffcr.ratios", "diffcr.routers.transformer_blocks"]
     assert 0.45 < found["share"] < 0.6
     assert found["on bins"] and found["largest"] == pytest.approx(0.9)
-    assert "attach first, then wrap" in found["refused"]
+    attach, save = found["refused"]
+    assert "attach first, then wrap" in attach and "split over processes" in save
     transformer = pixart(layers=3)
     compressor = diffcr.attach(transformer, BOTH)
     scramble(compressor)

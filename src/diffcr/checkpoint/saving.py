@@ -27,7 +27,7 @@ from diffcr.checkpoint.stored import (
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import replacing_directory, save_tensors, write_json, write_text
 from diffcr.hardware import library_versions
-from diffcr.hosts import family_of, find_transformers
+from diffcr.hosts import family_of, find_transformers, is_sharded
 from diffcr.hosts.weights import host_parameters, is_quantised
 from diffcr.methods.base import Attached
 
@@ -65,6 +65,12 @@ def _refuse_unready(transformer: nn.Module) -> None:
     if any(m.replaces_weights and not m.enabled for m in get_attached(transformer).stack()):
         raise DiffCRError(
             "within diffcr.disabled the model holds its dense weights: save outside of it"
+        )
+    if is_sharded(transformer):
+        raise DiffCRError(
+            "the model is split over processes: gather its values with "
+            "torch.distributed.checkpoint.state_dict.get_model_state_dict, and save a whole model "
+            "that has loaded them"
         )
     require_unfused(transformer)
     refuse_disk_offload(transformer)
