@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.files import locked_directory
 from diffcr.methods.config import DenseConfig
+from diffcr.ownership import locked_directory
 from diffcr.training.job import train
 from diffcr.training.run_directory import read_history
 from tests.training.worker import equal, run, state, tiny_data, tiny_pipe, tiny_recipe

@@ -29,7 +29,7 @@ from diffcr.cli.options import (
     Steps,
 )
 from diffcr.errors import DiffCRError
-from diffcr.files import own_directory
+from diffcr.ownership import own_directory
 
 if TYPE_CHECKING:
     from diffcr.evaluation.options import EvaluationOptions, Subjects

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from diffcr.errors import DiffCRError
-from diffcr.files import own_directory
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.loading import load_pipeline, size_multiple, text_tokens, vae_scale
 from diffcr.hosts.sampling import latent_size
+from diffcr.ownership import own_directory
 from diffcr.pretrained import default_pipeline_path
 from diffcr.training.data.encoding import encoders, scaling_of, weight_samples
 from diffcr.training.data.part_encoder import ShardSettings

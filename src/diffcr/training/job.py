@@ -12,10 +12,10 @@ import torch
 
 from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.files import own_directory
 from diffcr.hosts.loading import load_pipeline, read_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.ownership import own_directory
 from diffcr.pretrained import default_pipeline_path, load_default_inpainting
 from diffcr.training.data.encoded import EncodedPictures
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset
