@@ -25,7 +25,10 @@ class Refusal:
 
 
 REFUSED: tuple[Refusal, ...] = (
-    Refusal("training", "WanTransformer3DModel-i2v", "takes 12 channels, the latents have 4"),
+    Refusal("training", "WanTransformer3DModel-i2v", "it takes 12 channels and gives 4"),
+    Refusal(
+        "training", "HunyuanVideoTransformer3DModel-token_replace", "it is given a first frame"
+    ),
     Refusal(
         "gradient checkpointing",
         "ChromaTransformer2DModel*",

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
 from diffcr.hosts import _FAMILIES, family_of
+from diffcr.hosts.calls import no_blank_prompt
 from diffcr.hosts.family import Family, InputSize
 from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.host import TinyHost
@@ -29,13 +30,19 @@ _OTHER_LATENTS = {
     "EasyAnimateTransformer3DModel": _VIDEO,
     "MotifVideoTransformer3DModel": _VIDEO,
 }
+
+
+def _is_counted(family: Family) -> bool:
+    return family.blank_inputs is not None or family.blank_prompt is not no_blank_prompt
+
+
 _COUNTED = [
     name
     for name, host in TINY_HOSTS.items()
     if host.transformer_class in _FAMILIES
     and "encoder_hidden_states" in host.inputs(1, 0)
     and (not host.variant or name in _OTHER_LATENTS)
-    and _FAMILIES[host.transformer_class].blank_inputs is not Family.blank_inputs
+    and _is_counted(_FAMILIES[host.transformer_class])
 ]
 
 

@@ -26,7 +26,7 @@ from diffcr.training.task import TextToImage
 from tests.tiny_hosts.host import TinyHost
 
 # Square, as DiT's pictures are.
-ROWS, COLUMNS, TEXT_ROWS = 8, 8, 7
+ROWS, COLUMNS, FRAMES, TEXT_ROWS = 8, 8, 2, 7
 # On one batch; a model that learns nothing stays where it is.
 STEPS, LEFT = 12, 0.75
 
@@ -43,16 +43,20 @@ def scheduler_of(family: str) -> Any:
 def random_data(transformer: Any, items: int = 4) -> EncodedDataset:
     """Latents and prompts of the shapes that the family names."""
     family, config = family_of(transformer), transformer.config
+    family.check_trainable(transformer)
     generator = torch.Generator().manual_seed(0)
 
     def samples(count: int, like: Tensor) -> Tensor:
         if not like.is_floating_point():
-            return torch.arange(count).view(-1, *[1] * (like.dim() - 1)).expand(-1, *like.shape[1:])
+            # Classes, or the mask of a prompt.
+            return torch.arange(count) if like.dim() == 1 else like.expand(count, -1)
         return torch.randn(count, *like.shape[1:], generator=generator)
 
     blank = family.blank_prompt(config, TEXT_ROWS).tensors()
     prompts = {name: samples(items + 1, tensor) for name, tensor in blank.items()}
-    latents = torch.randn(items, *family.latent_shape(config, ROWS, COLUMNS), generator=generator)
+    latents = torch.randn(
+        items, *family.latent_shape(config, ROWS, COLUMNS, FRAMES), generator=generator
+    )
     return EncodedDataset(latents, Prompt.of_tensors(prompts), torch.arange(1, items + 1))
 
 

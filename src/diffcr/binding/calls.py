@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from diffcr.binding.acting import ensure_acts
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
+from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.bound import BOUND, argument_names
 from diffcr.methods.diffcr.compressor import Compressor

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
-from diffcr.hosts.blank_inputs import spatial_blank_inputs
-from diffcr.hosts.family import Family, NoiseScale
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout
+from diffcr.hosts.noise_scale import NoiseScale
+from diffcr.hosts.prompt import Prompt, of_embeds
 
 AURA_FLOW_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -21,6 +27,22 @@ AURA_FLOW_SINGLE_BLOCK = BlockLayout(
     first_linear="attn.to_q",
     mlp="ff",
 )
+
+
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    return {
+        "hidden_states": latents,
+        "encoder_hidden_states": prompt.embeds,
+        "timestep": timesteps,
+        "attention_kwargs": None,
+        "return_dict": False,
+    }
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    return Prompt(torch.zeros(1, text_tokens, config.joint_attention_dim))
+
+
 AURA_FLOW = Family(
     name="aura-flow",
     transformer_class=(
@@ -31,7 +53,9 @@ AURA_FLOW = Family(
         "single_transformer_blocks": AURA_FLOW_SINGLE_BLOCK,
     },
     timestep=NoiseScale(noisy=1),
-    blank_inputs=spatial_blank_inputs,
+    call_inputs=_inputs,
+    encode_prompt=of_embeds,
+    blank_prompt=_blank_prompt,
     lora_targets=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),

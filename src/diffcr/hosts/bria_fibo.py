@@ -9,8 +9,9 @@ from typing import Any
 from diffcr.hosts.blank_inputs import packed_blank_inputs
 from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.chroma import CHROMA_SINGLE_BLOCK
-from diffcr.hosts.family import InputSize, NoiseScale
+from diffcr.hosts.family import InputSize
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
+from diffcr.hosts.noise_scale import NoiseScale
 
 
 def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:

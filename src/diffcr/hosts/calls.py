@@ -79,16 +79,21 @@ def same_output(transformer: Any, output: Any, latents: Tensor) -> Tensor:
     return predicted
 
 
-def require_channels(transformer: Any, given: int) -> None:
-    """Raises DiffCRError where a transformer takes more than what is denoised, such as the first
-    frame or what is to be filled in."""
-    expected = transformer.config.in_channels
-    if given != expected:
-        raise DiffCRError(
-            f"{type(transformer).__name__} takes {expected} channels, the latents have {given}; "
-            "what it is given beside them is not known in training: give a model of texts alone, "
-            "or use a loop of your own"
-        )
+def given_beside(config: Any, packed: int = 1) -> str | None:
+    """Why a model that takes more channels than it gives is not trained: the others hold a first
+    frame, or what is to be filled in.
+
+    Args:
+        config: Of the transformer.
+        packed: Channels of its input for one of `out_channels`.
+    """
+    given = packed * (config.out_channels or config.in_channels)
+    if given == config.in_channels:
+        return None
+    return (
+        f"it takes {config.in_channels} channels and gives {given}; what it is given beside the "
+        "noisy latents is not known in training"
+    )
 
 
 def pack_latents(latents: Tensor) -> Tensor:

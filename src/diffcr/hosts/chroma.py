@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from diffcr.hosts.blank_inputs import packed_blank_inputs
-from diffcr.hosts.calls import UNTRAINED
-from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE
+import torch
+from torch import Tensor
+
+from diffcr.hosts.calls import pack_latents
+from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE, image_places
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, encode_with
 
 _TOKEN_INPUTS = (JOINT_TABLE, TokenInput("attention_mask", others="before"))
 CHROMA_BLOCK = replace(
@@ -40,15 +43,42 @@ def _refuse_checkpointing(arguments: Mapping[str, Any]) -> str | None:
     )
 
 
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """The image is seen whole, the text where its mask says so."""
+    tokens, mask = pack_latents(latents), prompt.mask
+    if mask is not None:
+        mask = torch.cat([mask.to(latents.dtype), latents.new_ones(tokens.shape[:2])], dim=1)
+    return {
+        "hidden_states": tokens,
+        "timestep": timesteps,
+        "encoder_hidden_states": prompt.embeds,
+        "txt_ids": latents.new_zeros(prompt.embeds.shape[1], 3),
+        "img_ids": image_places(latents),
+        "attention_mask": mask,
+        "joint_attention_kwargs": {},
+        "return_dict": False,
+    }
+
+
+def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    embeds, _, mask, *_ = encode_with(pipe, captions, max_sequence_length)
+    return Prompt(embeds, mask)
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    return Prompt(torch.zeros(1, text_tokens, config.joint_attention_dim))
+
+
 CHROMA = replace(
     FLUX,
-    **UNTRAINED,
+    call_inputs=_inputs,
+    encode_prompt=_encode,
+    blank_prompt=_blank_prompt,
     name="chroma",
     transformer_class="diffusers.models.transformers.transformer_chroma.ChromaTransformer2DModel",
     block_groups={
         "transformer_blocks": CHROMA_BLOCK,
         "single_transformer_blocks": CHROMA_SINGLE_BLOCK,
     },
-    blank_inputs=packed_blank_inputs,
     refuse_checkpointing=_refuse_checkpointing,
 )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 
 # Of the published schedulers of Cosmos 1; at noise levels 0 and 1 there is no sigma.
 _SMALLEST_SIGMA, _LARGEST_SIGMA = 0.002, 80.0

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from diffcr.core.regions import TIMESTEPS
 from diffcr.errors import DiffCRError
 from diffcr.hosts.calls import (
     BlankPrompt,
@@ -22,6 +20,7 @@ from diffcr.hosts.calls import (
     same_output,
 )
 from diffcr.hosts.layout import BlockLayout
+from diffcr.hosts.noise_scale import SCHEDULER_STEPS, NoiseScale
 
 
 @dataclass(frozen=True)
@@ -55,72 +54,6 @@ class InputSize:
 
 
 @dataclass(frozen=True)
-class NoiseScale:
-    """The argument of a transformer's forward that says how noisy its input is.
-
-    Attributes:
-        argument: Its name.
-        clean: Its value at noise level 0.
-        noisy: Its value at noise level 1; between them it is linear.
-    """
-
-    argument: str = "timestep"
-    clean: float = 0.0
-    noisy: float = 1000.0
-
-    def per_sample(self, values: Tensor) -> Tensor:
-        """One value for each sample, [B], of one for all, one each, or one for each of their tokens
-        or frames [B, ...], where given frames are clean: a sample is as noisy as its noisiest."""
-        if values.dim() < 2:
-            return values.flatten()
-        within = values.flatten(1)
-        return within.amax(1) if self.noisy > self.clean else within.amin(1)
-
-    def levels(self, timestep: Any) -> list[float]:
-        """Noise level in [0, 1] of each sample, or of all.
-
-        Args:
-            timestep: A number, or a tensor with one value or one per sample.
-
-        Raises:
-            DiffCRError: There is no timestep, or it is outside the range.
-        """
-        if timestep is None:
-            raise DiffCRError("the transformer was called without a timestep: pass one")
-        values = self.per_sample(torch.as_tensor(timestep)).tolist()
-        levels = [self.level(float(value)) for value in values]
-        for value, level in zip(values, levels, strict=True):
-            if not 0 <= level <= 1:
-                least, most = sorted((self.clean, self.noisy))
-                raise DiffCRError(
-                    f"timestep {value:g} is outside [{least:g}, {most:g}]: it lies in no timestep "
-                    "region"
-                )
-        return levels
-
-    def level(self, value: float) -> float:
-        """Noise level at a value of the argument."""
-        return (value - self.clean) / (self.noisy - self.clean)
-
-    def value(self, noise_level: float) -> float:
-        """The argument at a noise level in [0, 1]."""
-        return self.clean + noise_level * (self.noisy - self.clean)
-
-    def values(self, timesteps: Tensor) -> Tensor:
-        """The argument at timesteps, from 0, clean, to 1000; whole ones stay as they are where the
-        argument is counted likewise."""
-        if (self.clean, self.noisy) == (0, TIMESTEPS):
-            return timesteps
-        return self.clean + timesteps / TIMESTEPS * (self.noisy - self.clean)
-
-    def timesteps(self, values: Tensor) -> Tensor:
-        """The inverse of `values`."""
-        if (self.clean, self.noisy) == (0, TIMESTEPS):
-            return values
-        return TIMESTEPS * (values - self.clean) / (self.noisy - self.clean)
-
-
-@dataclass(frozen=True)
 class Grid:
     """Where the routed tokens of a sample lie.
 
@@ -144,7 +77,7 @@ class Grid:
 
 def config_patch(config: Any) -> tuple[int, int, int]:
     """Frames, rows and columns of the latents that become one token."""
-    patch = config.patch_size
+    patch = getattr(config, "patch_size", 1)
     if isinstance(patch, int):
         return getattr(config, "patch_size_t", None) or 1, patch, patch
     frames, rows, columns = (1, *patch)[-3:]
@@ -192,6 +125,8 @@ class Family:
         encode_prompt: Captions as `call_inputs` takes them; raises likewise.
         prediction: What the output says of the noise, in the latents' layout and as the scheduler
             takes it, from the transformer, its output's first entry and the latents.
+        refuse_training: Why a model of some configurations is not trained as `call_inputs` calls
+            it; None where it is.
         blank_prompt: A prompt without content; raises DiffCRError where its shape is not known.
         blank_inputs: Arguments of the transformer's forward for one sample, without content, on
             the transformer's device and in its dtype, where they are not those of `call_inputs` for
@@ -224,11 +159,12 @@ class Family:
     transformer_class: str
     block_groups: dict[str, BlockLayout]
     lora_targets: tuple[str, ...]
-    timestep: NoiseScale | None = NoiseScale()
+    timestep: NoiseScale | None = SCHEDULER_STEPS
     timestep_of: Callable[[Any], NoiseScale] | None = None
     call_inputs: CallInputs = no_inputs
     encode_prompt: EncodePrompt = no_prompt
     prediction: Callable[[Any, Any, Tensor], Tensor] = same_output
+    refuse_training: Callable[[Any], str | None] | None = None
     blank_prompt: BlankPrompt = no_blank_prompt
     blank_inputs: Callable[[Any, InputSize], dict[str, Any]] | None = None
     latent_channels: Callable[[Any], int] = lambda config: int(config.in_channels)
@@ -267,6 +203,17 @@ class Family:
             held: int = arguments[self.token_positions].shape[1]
             return held
         return self.grid(transformer, arguments).tokens
+
+    def check_trainable(self, transformer: Any) -> None:
+        """Raises DiffCRError where it is not known how a transformer is called in training."""
+        if self.call_inputs is no_inputs:
+            no_inputs(transformer)
+        reason = self.refuse_training and self.refuse_training(transformer.config)
+        if reason:
+            raise DiffCRError(
+                f"this {type(transformer).__name__} cannot be trained: {reason}; give a model of "
+                "texts alone, or use a training loop of your own"
+            )
 
     def inputs_without_content(self, transformer: Any, size: InputSize) -> dict[str, Any]:
         """Arguments of the transformer's forward for one sample, without content, on its device and

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import pack_latents, require_channels, unpack_latents
-from diffcr.hosts.family import Family, NoiseScale, packed_patch
+from diffcr.hosts.calls import given_beside, pack_latents, unpack_latents
+from diffcr.hosts.family import Family, packed_patch
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_image_ids, packed_grid
 from diffcr.hosts.prompt import Prompt, encode_with
 
@@ -36,11 +37,15 @@ FLUX_BLOCK = BlockLayout(
 FLUX_SINGLE_BLOCK = replace(FLUX_BLOCK, mlp="act_mlp", mlp_others="before")
 
 
-def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    """Places of the image are rows and columns of tokens; the text's are all 0."""
-    require_channels(transformer, 4 * latents.shape[1])
+def image_places(latents: Tensor) -> Tensor:
+    """Of the tokens of packed latents [B, C, h, w]: [N, 3], picture, row and column."""
     rows, columns = (side // 2 for side in latents.shape[2:])
     axes = (torch.arange(n, device=latents.device) for n in (1, rows, columns))
+    return torch.cartesian_prod(*axes).to(latents.dtype)
+
+
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """Places of the image are rows and columns of tokens; the text's are all 0."""
     guidance = timesteps.new_full((len(latents),), DISTILLED_GUIDANCE, dtype=torch.float32)
     return {
         "hidden_states": pack_latents(latents),
@@ -49,7 +54,7 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
         "pooled_projections": prompt.pooled,
         "encoder_hidden_states": prompt.embeds,
         "txt_ids": latents.new_zeros(prompt.embeds.shape[1], 3),
-        "img_ids": torch.cartesian_prod(*axes).to(latents.dtype),
+        "img_ids": image_places(latents),
         "joint_attention_kwargs": {},
         "return_dict": False,
     }
@@ -79,7 +84,8 @@ FLUX = Family(
     encode_prompt=_encode,
     prediction=unpack_latents,
     blank_prompt=_blank_prompt,
-    latent_channels=lambda config: int(config.out_channels or config.in_channels) // 4,
+    refuse_training=given_beside,
+    latent_channels=lambda config: int(config.in_channels) // 4,
     patch=packed_patch,
     lora_targets=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from diffcr.hosts.blank_inputs import packed_blank_inputs
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout
+from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_image_ids, packed_grid
 
 FLUX2_BLOCK = replace(

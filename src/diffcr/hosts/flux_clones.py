@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from diffcr.hosts.blank_inputs import packed_blank_inputs
 from diffcr.hosts.calls import UNTRAINED
-from diffcr.hosts.family import NoiseScale
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
+from diffcr.hosts.noise_scale import NoiseScale
 
 LONGCAT_IMAGE = replace(
     FLUX,

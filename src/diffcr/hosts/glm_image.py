@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from diffcr.hosts.cogview import COGVIEW4
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
+from diffcr.hosts.noise_scale import NoiseScale
 
 
 def _refuse_kept_pictures(config: Any, arguments: Mapping[str, Any]) -> str | None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 
 _TOKEN_INPUTS = (TokenInput("hidden_states_masks"), TokenInput("image_rotary_emb", others="after"))
 HIDREAM_SINGLE_BLOCK = BlockLayout(

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffcr.hosts.family import Family, latents_grid
+from diffcr.hosts.calls import UNTRAINED
+from diffcr.hosts.family import latents_grid
 from diffcr.hosts.hunyuan_video import HUNYUAN_VIDEO
 
 HUNYUAN_FRAMEPACK = replace(
     HUNYUAN_VIDEO,
+    **UNTRAINED,
     name="hunyuan-video-framepack",
     transformer_class=(
         "diffusers.models.transformers.transformer_hunyuan_video_framepack."
         "HunyuanVideoFramepackTransformer3DModel"
     ),
-    blank_inputs=Family.blank_inputs,
     grid=latents_grid,
 )

@@ -5,15 +5,20 @@ With token replacement the first frame is given and always computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from diffcr.hosts.blank_inputs import video_blank_inputs
-from diffcr.hosts.family import Family, Grid, InputSize, latents_grid
+from diffcr.hosts.calls import given_beside
+from diffcr.hosts.family import Family, Grid, latents_grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, encode_with
+
+# What the pipeline tells a guidance-distilled model by default.
+DISTILLED_GUIDANCE = 6.0
 
 _BATCHED = ("hidden_states", "encoder_hidden_states", "temb", "attention_mask")
 _MASK = TokenInput("attention_mask", dims=(-1,), others="after")
@@ -42,15 +47,35 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return replace(grid, frames=grid.frames - given)
 
 
-def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
-    config, arguments = transformer.config, video_blank_inputs(transformer, size)
-    latents = arguments["hidden_states"]
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    guidance = latents.new_full((len(latents),), 1000 * DISTILLED_GUIDANCE)
     return {
-        **arguments,
-        "encoder_attention_mask": latents.new_ones(1, size.text_tokens, dtype=torch.int64),
-        "pooled_projections": latents.new_zeros(1, config.pooled_projection_dim),
-        "guidance": latents.new_zeros(1) if config.guidance_embeds else None,
+        "hidden_states": latents,
+        "timestep": timesteps,
+        "encoder_hidden_states": prompt.embeds,
+        "encoder_attention_mask": prompt.mask,
+        "pooled_projections": prompt.pooled,
+        "guidance": guidance if transformer.config.guidance_embeds else None,
+        "attention_kwargs": None,
+        "return_dict": False,
     }
+
+
+def _refuse_training(config: Any) -> str | None:
+    if config.image_condition_type is not None:
+        return "it is given a first frame"
+    return given_beside(config)
+
+
+def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    embeds, pooled, mask = encode_with(pipe, captions, max_sequence_length)
+    return Prompt(embeds, mask, pooled)
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    embeds = torch.zeros(1, text_tokens, config.text_embed_dim)
+    mask = torch.ones(1, text_tokens, dtype=torch.int64)
+    return Prompt(embeds, mask, torch.zeros(1, config.pooled_projection_dim))
 
 
 _JOINT_ATTENTION = (
@@ -66,7 +91,11 @@ HUNYUAN_VIDEO = Family(
         "transformer_blocks": HUNYUAN_BLOCK,
         "single_transformer_blocks": HUNYUAN_SINGLE_BLOCK,
     },
-    blank_inputs=_blank_inputs,
+    call_inputs=_inputs,
+    encode_prompt=_encode,
+    blank_prompt=_blank_prompt,
+    refuse_training=_refuse_training,
+    video=True,
     grid=_grid,
     lora_targets=(*_JOINT_ATTENTION, "proj_mlp", "proj_out"),
 )

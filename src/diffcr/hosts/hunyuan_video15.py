@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.family import Family, latents_grid
 from diffcr.hosts.hunyuan_video import HUNYUAN_BLOCK, HUNYUAN_VIDEO
 from diffcr.hosts.layout import TokenInput
@@ -18,6 +19,7 @@ HUNYUAN15_BLOCK = replace(
 )
 HUNYUAN_VIDEO15 = replace(
     HUNYUAN_VIDEO,
+    **UNTRAINED,
     name="hunyuan-video-1.5",
     transformer_class=(
         "diffusers.models.transformers.transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel"

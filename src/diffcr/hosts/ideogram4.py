@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import Family, Grid, NoiseScale
+from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_places
 
 _IMAGE = 2  # OUTPUT_IMAGE_INDICATOR of the class's module

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffcr.hosts.family import Family, Grid, NoiseScale
+from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_places, packed_grid
 
 KREA2_BLOCK = BlockLayout(

@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from diffcr.hosts.blank_inputs import video_blank_inputs
-from diffcr.hosts.family import Family, Grid, InputSize
+import torch
+from torch import Tensor
+
+from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
+
+# Of the published autoencoder, and of the pipeline's videos.
+FRAMES_PER_LATENT, PIXELS_PER_LATENT, FRAME_RATE = 8, (32, 32), 25
 
 LTX_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -33,21 +39,42 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return Grid(*sides) if prod(sides) == tokens else Grid(0, 0, beside=tokens)
 
 
-def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
-    """A latent is a token."""
-    arguments = video_blank_inputs(transformer, size, "caption_channels")
-    latents, (rows, columns) = arguments["hidden_states"], size.latents(transformer.config)
-    arguments["hidden_states"] = latents.flatten(2).transpose(1, 2)
-    mask = latents.new_ones(1, size.text_tokens)
-    sides = {"num_frames": size.frames, "height": rows, "width": columns}
-    return {**arguments, "encoder_attention_mask": mask, **sides}
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """A latent is a token; its place is told in seconds and pixels."""
+    frames, rows, columns = latents.shape[2:]
+    return {
+        "hidden_states": latents.flatten(2).transpose(1, 2),
+        "encoder_hidden_states": prompt.embeds,
+        "timestep": timesteps,
+        "encoder_attention_mask": prompt.mask,
+        "num_frames": frames,
+        "height": rows,
+        "width": columns,
+        "rope_interpolation_scale": (FRAMES_PER_LATENT / FRAME_RATE, *PIXELS_PER_LATENT),
+        "attention_kwargs": None,
+        "return_dict": False,
+    }
+
+
+def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
+    predicted: Tensor = output.transpose(1, 2).unflatten(2, latents.shape[2:])
+    return predicted
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    mask = torch.ones(1, text_tokens, dtype=torch.int64)
+    return Prompt(torch.zeros(1, text_tokens, config.caption_channels), mask)
 
 
 LTX = Family(
     name="ltx",
     transformer_class="diffusers.models.transformers.transformer_ltx.LTXVideoTransformer3DModel",
     block_groups={"transformer_blocks": LTX_BLOCK},
-    blank_inputs=_blank_inputs,
+    call_inputs=_inputs,
+    encode_prompt=of_embeds_and_mask,
+    prediction=_prediction,
+    blank_prompt=_blank_prompt,
+    video=True,
     grid=_grid,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),

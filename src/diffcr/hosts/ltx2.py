@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffcr.hosts.family import Family
+from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.ltx import LTX
 
@@ -41,8 +41,8 @@ LTX2_BLOCK = BlockLayout(
 
 LTX2 = replace(
     LTX,
+    **UNTRAINED,
     name="ltx2",
     transformer_class="diffusers.models.transformers.transformer_ltx2.LTX2VideoTransformer3DModel",
     block_groups={"transformer_blocks": LTX2_BLOCK},
-    blank_inputs=Family.blank_inputs,
 )

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
+from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
 
 # A norm of the feed-forward's output undoes what scales that.
 LUMINA2_REFINER = BlockLayout(
@@ -31,6 +34,27 @@ def _starts(transformer: Any, arguments: Mapping[str, Any]) -> Tensor:
     return starts
 
 
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    return {
+        "hidden_states": latents,
+        "timestep": timesteps,
+        "encoder_hidden_states": prompt.embeds,
+        "encoder_attention_mask": prompt.mask,
+        "attention_kwargs": None,
+        "return_dict": False,
+    }
+
+
+def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
+    """The pipeline turns the sign."""
+    return -output
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    mask = torch.ones(1, text_tokens, dtype=torch.int64)
+    return Prompt(torch.zeros(1, text_tokens, config.cap_feat_dim), mask)
+
+
 LUMINA2 = Family(
     name="lumina2",
     transformer_class=(
@@ -38,6 +62,10 @@ LUMINA2 = Family(
     ),
     block_groups={"noise_refiner": LUMINA2_REFINER, "layers": LUMINA2_BLOCK},
     timestep=NoiseScale(clean=1, noisy=0),
+    call_inputs=_inputs,
+    encode_prompt=of_embeds_and_mask,
+    prediction=_prediction,
+    blank_prompt=_blank_prompt,
     width=lambda config: int(config.hidden_size),
     starts=_starts,
     lora_targets=("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),

@@ -6,8 +6,9 @@ The timestep falls from 1 for a picture to 0 for noise. Its proportional attenti
 
 from __future__ import annotations
 
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 
 LUMINA_NEXT_BLOCK = BlockLayout(
     hidden_states="hidden_states",

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 
 MOCHI_BLOCK = BlockLayout(
     hidden_states="hidden_states",

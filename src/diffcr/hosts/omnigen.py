@@ -7,8 +7,9 @@ noise.
 
 from __future__ import annotations
 
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 
 OMNIGEN_BLOCK = BlockLayout(
     hidden_states="hidden_states",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from diffcr.hosts.blank_inputs import spatial_blank_inputs
-from diffcr.hosts.family import Family, NoiseScale
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 
 PRX_BLOCK = BlockLayout(
     hidden_states="hidden_states",

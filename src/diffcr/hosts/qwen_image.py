@@ -8,14 +8,16 @@ a token takes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import pack_latents, require_channels, unpack_latents
-from diffcr.hosts.family import Family, Grid, NoiseScale, packed_patch
+from diffcr.hosts.calls import given_beside, pack_latents, unpack_latents
+from diffcr.hosts.family import Family, Grid, packed_patch
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
 
 QWEN_IMAGE_BLOCK = BlockLayout(
@@ -45,7 +47,6 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
 
 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    require_channels(transformer, 4 * latents.shape[1])
     rows, columns = (side // 2 for side in latents.shape[2:])
     return {
         "hidden_states": pack_latents(latents),
@@ -76,7 +77,8 @@ QWEN_IMAGE = Family(
     encode_prompt=of_embeds_and_mask,
     prediction=unpack_latents,
     blank_prompt=_blank_prompt,
-    latent_channels=lambda config: int(config.out_channels),
+    refuse_training=partial(given_beside, packed=4),
+    latent_channels=lambda config: int(config.in_channels) // 4,
     patch=packed_patch,
     lora_targets=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),

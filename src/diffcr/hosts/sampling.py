@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffcr.hosts import family_of, find_transformer
-from diffcr.hosts.family import NoiseScale
 from diffcr.hosts.loading import text_tokens, vae_scale
+from diffcr.hosts.noise_scale import NoiseScale
 
 # Of pipelines that name no size: Z-Image's, among others.
 _PIXELS = 1024

@@ -15,9 +15,6 @@ from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout
 from diffcr.hosts.prompt import Prompt, encode_with
 
-# Rows of the two CLIP encoders, in front of those of T5.
-_CLIP_TOKENS = 77
-
 SD3_BLOCK = BlockLayout(
     hidden_states="hidden_states",
     batched=("hidden_states", "encoder_hidden_states", "temb"),
@@ -44,7 +41,7 @@ def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Pro
 
 
 def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    embeds = torch.zeros(1, _CLIP_TOKENS + text_tokens, config.joint_attention_dim)
+    embeds = torch.zeros(1, text_tokens, config.joint_attention_dim)
     return Prompt(embeds, pooled=torch.zeros(1, config.pooled_projection_dim))
 
 

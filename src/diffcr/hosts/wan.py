@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import UNTRAINED, require_channels
+from diffcr.hosts.calls import UNTRAINED, given_beside
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.prompt import Prompt, of_embeds
@@ -28,7 +28,6 @@ WAN_BLOCK = BlockLayout(
 
 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    require_channels(transformer, latents.shape[1])
     return {
         "hidden_states": latents,
         "timestep": timesteps,
@@ -49,7 +48,7 @@ WAN = Family(
     call_inputs=_inputs,
     encode_prompt=of_embeds,
     blank_prompt=_blank_prompt,
-    latent_channels=lambda config: int(config.out_channels),
+    refuse_training=given_beside,
     video=True,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),

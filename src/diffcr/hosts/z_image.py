@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.family import Family, Grid, NoiseScale
+from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.prompt import Prompt, of_list
 
 Z_IMAGE_BLOCK = BlockLayout(

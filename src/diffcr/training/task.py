@@ -84,6 +84,7 @@ class TextToImage(Task):
 
     def __init__(self, pipe: Any, data: EncodedPictures) -> None:
         self.model = self.trained = find_transformer(pipe)
+        family_of(self.model).check_trainable(self.model)
         self.parts = {"transformer": self.model}
         self.pictures = data
         self.items = len(data)
