@@ -46,9 +46,9 @@ def test_shards_are_those_of_one_process_and_are_trained_on(tmp_path: Path) -> N
         finish(*launcher, *command, *options)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("name: two\nsteps: 2\nbatch_size: 4\nlog_every: 1\ndata: {resolution: 32}\n")
-    for name, launcher in (("run-one", ()), ("run-two", TWO_PROCESSES)):
-        command = ("-m", "diffcr", "train", recipe, "--data", tmp_path / "two")
-        finish(*launcher, *command, "--output", tmp_path / name)
-    one, two = (read_history(tmp_path / f"run-{n}" / "history.jsonl") for n in ("one", "two"))
-    assert len(one) == 2 and abs(one[-1]["loss"] - two[-1]["loss"]) < 1e-4
+    recipe.write_text(
+        "name: shards\nsteps: 2\nbatch_size: 4\nlog_every: 1\ndata: {resolution: 32}\n"
+    )
+    command = ("-m", "diffcr", "train", recipe, "--data", tmp_path / "two")
+    finish(*command, "--output", tmp_path / "run")
+    assert [line["step"] for line in read_history(tmp_path / "run" / "history.jsonl")] == [1, 2]

@@ -37,6 +37,6 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 def finish(*arguments: object) -> str:
     """Run to its end, which has to be a good one; what was printed as an error."""
     process = start(*arguments)
-    printed = process.communicate(timeout=300)[1].decode()
+    printed = process.communicate(timeout=600)[1].decode()
     assert process.returncode == 0, printed
     return printed
