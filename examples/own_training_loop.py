@@ -11,7 +11,7 @@ import diffcr
 from diffcr.pretrained import load_default_pipeline
 from diffcr.scenes import ScenesDataset
 from diffcr.training.data.encoding import encode_dataset
-from diffcr.training.objective import NoiseSchedule, diffusion_loss
+from diffcr.training.objectives import objective_of
 
 
 def main(steps: int, directory: Path) -> None:
@@ -23,22 +23,22 @@ def main(steps: int, directory: Path) -> None:
     optimizer = torch.optim.AdamW(groups)
 
     data = encode_dataset(pipe, ScenesDataset("train", size=64), directory / "encoded", 48)
-    schedule = NoiseSchedule.of(pipe.scheduler)
+    objective = objective_of(pipe.scheduler)
     pipe.transformer.train()
     for step in range(steps):
         items = torch.randint(len(data), (8,))
         # A batch in one region is fastest; batches that mix regions are computed correctly, too.
         timesteps = torch.randint(250, (8,)) + 250 * (step % 4)
         latents, noise = data.latents[items], torch.randn(8, *data.latent_shape)
-        captions = data.caption_of[items]
+        prompts = data.prompts[data.caption_of[items]]
         output = pipe.transformer(
-            schedule.add_noise(latents, noise, timesteps),
-            encoder_hidden_states=data.prompt_embeds[captions],
-            encoder_attention_mask=data.prompt_masks[captions],
+            objective.add_noise(latents, noise, timesteps),
+            encoder_hidden_states=prompts.embeds,
+            encoder_attention_mask=prompts.mask,
             timestep=timesteps,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
-        loss = diffusion_loss(schedule, output, latents, noise, timesteps).total.mean()
+        loss = objective.loss(output, latents, noise, timesteps).total.mean()
         (loss + compressor.ratio_loss(10.0)).backward()
         compressor.block_outward_gradients()
         optimizer.step()

@@ -22,6 +22,7 @@ from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts.family import InputSize
 from diffcr.methods.pruning.config import StructuredPruningConfig
+from tests.checkpoint.test_checkpoint import list_anew
 from tests.hosts import denoise, gradients, inputs, pixart
 
 _CONFIG = StructuredPruningConfig(0.3)
@@ -233,6 +234,7 @@ def test_a_loaded_model_keeps_the_units_that_were_trained(tmp_path: Path) -> Non
 def test_a_checkpoint_of_other_shapes_leaves_the_bare_model(tmp_path: Path) -> None:
     directory = diffcr.save(_attached(), tmp_path / "saved")
     save_file(pixart().state_dict(), directory / "transformer.safetensors")
+    list_anew(directory)
     loaded = pixart()
     with pytest.raises(DiffCRError, match="has shape"):
         diffcr.load(loaded, directory)

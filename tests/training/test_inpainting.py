@@ -270,7 +270,7 @@ def test_tasks_are_not_mixed_up(encoded: Encoded, tmp_path: Path) -> None:
         ({"inpainting": {"part": "encoder"}}, "timestep_regions is 4 for the encoder"),
         ({"inpainting": {"part": "decode"}}, "'both' or 'decoder' or 'encoder'"),
         ({"inpainting": {"parts": "both"}}, "did you mean 'inpainting.part'"),
-        ({"inpainting": {"part": "decoder", "masks_per_picture": 0}}, "1 or more"),
+        ({"inpainting": {"part": "decoder", "masks_per_picture": 0}}, "give 1 to 1000"),
         ({"inpainting": 3}, "inpainting holds 3"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +15,7 @@ from diffcr.binding.model import attached_parts, get_attached
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.host import host_blocks
+from diffcr.methods.bound import BOUND
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.forward import run_block, run_branch
 
@@ -56,6 +59,7 @@ def _compile(transformer: nn.Module, granularity: Granularity, options: dict[str
     options = {"dynamic": False, **options, "fullgraph": True}
     if granularity == "block":
         if isinstance(attached, Compressor):
+            _bind_parts(transformer, types.MethodType)
             attached.run_branch = torch.compile(run_branch, **options)
             attached.run_block = torch.compile(run_block, **options)
         elif attached.replaces_weights:
@@ -77,6 +81,18 @@ def _compile(transformer: nn.Module, granularity: Granularity, options: dict[str
         vars(transformer)["forward"] = types.MethodType(compiled, transformer)
 
 
+def _bind_parts(transformer: nn.Module, bind: Callable[[Any, nn.Module], Any]) -> None:
+    """Bind what hangs on parts of blocks as methods, which a pickle would look for on the parts'
+    classes, or as partial functions, which torch.compile tells apart by identity (torch 2.13): a
+    graph per layer."""
+    for block in host_blocks(transformer):
+        for module in block.module.modules():
+            if module is not block.module and BOUND in vars(module):
+                bound = vars(module)["forward"]
+                function = bound.func if isinstance(bound, partial) else bound.__func__
+                vars(module)["forward"] = bind(function, module)
+
+
 def allow_graph_per_shape() -> None:
     """Let torch compile a graph per number of tokens: its default limit of 8 is soon reached, and
     what is beyond it runs uncompiled."""
@@ -90,5 +106,6 @@ def uncompile_blocks(transformer: nn.Module) -> None:
     attached = get_attached(transformer)
     if isinstance(attached, Compressor):
         attached.run_branch = attached.run_block = None
+        _bind_parts(transformer, partial)
     else:
         forget_compiled(transformer)
