@@ -97,7 +97,7 @@ def test_an_interruption_is_one_line_and_an_exit_code_of_its_own(
     rest = running.communicate(timeout=60)[1]
     assert running.returncode == code
     assert rest.splitlines()[-1] == f"diffcr: error: {word}" and "Traceback" not in rest
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.png")) and not list(tmp_path.glob(".*.partial"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])
