@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from diffcr.training.data.sharding import begin_shards, encode_shards, finish_sh
 from diffcr.training.data.shards import ShardedDataset
 from diffcr.training.data.sizes import PictureSize, sizes_of_area
 from diffcr.training.data.sources import open_source
-from diffcr.training.job import train
-from diffcr.training.recipe import OptimizerRecipe
+from diffcr.training.encode_job import EncodingRequest, run_encoding
+from diffcr.training.job import run_recipe, train
+from diffcr.training.recipe import DataRecipe, OptimizerRecipe
+from tests.flow_pipelines import tiny_flux_pipeline
 from tests.pipelines import tiny_pixart_pipeline
 from tests.training.worker import equal, state, tiny_recipe
 
@@ -292,3 +295,25 @@ def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DiffCRError, match=f"{data.shards[1].file} is missing or damaged"):
         all_of(data)
+
+
+@pytest.mark.parametrize("make", [tiny_pixart_pipeline, tiny_flux_pipeline])
+def test_a_recipe_trains_on_what_the_command_encodes(
+    make: Callable[[], Any], folder: Path, tmp_path: Path
+) -> None:
+    model, shards = tmp_path / "pipeline", tmp_path / "shards"
+    make().save_pretrained(model)
+    request = EncodingRequest(
+        str(folder), str(model), 32, max_sequence_length=16, shard_items=4, batch_size=2
+    )
+    assert len(run_encoding(request, shards)) == PICTURES
+    settings = DataRecipe(str(shards), resolution=32, max_sequence_length=16)
+    recipe = tiny_recipe(steps=2, model=str(model), data=settings)
+    result = run_recipe(recipe, tmp_path / "run")
+    assert (result.directory / "final" / "diffcr_config.json").exists()
+    other = recipe.with_changes(data=replace(settings, resolution=64))
+    with pytest.raises(DiffCRError, match=r"data\.resolution is 64, .* was encoded with 32"):
+        run_recipe(other, tmp_path / "other")
+    (shards / "dataset.json").unlink()
+    with pytest.raises(DiffCRError, match="run the same diffcr encode again"):
+        run_recipe(recipe, tmp_path / "run")

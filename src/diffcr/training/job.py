@@ -12,13 +12,14 @@ import torch
 
 from diffcr.checkpoint.stored import resolve_checkpoint
 from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.loading import load_pipeline, read_pipeline, size_multiple
 from diffcr.inpainting.opening import load_inpainting_pipeline
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.ownership import own_directory
 from diffcr.pretrained import default_pipeline_path, load_default_inpainting
 from diffcr.training.data.encoded import EncodedPictures
-from diffcr.training.data.encoding import EncodedDataset, encode_dataset
+from diffcr.training.data.encoding import EncodedDataset, encode_dataset, encoders
 from diffcr.training.data.masked import MaskedDataset, encode_masked
 from diffcr.training.data.pictures import open_dataset
 from diffcr.training.data.shards import ShardedDataset, holds_shards
@@ -65,7 +66,9 @@ def run_recipe(
             masks = recipe.inpainting.masks_per_picture
             encoded = encode_masked(pipe, dataset, cache, masks, length)
     # What has encoded takes no memory beside what is trained.
-    pipe.vae = pipe.text_encoder = None
+    for used in encoders(pipe):
+        for name in [name for name, part in pipe.components.items() if part is used]:
+            setattr(pipe, name, None)
     return train(recipe, pipe, encoded, output, resume)
 
 
@@ -163,10 +166,12 @@ def _open_denoiser(recipe: TrainingRecipe, data: ShardedDataset) -> Any:
     left_out = {
         name: None
         for name, kind in named.items()
-        if isinstance(kind, list | tuple) and name not in ("transformer", "scheduler")
+        if isinstance(kind, list | tuple) and not name.startswith(("transformer", "scheduler"))
     }
     pipe = read_pipeline(DiffusionPipeline, model, **left_out)
-    channels, encoded = pipe.transformer.config.in_channels, data.shards[0].latent_shape[0]
+    transformer: Any = find_transformer(pipe)
+    encoded, *_, rows, columns = data.shards[0].latent_shape
+    channels = family_of(transformer).latent_shape(transformer.config, rows, columns)[0]
     if channels != encoded:
         raise DiffCRError(
             f"{recipe.data.source} holds latents of {encoded} channels, {model} takes {channels}: "
