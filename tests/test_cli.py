@@ -198,7 +198,7 @@ def test_memory_that_cannot_be_had_is_one_line(
     def run_out(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("diffcr.cli.commands.read_prompts", run_out)
+    monkeypatch.setattr("diffcr.cli.generating.read_prompts", run_out)
     fails("generate", "x", saying="out of memory: give smaller sizes")
     monkeypatch.setattr(error, "args", ("something else",))
     if not isinstance(error, MemoryError):
@@ -314,7 +314,8 @@ def test_generate_with_a_training_free_method(tmp_path: Path) -> None:
 def test_models_lists_what_is_supported(capsys: pytest.CaptureFixture[str]) -> None:
     assert _call("models") == 0
     printed = capsys.readouterr().out
-    assert "PixArtTransformer2DModel" in printed.splitlines()
+    assert "PixArtTransformer2DModel: diffcr, mod, " in printed
+    assert "FluxTransformer2DModel: diffcr, mod, " in printed
     assert "embedded pipeline: " in printed
 
 
