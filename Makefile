@@ -8,7 +8,7 @@ THREADS_PER_WORKER := OMP_NUM_THREADS=1
 # Rows of `make results` at a time: 16 on a large GPU.
 JOBS ?= 1
 
-.PHONY: install demo test test-quantised lint format pretrain pretrain-inpainting finetune results wheel clean
+.PHONY: install demo test test-quantised browser docs studio lint format pretrain pretrain-inpainting finetune results wheel clean
 
 install: $(INSTALLED)
 
@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "diffcr needs Python 3.11 or later: run make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,studio,docs]'
 	touch $(INSTALLED)
 
 demo: install
@@ -30,6 +30,16 @@ test: install
 test-quantised: install
 	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/quantised $(QUANTISERS)
 	PYTHONPATH=$(VENV)/quantised $(THREADS_PER_WORKER) $(BIN)/python -m pytest -q tests/contract/test_quantised.py
+
+# Visits the page with Chromium; without one the tests are skipped and say so.
+browser: install
+	$(THREADS_PER_WORKER) $(BIN)/python -m pytest -q -rs -m browser tests/studio
+
+docs: install
+	$(BIN)/mkdocs build --strict --quiet
+
+studio: install
+	$(BIN)/diffcr studio
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import check_file, check_output
 from diffcr.cli.options import Model
 from diffcr.cli.scoring import score
+from diffcr.cli.studio import studio
 from diffcr.errors import DiffCRError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def report(
 
 app.command()(generate)
 app.command("eval")(evaluate)
-for command in (encode, calibrate, inpaint, score, flops, bench):
+for command in (encode, calibrate, inpaint, score, flops, bench, studio):
     app.command()(command)
 
 

@@ -208,6 +208,12 @@ def scene_router_maps(
     return _stack(calls, scene.caption, scene.image, scene.mask)
 
 
+def token_grid(tokens: int, image: Image.Image) -> tuple[int, int]:
+    """Rows and columns of a picture's tokens, which have its proportions."""
+    height = round((tokens * image.height / image.width) ** 0.5)
+    return height, tokens // height
+
+
 def _stack(
     calls: Sequence[RoutedCall],
     caption: str,
@@ -216,9 +222,7 @@ def _stack(
 ) -> RouterMaps:
     scores = torch.stack([torch.stack(call.scores) for call in calls])
     kept = torch.stack([torch.stack(call.kept) for call in calls])
-    tokens = scores.shape[-1]
-    height = round((tokens * image.height / image.width) ** 0.5)
-    shape = (*scores.shape[:2], height, tokens // height)
+    shape = (*scores.shape[:2], *token_grid(scores.shape[-1], image))
     timesteps = tuple(call.timestep for call in calls)
     return RouterMaps(
         caption,

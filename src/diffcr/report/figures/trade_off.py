@@ -22,6 +22,7 @@ class TradeOffPoint:
     """A method as it was measured.
 
     Attributes:
+        row: Name of the measured row.
         series: Points of one series are joined, in the order of their cost.
         label: Written beside the point where its series has several.
         cost: As a share of the dense model's.
@@ -29,6 +30,7 @@ class TradeOffPoint:
         spread: Standard deviation over the seeds, 0 for one.
     """
 
+    row: str
     series: str
     label: str
     cost: float
@@ -93,7 +95,7 @@ def _points(
         seeds = row.over_seeds(value)
         series, number = _series(name)
         mean, spread = factor * seeds.mean, factor * seeds.spread
-        points.append(TradeOffPoint(series, number, costs[name], mean, spread))
+        points.append(TradeOffPoint(name, series, number, costs[name], mean, spread))
     return points
 
 
