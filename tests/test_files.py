@@ -15,12 +15,12 @@ import torch
 from diffcr.errors import DiffCRError
 from diffcr.files import (
     clear_left_overs,
-    locked_directory,
     read_json,
     replacing_directory,
     replacing_file,
     write_tensors,
 )
+from diffcr.ownership import locked_directory
 
 
 @pytest.mark.parametrize(

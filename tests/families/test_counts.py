@@ -36,10 +36,13 @@ def _is_counted(family: Family) -> bool:
     return family.blank_inputs is not None or family.blank_prompt is not no_blank_prompt
 
 
+# Its forward reads the lengths of the texts off their mask.
+_READS_VALUES = "Lumina2Transformer2DModel"
 _COUNTED = [
     name
     for name, host in TINY_HOSTS.items()
     if host.transformer_class in _FAMILIES
+    and name != _READS_VALUES
     and "encoder_hidden_states" in host.inputs(1, 0)
     and (not host.variant or name in _OTHER_LATENTS)
     and _is_counted(_FAMILIES[host.transformer_class])
@@ -60,6 +63,12 @@ def test_what_is_counted_is_what_runs(name: str) -> None:
 def _size(host: TinyHost) -> InputSize:
     text_tokens = host.inputs(1, 0)["encoder_hidden_states"].shape[1]
     return InputSize(text_tokens, *_OTHER_LATENTS.get(host.name, _LATENTS))
+
+
+def test_a_forward_that_reads_its_inputs_is_not_counted() -> None:
+    host = TINY_HOSTS[_READS_VALUES]
+    with pytest.raises(DiffCRError, match="depends on values in its inputs"):
+        count_flops(host.make(), _size(host))
 
 
 def test_a_model_without_a_size_asks_for_one() -> None:

@@ -42,7 +42,7 @@ def count_flops(transformer: nn.Module, size: InputSize, batch_size: int = 1) ->
         batch_size: Samples.
 
     Raises:
-        DiffCRError: Its class is not supported.
+        DiffCRError: Its class is not supported, or its forward depends on values in its inputs.
     """
     transformer = find_transformer(transformer)
     twin = _on_meta(transformer)
@@ -153,7 +153,13 @@ def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
     with torch.no_grad(), counter, catch_warnings():
         # That ratios of 0 save nothing, the count says.
         simplefilter("ignore", DiffCRWarning)
-        twin(**arguments)
+        try:
+            twin(**arguments)
+        except NotImplementedError as error:
+            raise DiffCRError(
+                f"operations of {type(twin).__name__} cannot be counted: its forward depends on "
+                "values in its inputs, and counting has shapes alone"
+            ) from error
     root = type(twin).__name__
     by_module = {
         name.removeprefix(f"{root}."): _flops(counts)
