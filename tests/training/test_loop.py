@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -22,7 +23,7 @@ from diffcr.training.job import train
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart, trained_pixart
-from tests.training.launching import TWO_PROCESSES, start
+from tests.training.launching import TWO_PROCESSES, finish, start
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
 
 
@@ -150,6 +151,25 @@ def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Pat
         if name.startswith("parameter/"):
             assert (together[name] - alone[name]).abs().max() < 1e-3, name
     assert len(read_history(directory / "history.jsonl")) == 12
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_terminated_save_and_end_bit_equal(tmp_path: Path) -> None:
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    command = (*TWO_PROCESSES, "-m", "tests.training.worker")
+    finish(*command, whole, 12)
+    launcher = start(*command, halved, 12, "--delay", 0.5)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and len(read_history(halved / "history.jsonl")) < 4:
+        assert launcher.poll() is None, launcher.stderr and launcher.stderr.read().decode()
+        time.sleep(0.05)
+    launcher.send_signal(signal.SIGTERM)
+    printed = launcher.communicate(timeout=300)[1].decode()
+    (reached,) = re.findall(r"stopped and saved after step (\d+)", printed)
+    assert 4 <= int(reached) < 12
+    assert (halved / "checkpoints" / f"step-{int(reached):07d}").exists()
+    finish(*command, halved, 12)
+    assert equal(state(halved, 12), state(whole, 12))
 
 
 @pytest.mark.parametrize(
