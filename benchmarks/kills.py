@@ -15,7 +15,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from claim import RESULTS
 from forked import Process, import_commands, start
 from killed_commands import PICTURES, PROMPTS, SIDE, STEPS, Work, all_work
 
+from diffcr.files import write_json
 from diffcr.records.record import make_record, write_record
 from diffcr.training.progress import saved_steps
 from diffcr.training.run_directory import read_history
@@ -212,36 +213,48 @@ def _lost_steps(directory: Path, checkpoint_every: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="Work with this in its name; no record.")
+    parser.add_argument("--only", default="", help="Commands with this in their name.")
+    parser.add_argument(
+        "--kept", type=Path, default=Path("runs/kills"), help="Folder of the kills of each command."
+    )
     arguments = parser.parse_args()
     import_commands()
-    kills: list[Kill] = []
+    arguments.kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for number, work in enumerate(all_work(Path(folder))):
-            if arguments.only not in work.name:
-                continue
-            place = Path(folder) / work.name
-            place.mkdir()
-            drawn = random.Random(f"{_SEED}-{number}")
-            whole = run_whole(work, place)
-            print(work.name, f"{whole.processor_seconds:.1f} s whole", flush=True)
-            for each in range(work.kills):
-                kills.append(kill_once(work, place, f"killed-{each}", whole, drawn))
-                print(json.dumps(vars(kills[-1])), flush=True)
-                shutil.rmtree(place / f"killed-{each}", ignore_errors=True)
-    if not arguments.only:
-        _write(kills)
+        everything = all_work(Path(folder))
+        for number, work in enumerate(everything):
+            file = arguments.kept / f"{work.name}.json"
+            if arguments.only in work.name and not file.exists():
+                write_json(file, [vars(kill) for kill in kill_all(work, Path(folder), number)])
+        files = [arguments.kept / f"{work.name}.json" for work in everything]
+    if all(file.exists() for file in files):
+        write([kill for file in files for kill in json.loads(file.read_text())])
 
 
-def _write(kills: list[Kill]) -> None:
+def kill_all(work: Work, folder: Path, number: int) -> list[Kill]:
+    """All kills of one command."""
+    place, drawn = folder / work.name, random.Random(f"{_SEED}-{number}")
+    place.mkdir()
+    whole = run_whole(work, place)
+    kills = []
+    for each in range(work.kills):
+        kills.append(kill_once(work, place, f"killed-{each}", whole, drawn))
+        print(json.dumps(vars(kills[-1])), flush=True)
+        shutil.rmtree(place / f"killed-{each}", ignore_errors=True)
+    return kills
+
+
+def write(kills: list[dict[str, Any]]) -> None:
+    """The record; `kills` are the attributes of `Kill`."""
     results = {
         "kills": len(kills),
-        "exact_resumes": sum(kill.exact for kill in kills),
-        "files_lost": sum(kill.lost for kill in kills),
-        "met_something_half_written": sum(kill.half_written > 0 for kill in kills),
-        "signals": dict(Counter(kill.sent for kill in kills)),
-        "exit_codes": {str(k): v for k, v in Counter(c for k in kills for c in k.codes).items()},
-        "each": [vars(replace(kill, codes=list(kill.codes))) for kill in kills],
+        "exact_resumes": sum(kill["exact"] for kill in kills),
+        "files_lost": sum(kill["lost"] for kill in kills),
+        "met_something_half_written": sum(kill["half_written"] > 0 for kill in kills),
+        "wrong_otherwise": sum(bool(kill["wrong"]) for kill in kills),
+        "signals": dict(Counter(kill["sent"] for kill in kills)),
+        "exit_codes": dict(Counter(str(code) for kill in kills for code in kill["codes"])),
+        "each": kills,
     }
     configuration = {"steps": STEPS, "pictures": PICTURES, "prompts": PROMPTS, "side": SIDE}
     record = make_record("kills", configuration, results, seeds={"moments": _SEED})
