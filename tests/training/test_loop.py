@@ -23,8 +23,10 @@ from diffcr.training.job import train
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart, trained_pixart
-from tests.training.launching import TWO_PROCESSES, finish, start
+from tests.training.launching import Program, finish, torchrun
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
+
+WORKER = "tests.training.worker"
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +75,16 @@ def test_the_callers_model_holds_the_averaged_weights(tmp_path: Path) -> None:
 
 def test_a_run_that_is_killed_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    process = start("-m", "tests.training.worker", directory, 12, "--delay", 0.25)
+    program = Program(WORKER, directory, 12, "--delay", 0.25)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(read_history(directory / "history.jsonl")) < 5:
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert program.running, program.printed
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    program.send(signal.SIGKILL)
+    assert program.wait() == -signal.SIGKILL
     reached = len(read_history(directory / "history.jsonl"))
     assert 5 <= reached < 12
-    resumed = start("-m", "tests.training.worker", directory, 12)
-    assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
+    finish(WORKER, directory, 12)
     assert equal(state(directory, 12), state(finished, 12))
     progress = json.loads((directory / "checkpoints/step-0000012/progress.json").read_text())
     expected = json.loads((finished / "checkpoints/step-0000012/progress.json").read_text())
@@ -97,11 +98,10 @@ def test_a_run_that_is_killed_while_it_saves_ends_bit_equal(
     finished: Path, tmp_path: Path, number: int
 ) -> None:
     directory = tmp_path / "run"
-    killed = start("-m", "tests.training.worker", directory, 12, "--die-in-save", number)
-    assert killed.wait(120) == -signal.SIGKILL, killed.stderr and killed.stderr.read().decode()
+    killed = Program(WORKER, directory, 12, "--die-in-save", number)
+    assert killed.wait() == -signal.SIGKILL, killed.printed
     assert not (directory / "training_record.json").exists()
-    resumed = start("-m", "tests.training.worker", directory, 12)
-    assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
+    finish(WORKER, directory, 12)
     assert equal(state(directory, 12), state(finished, 12))
     for name in ("final", "by-products/ratio-05"):
         before, after = (load_file(d / name / "diffcr.safetensors") for d in (finished, directory))
@@ -140,36 +140,29 @@ def test_no_readable_checkpoint_is_an_error(finished: Path, tmp_path: Path) -> N
         run(directory, tiny_recipe())
 
 
-def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Path) -> None:
+def test_two_processes_that_are_terminated_go_on_to_the_weights_of_one(
+    finished: Path, tmp_path: Path
+) -> None:
     directory = tmp_path / "run"
-    process = start(*TWO_PROCESSES, "-m", "tests.training.worker", directory, 12)
-    _, printed = process.communicate(timeout=300)
-    assert process.returncode == 0, printed.decode()
+    program = Program(WORKER, directory, 12, "--delay", 0.25, processes=2)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(read_history(directory / "history.jsonl")) < 4:
+        assert program.running, program.printed
+        time.sleep(0.05)
+    program.send(signal.SIGTERM)
+    while program.running and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert program.wait() == 128 + signal.SIGTERM, program.printed
+    (reached,) = re.findall(r"stopped and saved after step (\d+)", program.printed)
+    assert 4 <= int(reached) < 12
+    assert (directory / "checkpoints" / f"step-{int(reached):07d}").exists()
+    finish(WORKER, directory, 12, processes=2)
     together, alone = state(directory, 12), state(finished, 12)
     assert together.keys() == alone.keys()
     for name in together:
         if name.startswith("parameter/"):
             assert (together[name] - alone[name]).abs().max() < 1e-3, name
     assert len(read_history(directory / "history.jsonl")) == 12
-
-
-@pytest.mark.slow
-def test_two_processes_that_are_terminated_save_and_end_bit_equal(tmp_path: Path) -> None:
-    whole, halved = tmp_path / "whole", tmp_path / "halved"
-    command = (*TWO_PROCESSES, "-m", "tests.training.worker")
-    finish(*command, whole, 12)
-    launcher = start(*command, halved, 12, "--delay", 0.5)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and len(read_history(halved / "history.jsonl")) < 4:
-        assert launcher.poll() is None, launcher.stderr and launcher.stderr.read().decode()
-        time.sleep(0.05)
-    launcher.send_signal(signal.SIGTERM)
-    printed = launcher.communicate(timeout=300)[1].decode()
-    (reached,) = re.findall(r"stopped and saved after step (\d+)", printed)
-    assert 4 <= int(reached) < 12
-    assert (halved / "checkpoints" / f"step-{int(reached):07d}").exists()
-    finish(*command, halved, 12)
-    assert equal(state(halved, 12), state(whole, 12))
 
 
 @pytest.mark.parametrize(
@@ -201,10 +194,7 @@ def test_another_run_does_not_go_on_from_a_runs_checkpoints(
 def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: two\nsteps: 2\nbatch_size: 4\nema_decay: 0.5\ndata: {size: 40}\n")
-    command = ("-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
-    process = start(*TWO_PROCESSES, *command)
-    printed = process.communicate(timeout=300)[1].decode()
-    assert process.returncode == 0, printed
+    printed = torchrun("-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
     # A bar says 0 % once, when it appears; 100 % once or twice.
     assert printed.count("encoding pictures:   0%") == 1
     assert len(list((tmp_path / "encoded").glob("*"))) == 1
