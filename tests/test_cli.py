@@ -128,6 +128,7 @@ def test_usage_errors(fails: _Fails) -> None:
     fails("inpaint", "--dilation", 10**20, saying="--dilation")
     for option in ("--resolution", "--max-sequence-length", "--shard-items", "--batch-size"):
         fails("encode", "scenes", "--output", "e", option, 10**19, saying=option)
+    fails("encode", "datasets:", "--output", "e", saying="datasets: names no data set")
     fails("calibrate", "--frames", 5, saying="--frames is 5, and this pipeline makes pictures")
     fails("inpaint", "--steps", 10**9, saying="--steps")
     fails("generate", "x", "--output", "y" * 5000, saying="File name too long")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from diffcr.binding import lora
 from diffcr.core.finite import require_finite
-from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.errors import DiffCRError, DiffCRWarning, first_line
 from diffcr.files import read_json, read_tensors
 from diffcr.hosts import PARTS
 from diffcr.hosts.weights import SAMPLES, Fingerprint
@@ -86,9 +86,8 @@ def resolve_checkpoint(directory_or_hub_id: str | Path, revision: str | None = N
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise DiffCRError(
-            f"{name} is not a directory and could not be had from the Hub: {first_line}"
+            f"{name} is not a directory and could not be had from the Hub: {first_line(error)}"
         ) from error
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 # As torch's own `make_graphed_callables`: libraries set themselves up in the first calls.
 _CALLS_BEFORE = 3
 
+from diffcr.errors import first_line
+
 
 class CaptureError(Exception):
     """The call does what a CUDA graph cannot hold, such as waiting for the GPU."""
@@ -49,5 +51,5 @@ def _capture(call: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise CaptureError(str(error).strip().splitlines()[0].rstrip(".")) from error
+        raise CaptureError(first_line(error).rstrip(".")) from error
     return graph, output
