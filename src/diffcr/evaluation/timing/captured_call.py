@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffcr.errors import first_line
+
 # As torch's own `make_graphed_callables`: libraries set themselves up in the first calls.
 _CALLS_BEFORE = 3
-
-from diffcr.errors import first_line
 
 
 class CaptureError(Exception):
