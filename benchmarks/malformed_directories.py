@@ -154,9 +154,6 @@ _TENSOR_CHANGES: dict[str, Change] = {
     "no-routers": _without("router"),
     "no-base": _without("base_weights"),
     "nan-ratios": _each("ratio", lambda t: t.float() * float("nan")),
-    "ratios-of-9": _each("ratio", lambda t: t.float() * 0 + 9),
-    "negative-ratios": _each("ratio", lambda t: t.float() * 0 - 1),
-    "integer-ratios": _each("ratio", lambda t: t.int()),
     "wide-ratios": _each("ratio", lambda t: t.repeat(3, 3)),
     "infinite-routers": _each("router", lambda t: t.float() + float("inf")),
     "flat-routers": _each("router", lambda t: t.flatten()[:1]),
@@ -290,7 +287,6 @@ def runs(run: Path) -> Iterator[Case]:
         "progress-step": {"checkpoints/*/progress.json": b'{"step": -1}'},
         "progress-more": {"checkpoints/*/progress.json": b'{"step": 99}'},
         "state-cut": {"checkpoints/*/state.safetensors": b"x" * 40},
-        "final-other": {"final/diffcr_config.json": b"mine", "final/README.md": b"mine"},
     }
     for name, changes in cases.items():
         files: dict[str, bytes | Make] = {"a.json": recipe(), "run": copied(changes)}

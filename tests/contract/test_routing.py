@@ -30,6 +30,16 @@ def test_neighbours_never_change_a_result(training: bool) -> None:
     assert torch.equal(denoise(transformer, mine)[0], denoise(transformer, mixed)[0])
 
 
+def test_nothing_of_a_call_outlives_it() -> None:
+    transformer = trained_pixart()
+    current = transformer.diffcr.current
+    denoise(transformer, inputs())
+    assert current.call is None and current.context is None
+    with pytest.raises(RuntimeError):
+        denoise(transformer, inputs().at(torch.tensor([1, 2, 3])))
+    assert current.call is None and current.context is None
+
+
 def test_batch_size_changes_a_result_by_rounding_only() -> None:
     transformer = trained_pixart()
     held = rankings(4)

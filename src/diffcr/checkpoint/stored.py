@@ -34,6 +34,8 @@ STATE_FILE = "diffcr.safetensors"
 WEIGHTS_FILE = "transformer.safetensors"
 ADAPTER_DIRECTORY = "adapter"
 RESULT_OF_A_RUN = "final"
+# Of a longer list, which no one attaches, attaching alone would take minutes.
+_MOST_BENEATH = 16
 BASE_WEIGHTS = "base_weights"
 BASE_BESIDE = "base_beside"
 FORMAT = 1
@@ -139,7 +141,10 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     _require_complete(directory, description)
     try:
         config = config_from_json_dict(dict(description["config"]))
-        beneath = tuple(config_from_json_dict(dict(v)) for v in description.get("beneath", ()))
+        stack = description.get("beneath", ())
+        if len(stack) > _MOST_BENEATH:
+            raise ValueError(f"{len(stack)} methods beneath the last one")
+        beneath = tuple(config_from_json_dict(dict(v)) for v in stack)
         base_id, base_hash = (str(description["base_model"][key]) for key in ("id", "config_hash"))
         transformer_class = str(description["transformer_class"])
     except KeyError as error:
