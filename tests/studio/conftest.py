@@ -16,8 +16,19 @@ RECORDS = Path(__file__).parents[2] / "benchmarks" / "results"
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Pictures of the docs are written where this says, else thrown away.
 _PICTURES = "STUDIO_PICTURES"
-# In software: the editor draws with WebGL.
-_ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+_ARGUMENTS = [
+    # Root has no sandbox.
+    "--no-sandbox",
+    # In software: the editor draws with WebGL.
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    # Nothing but the page is asked of the network.
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
