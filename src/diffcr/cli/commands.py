@@ -14,6 +14,7 @@ from diffcr.cli.generating import evaluate, generate
 from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import check_file, check_output
 from diffcr.cli.options import Model
+from diffcr.cli.pushing import push
 from diffcr.cli.scoring import score
 from diffcr.cli.studio import studio
 from diffcr.errors import DiffCRError
@@ -110,7 +111,7 @@ def report(
 
 app.command()(generate)
 app.command("eval")(evaluate)
-for command in (encode, calibrate, inpaint, score, flops, bench, studio):
+for command in (encode, calibrate, inpaint, score, flops, bench, studio, push):
     app.command()(command)
 
 
