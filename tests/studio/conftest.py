@@ -43,13 +43,13 @@ def studio() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
+    """Windows of Debian's Chromium."""
     if _CHROMIUM is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with playwright.sync_playwright() as running:
         chromium = running.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
-        yield chromium
+        yield chromium.new_context()
         chromium.close()
 
 
@@ -66,7 +66,7 @@ def visit(studio: Any, browser: Any, tmp_path: Path) -> Iterator[Callable[..., V
 
     yield come
     for visitor in visitors:
-        visitor.page.context.close()
+        visitor.page.close()
         assert visitor.errors == []
         assert visitor.elsewhere == []
 

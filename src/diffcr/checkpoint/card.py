@@ -148,7 +148,7 @@ def for_hub(card: Path, repository: str, license_id: str | None) -> str:
     except (ValueError, YAMLError) as error:
         raise DiffCRError(f"{card} has no metadata of a model card: {error}") from error
     if license_id is not None:
-        named.data.license = license_id
+        named.data["license"] = license_id
     return str(named)
 
 

@@ -24,7 +24,9 @@ from tqdm.auto import tqdm
 from diffcr.errors import DiffCRError
 
 # Of httpx or httpx2, whichever this huggingface_hub asks with.
-_HTTPError = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+_HTTPError: type[Exception] = next(
+    base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"
+)
 # Nothing that has to be unpickled.
 PATTERNS = ("*.safetensors", "*.json", "*.md", "*.png")
 _REFUSED, _FORBIDDEN = 401, 403

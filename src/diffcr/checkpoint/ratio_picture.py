@@ -32,8 +32,8 @@ def draw_ratios(ratios: Sequence[Sequence[float]], path: Path) -> None:
     draw.text((_MARGIN, 12), "Tokens that bypass a layer, % (by timestep)", "black", font)
     for region in range(regions):
         within = region_timesteps(region, regions)
-        place = (_MARGIN_LEFT + (region + 0.5) * _CELL_WIDTH, _MARGIN_TOP - 14)
-        draw.text(place, f"{within.start}-{within.stop - 1}", "black", font, anchor="mm")
+        above = (_MARGIN_LEFT + (region + 0.5) * _CELL_WIDTH, _MARGIN_TOP - 14)
+        draw.text(above, f"{within.start}-{within.stop - 1}", "black", font, anchor="mm")
     for layer, row in enumerate(ratios):
         top = _MARGIN_TOP + layer * _CELL_HEIGHT
         middle = top + _CELL_HEIGHT / 2
