@@ -14,7 +14,7 @@ from diffcr.report.screen import Screen, gains, show_screen
 
 def _record(**latency: Any) -> Record:
     values = {"dense": 1.0, "compressed": 0.9, "ratio": 0.9, "pairs": 9, **latency}
-    results = {"latency": {"denoiser": values, "note": "merged"}}
+    results = {"latency": {"pipeline": values, "note": "merged"}}
     return make_record("evaluation", {}, results, seeds={"images": 0})
 
 

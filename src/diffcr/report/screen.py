@@ -38,7 +38,7 @@ def show_screen(screen: Screen, console: Console) -> None:
         if lines:
             console.print(title, style="bold")
         for line in lines:
-            console.print(Padding(Text(line), (0, 0, 0, 2)))
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     console.print("Next", style="bold")
     for line in screen.next_steps:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
