@@ -60,10 +60,14 @@ def _in_lines_of_our_own() -> Iterator[None]:
     nothing is left half-written."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
+        said: set[str] = set()
 
         def show(message: Any, category: type[Warning], *where: Any) -> None:
             if issubclass(category, DiffCRWarning):
-                typer.echo(f"diffcr: warning: {in_one_line(str(message))}", err=True)
+                text = in_one_line(str(message))
+                if text not in said:
+                    typer.echo(f"diffcr: warning: {text}", err=True)
+                said.add(text)
             else:
                 shown(message, category, *where)
 

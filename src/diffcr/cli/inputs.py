@@ -175,6 +175,8 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
         read_checkpoint(directory)
     hide_loading_bars()
     pipe = load_pipeline(model or default_pipeline_path())
+    # Of denoising steps: commands show how many pictures are made.
+    pipe.set_progress_bar_config(disable=True)
     if directory is not None:
         load(pipe, directory)
     elif config is not None:

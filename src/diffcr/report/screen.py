@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
 
 from diffcr.records.record import Record
 
@@ -38,10 +37,22 @@ def show_screen(screen: Screen, console: Console) -> None:
         if lines:
             console.print(title, style="bold")
         for line in lines:
-            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+            console.print(_indented(line, console.width), highlight=False, markup=False)
     console.print("Next", style="bold")
     for line in screen.next_steps:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _indented(line: str, width: int) -> str:
+    indent = "  "
+    return fill(
+        line,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def gains(record: Record) -> list[str]:
