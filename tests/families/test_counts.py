@@ -36,13 +36,17 @@ def _is_counted(family: Family) -> bool:
     return family.blank_inputs is not None or family.blank_prompt is not no_blank_prompt
 
 
-# Its forward reads the lengths of the texts off their mask.
-_READS_VALUES = "Lumina2Transformer2DModel"
+# Their forwards read off a mask what is text, or off an indicator what is picture.
+_READ_VALUES = (
+    "Lumina2Transformer2DModel",
+    "HunyuanImageTransformer2DModel",
+    "Ideogram4Transformer2DModel",
+)
 _COUNTED = [
     name
     for name, host in TINY_HOSTS.items()
     if host.transformer_class in _FAMILIES
-    and name != _READS_VALUES
+    and name not in _READ_VALUES
     and "encoder_hidden_states" in host.inputs(1, 0)
     and (not host.variant or name in _OTHER_LATENTS)
     and _is_counted(_FAMILIES[host.transformer_class])
@@ -65,8 +69,9 @@ def _size(host: TinyHost) -> InputSize:
     return InputSize(text_tokens, *_OTHER_LATENTS.get(host.name, _LATENTS))
 
 
-def test_a_forward_that_reads_its_inputs_is_not_counted() -> None:
-    host = TINY_HOSTS[_READS_VALUES]
+@pytest.mark.parametrize("name", _READ_VALUES)
+def test_a_forward_that_reads_its_inputs_is_not_counted(name: str) -> None:
+    host = TINY_HOSTS[name]
     with pytest.raises(DiffCRError, match="depends on values in its inputs"):
         count_flops(host.make(), _size(host))
 

@@ -30,7 +30,12 @@ ROWS, COLUMNS, FRAMES, TEXT_ROWS = 8, 8, 2, 7
 # On one batch; a model that learns nothing stays where it is.
 STEPS, LEFT = 12, 0.75
 
-DISCRETE = {"pixart": "epsilon", "dit": "epsilon", "cogvideox": "v_prediction"}
+DISCRETE = {
+    "pixart": "epsilon",
+    "dit": "epsilon",
+    "cogvideox": "v_prediction",
+    "cogview3-plus": "v_prediction",
+}
 
 
 def scheduler_of(family: str) -> Any:

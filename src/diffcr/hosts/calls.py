@@ -87,7 +87,7 @@ def given_beside(config: Any, packed: int = 1) -> str | None:
         config: Of the transformer.
         packed: Channels of its input for one of `out_channels`.
     """
-    given = packed * (config.out_channels or config.in_channels)
+    given = packed * (config.get("out_channels") or config.in_channels)
     if given == config.in_channels:
         return None
     return (

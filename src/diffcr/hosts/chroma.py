@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from diffcr.hosts.calls import pack_latents
-from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE, image_places
+from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.places import image_places
 from diffcr.hosts.prompt import Prompt, encode_with
 
 _TOKEN_INPUTS = (JOINT_TABLE, TokenInput("attention_mask", others="before"))

@@ -27,29 +27,36 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
         DiffCRError: How the autoencoder's latents are scaled is not known, or they are not finite,
             as a half-precision autoencoder may make them.
     """
+    family = family_of(find_transformer(pipe))
     pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
     of_videos = _encodes_videos(pipe.vae)
     encoded = pipe.vae.encode(pixels.unsqueeze(2) if of_videos else pixels)
-    latents = normalise(pipe.vae, _mode(encoded))
+    latents = normalise(pipe.vae, _mode(encoded), family.places_first)
     if not bool(latents.isfinite().all()):
         raise DiffCRError(
             f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
             "wider dtype"
         )
-    video = family_of(find_transformer(pipe)).video
-    if of_videos == video:
+    if of_videos == family.video:
         return latents
     return latents.squeeze(2) if of_videos else latents.unsqueeze(2)
 
 
-def normalise(vae: Any, latents: Tensor) -> Tensor:
+def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:
     """What a pipeline makes of an autoencoder's latents [B, C, ...] before it adds noise: by the
     mean and deviation of every channel where the autoencoder has them, else by shift and factor.
+
+    Args:
+        vae: The autoencoder.
+        latents: Its own.
+        places_first: As in `Family`, for statistics of packed latents (FLUX.2's autoencoder).
 
     Raises:
         DiffCRError: The autoencoder has none of them.
     """
     config = vae.config
+    if hasattr(vae, "bn"):
+        return _normalise_squares(vae, latents, places_first)
     # LTX's autoencoder has them as buffers.
     known = {**dict(vae.named_buffers()), **{k: v for k, v in config.items() if v is not None}}
     mean, deviation = known.get("latents_mean"), known.get("latents_std")
@@ -67,6 +74,22 @@ def normalise(vae: Any, latents: Tensor) -> Tensor:
     shift = config.get("shift_factor")
     scaled: Tensor = (latents if shift is None else latents - shift) * factor
     return scaled
+
+
+def _normalise_squares(vae: Any, latents: Tensor, places_first: bool) -> Tensor:
+    """By a mean and a variance for each channel and place in a square of p x p latents (diffusers,
+    pipeline_flux2.py: `_encode_vae_image`)."""
+    (_, channels, rows, columns), (side, _) = latents.shape, vae.config.patch_size
+
+    def over_picture(statistic: Tensor) -> Tensor:
+        squares = statistic.to(latents)
+        if places_first:
+            squares = squares.unflatten(0, (-1, channels)).T.flatten()
+        return squares.view(channels, side, side).repeat(1, rows // side, columns // side)
+
+    deviation = (over_picture(vae.bn.running_var) + vae.config.batch_norm_eps).sqrt()
+    normalised: Tensor = (latents - over_picture(vae.bn.running_mean)) / deviation
+    return normalised
 
 
 def _encodes_videos(vae: Any) -> bool:
