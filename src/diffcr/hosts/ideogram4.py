@@ -60,6 +60,11 @@ def _read_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
     """Rows of text hold no latents, those of the image no text."""
+    if latents.is_meta:
+        raise DiffCRError(
+            f"operations of {type(transformer).__name__} cannot be counted: its forward depends on "
+            "values in its inputs, and counting has shapes alone"
+        )
     text = prompt.padded_in_front()
     tokens = pack_latents(latents).unflatten(2, (-1, 4)).transpose(2, 3).flatten(2)
     seen, image = text.seen, text.seen.new_ones(tokens.shape[:2], dtype=torch.int64)
