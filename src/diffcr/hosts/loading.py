@@ -97,7 +97,9 @@ def longest_tokenizer(pipe: Any) -> Any | None:
     """Of a pipeline's tokenizers the one that `max_sequence_length` is for: beside T5's, CLIP's
     always gives 77 tokens. None where there is none."""
     names = ("tokenizer", "tokenizer_2", "tokenizer_3")
-    present = [t for name in names if (t := getattr(pipe, name, None)) is not None]
+    parts = (getattr(pipe, name, None) for name in names)
+    # FLUX.2's is a processor that holds one.
+    present = [getattr(part, "tokenizer", part) for part in parts if part is not None]
     return max(present, key=lambda tokenizer: tokenizer.model_max_length, default=None)
 
 

@@ -74,10 +74,10 @@ class Prompt:
 
     @classmethod
     def concatenated(cls, prompts: Sequence[Prompt]) -> Prompt:
-        """All samples of some prompts, with as many tokens as the longest has. Shorter ones are
-        padded, so that there has to be a mask where lengths differ."""
+        """All samples of some prompts, with as many tokens as there are up to the last that is
+        seen. Shorter ones are padded, so that there has to be a mask where lengths differ."""
         masks = [prompt.mask for prompt in prompts if prompt.mask is not None]
-        longest = max((int(mask.sum(1).max()) for mask in masks), default=None)
+        longest = max((_seen_length(mask) for mask in masks), default=None)
         joined = {
             name: torch.cat(
                 [_of_length(prompt.tensors()[name], name, longest) for prompt in prompts]
@@ -98,6 +98,12 @@ class PaddedText:
 
     embeds: Tensor
     seen: Tensor
+
+
+def _seen_length(mask: Tensor) -> int:
+    """Tokens up to the last one that a sample of a mask [B, T] sees."""
+    seen = mask.bool().any(0).nonzero()
+    return int(seen.max()) + 1 if len(seen) else 0
 
 
 def _of_length(tensor: Tensor, name: str, length: int | None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, blank_embeds, of_embeds_and_mask
+from diffcr.hosts.prompt import Prompt, blank_embeds, of_seen_rows
 
 PRX_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -47,7 +47,7 @@ PRX = Family(
     block_groups={"blocks": PRX_BLOCK},
     timestep=NoiseScale(noisy=1),
     call_inputs=_inputs,
-    encode_prompt=of_embeds_and_mask,
+    encode_prompt=of_seen_rows,
     blank_prompt=partial(blank_embeds, width="context_in_dim"),
     refuse_training=_refuse_training,
     width=lambda config: int(config.hidden_size),
