@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from diffusers import (
     Flux2Pipeline,
     Flux2Transformer2DModel,
     HiDreamImagePipeline,
+    HiDreamImageTransformer2DModel,
     HunyuanImagePipeline,
     Krea2Pipeline,
     LuminaPipeline,
@@ -32,14 +34,22 @@ from diffusers.pipelines.ideogram4.pipeline_ideogram4 import Ideogram4Pipeline
 from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos_ids
 from diffusers.pipelines.omnigen.processor_omnigen import OmniGenCollator
 from torch import Tensor
-from transformers import GlmConfig, GlmModel, SmolLM3Config, SmolLM3ForCausalLM
+from transformers import (
+    CLIPTextModelWithProjection,
+    GlmConfig,
+    GlmModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
 
 from diffcr.hosts import family_of
 from diffcr.hosts.latents import normalise
 from diffcr.hosts.prompt import Prompt, of_rows
-from tests.flow_pipelines import shifted_autoencoder
+from tests.flow_pipelines import shifted_autoencoder, tiny_clip, tiny_clip_tokenizer
 from tests.one_step import assert_called_as_the_pipeline_calls, one_step
-from tests.pipelines import tiny_tokenizer
+from tests.pipelines import tiny_text_encoder, tiny_tokenizer
 from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.flux_layout import FIBO_WIDTH
 from tests.tiny_hosts.host import seeded
@@ -214,6 +224,28 @@ def test_fibo_is_told_every_layer_of_its_text_encoder() -> None:
     seen = call["joint_attention_kwargs"]["attention_mask"]
     assert seen.shape == (2, 1, 1, both.embeds.shape[1] + 64)
     assert seen[0].logical_not().sum() == both.embeds.shape[1] - length and seen[1].all()
+
+
+def test_hidream_is_told_all_layers_of_llama() -> None:
+    clip, t5 = tiny_clip_tokenizer(), tiny_tokenizer()
+    sizes = {"hidden_size": 18, "intermediate_size": 8, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 1, "head_dim": 18, "vocab_size": len(t5)}
+    encoders = (
+        partial(tiny_clip, CLIPTextModelWithProjection, len(clip)),
+        partial(tiny_clip, CLIPTextModelWithProjection, len(clip)),
+        partial(tiny_text_encoder, len(t5)),
+        lambda: LlamaForCausalLM(LlamaConfig(**sizes, **heads)),
+    )
+    texts = zip((seeded(e)() for e in encoders), (clip, clip, t5, tiny_tokenizer()), strict=True)
+    own = host("HiDreamImageTransformer2DModel").config
+    widths = {"caption_channels": [32, 18], "text_emb_dim": 32}
+    transformer = seeded(partial(HiDreamImageTransformer2DModel.from_config, own, **widths))()
+    pipe = HiDreamImagePipeline(scheduler(), None, *chain.from_iterable(texts), transformer)
+    pipe.default_sample_size = 8
+    caption, length = ["a red circle"], {"max_sequence_length": 16}
+    step = one_step(pipe, prompt=caption, height=64, width=64, **length, **UNGUIDED)
+    prompt = family_of(transformer).encode_prompt(pipe, caption, **length)
+    assert_called_as_the_pipeline_calls(pipe, step, prompt, (8, 8))
 
 
 def test_captions_of_cogview4_are_as_long_in_every_call() -> None:

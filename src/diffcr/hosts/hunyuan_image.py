@@ -62,7 +62,7 @@ def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
     """Nothing stands between quotation marks."""
     text = blank_embeds_and_mask(config, text_tokens, width="text_embed_dim")
     mask = torch.zeros(1, _GLYPHS, dtype=torch.int64)
-    glyphs = torch.zeros(1, _GLYPHS, config.text_embed_2_dim)
+    glyphs = torch.zeros(1, _GLYPHS, config.text_embed_2_dim or 0)
     return replace(text, extra={"glyphs": glyphs, "glyph_mask": mask})
 
 
