@@ -33,7 +33,7 @@ from diffcr.hosts.prompt import Prompt
 from diffcr.hosts.sampling import OutputSize, sampler_levels
 from diffcr.scenes import ScenesDataset
 from tests.flow_pipelines import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_wan_pipeline
-from tests.one_step import assert_called_as_the_pipeline_calls, one_step
+from tests.one_step import assert_same, one_step
 from tests.tiny_hosts import TINY_HOSTS
 
 PROMPTS = ["a red circle", "a blue square and a small star"]
@@ -74,16 +74,29 @@ GIVEN: dict[str, tuple[Make, dict[str, Any]]] = {
 def test_training_calls_a_model_as_its_pipeline_does(name: str) -> None:
     make, options = GIVEN[name]
     pipe = make()
-    family = family_of(pipe.transformer)
+    family, transformer = family_of(pipe.transformer), pipe.transformer
     if "prompt_embeds" in options:
         prompt = Prompt(EMBEDDED)
     else:
         options = {**options, "prompt": PROMPTS[:1], "max_sequence_length": text_tokens(pipe)}
         prompt = family.encode_prompt(pipe, PROMPTS[:1], text_tokens(pipe))
     height, width = 4 * size_multiple(pipe), 2 * size_multiple(pipe)
+    seen = one_step(pipe, height=height, width=width, **options)
+    scale = family.denoising_scale(transformer.config)
+    values = scale.per_sample(seen.inputs[scale.argument])
     factor = 8 if name in ("wan", "qwen-image", "z-image") else 4
-    step = one_step(pipe, height=height, width=width, **options)
-    assert_called_as_the_pipeline_calls(pipe, step, prompt, (height // factor, width // factor))
+    shape = (1, family.latent_channels(transformer.config), height // factor, width // factor)
+    packed = seen.sample.dim() == 3
+    latents = (
+        family.prediction(transformer, seen.sample, torch.empty(shape)) if packed else seen.sample
+    )
+    given = family.call_inputs(transformer, latents, values, prompt)
+    for argument, expected in seen.inputs.items():
+        assert_same(given.get(argument), expected, argument)
+    assert set(given) <= set(seen.inputs)
+    predicted = family.prediction(transformer, seen.output, latents)
+    told = family.prediction(transformer, seen.prediction, latents) if packed else seen.prediction
+    assert torch.equal(predicted, told)
 
 
 @pytest.mark.parametrize("name", OF_TEXTS)

@@ -3,8 +3,6 @@ they do for embeddings that are passed in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -12,23 +10,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKLFlux2,
     BriaFiboPipeline,
-    BriaPipeline,
-    CogVideoXDDIMScheduler,
-    CogView3PlusPipeline,
     CogView4Pipeline,
     FlowMatchEulerDiscreteScheduler,
-    Flux2KleinPipeline,
-    Flux2Pipeline,
-    Flux2Transformer2DModel,
     HiDreamImagePipeline,
     HiDreamImageTransformer2DModel,
-    HunyuanImagePipeline,
-    Krea2Pipeline,
     LuminaPipeline,
-    OvisImagePipeline,
-    PRXPipeline,
 )
 from diffusers.pipelines.ideogram4.pipeline_ideogram4 import Ideogram4Pipeline
 from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos_ids
@@ -47,140 +34,54 @@ from transformers import (
 from diffcr.hosts import family_of
 from diffcr.hosts.latents import normalise
 from diffcr.hosts.prompt import Prompt, of_rows
-from tests.flow_pipelines import shifted_autoencoder, tiny_clip, tiny_clip_tokenizer
-from tests.one_step import assert_called_as_the_pipeline_calls, one_step
+from tests.flow_pipelines import tiny_clip, tiny_clip_tokenizer
+from tests.image_pipelines import (
+    EMBEDS,
+    GIVEN,
+    MASK,
+    TEXT,
+    UNGUIDED,
+    flux2_autoencoder,
+    host,
+    klein,
+    scheduler,
+)
+from tests.one_step import OneStep, assert_same, one_step
 from tests.pipelines import tiny_text_encoder, tiny_tokenizer
 from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.flux_layout import FIBO_WIDTH
 from tests.tiny_hosts.host import seeded
 
 
-def rows(*shape: int) -> Tensor:
-    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(2))
+def assert_called_as_the_pipeline_calls(
+    pipe: Any, step: OneStep, prompt: Prompt, size: tuple[int, int]
+) -> None:
+    """What the family makes of the step's latents, of so many rows and columns, and of the prompt
+    are the arguments that the pipeline gave, and of the output what it told its scheduler."""
+    family, transformer = family_of(pipe.transformer), pipe.transformer
+    scale = family.denoising_scale(transformer.config)
+    values = scale.per_sample(step.inputs[scale.argument])
+    packed = step.sample.dim() == 3
+    shape = (1, family.latent_channels(transformer.config), *size)
+
+    def latents_of(values: Tensor) -> Tensor:
+        return _unpacked(values, shape) if packed else values
+
+    latents = latents_of(step.sample)
+    given = family.call_inputs(transformer, latents, values, prompt)
+    for argument, expected in step.inputs.items():
+        assert_same(given.get(argument), expected, argument)
+    assert set(given) <= set(step.inputs)
+    predicted = family.prediction(transformer, step.output, latents)
+    assert torch.equal(predicted, latents_of(step.prediction))
 
 
-TEXT = rows(6, 20)
-MASK = torch.tensor([[1, 1, 1, 1, 0, 0]])
-LAYERS, POOLED, GLYPHS = rows(3, 6, 18), rows(16), rows(5, 18)
-GLYPH_MASK = torch.tensor([[1, 1, 0, 0, 0]])
-
-
-def scheduler() -> FlowMatchEulerDiscreteScheduler:
-    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-
-
-def host(name: str) -> Any:
-    return TINY_HOSTS[name].make()
-
-
-def flux2_autoencoder() -> AutoencoderKLFlux2:
-    """Two times smaller latents with 4 channels, and statistics of 16 that all differ."""
-    autoencoder = AutoencoderKLFlux2(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(4, 4),
-        layers_per_block=1,
-        norm_num_groups=2,
-        latent_channels=4,
-        mid_block_add_attention=False,
-    )
-    autoencoder.bn.running_mean.copy_(torch.linspace(-1, 1, 16))
-    autoencoder.bn.running_var.copy_(torch.linspace(0.5, 3, 16))
-    return autoencoder.eval()
-
-
-def klein() -> Any:
-    own = host("Flux2Transformer2DModel").config
-    build = partial(Flux2Transformer2DModel.from_config, own, guidance_embeds=False)
-    transformer = seeded(build)()
-    return Flux2KleinPipeline(scheduler(), flux2_autoencoder(), None, None, transformer)
-
-
-def hidream() -> Any:
-    transformer = host("HiDreamImageTransformer2DModel")
-    pipe = HiDreamImagePipeline(scheduler(), None, *[None] * 8, transformer)
-    # It scales what is asked for to its own number of pixels.
-    pipe.default_sample_size = 8
-    return pipe
-
-
-@dataclass
-class Given:
-    """A pipeline, and its prompt as its call and as training take it."""
-
-    make: Callable[[], Any]
-    options: dict[str, Any] = field(default_factory=dict)
-    prompt: Prompt = field(default_factory=lambda: Prompt(TEXT))
-
-
-EMBEDS = {"prompt_embeds": TEXT}
-UNGUIDED = {"guidance_scale": 1.0}
-GIVEN = {
-    "flux2": Given(
-        lambda: Flux2Pipeline(scheduler(), None, None, None, host("Flux2Transformer2DModel")),
-        EMBEDS,
-    ),
-    "klein": Given(klein, EMBEDS | UNGUIDED),
-    "ovis": Given(
-        lambda: OvisImagePipeline(
-            scheduler(), None, None, None, host("OvisImageTransformer2DModel")
-        ),
-        # With the default it would ask for a text encoder's dtype.
-        EMBEDS | UNGUIDED | {"negative_prompt": None},
-    ),
-    "bria": Given(
-        lambda: BriaPipeline(
-            host("BriaTransformer2DModel"), scheduler(), shifted_autoencoder(), None, None
-        ),
-        EMBEDS | UNGUIDED,
-    ),
-    "krea2": Given(
-        lambda: Krea2Pipeline(scheduler(), None, None, None, host("Krea2Transformer2DModel")),
-        {"prompt_embeds": rows(6, 5, 20), "prompt_embeds_mask": MASK.bool(), "guidance_scale": 0.0},
-        Prompt(rows(6, 5, 20), MASK),
-    ),
-    "cogview4": Given(
-        lambda: CogView4Pipeline(None, None, None, host("CogView4Transformer2DModel"), scheduler()),
-        EMBEDS | UNGUIDED,
-    ),
-    "cogview3-plus": Given(
-        lambda: CogView3PlusPipeline(
-            None, None, None, host("CogView3PlusTransformer2DModel"), CogVideoXDDIMScheduler()
-        ),
-        EMBEDS | UNGUIDED,
-    ),
-    "hidream": Given(
-        hidream,
-        {
-            "prompt_embeds_t5": TEXT,
-            "prompt_embeds_llama3": LAYERS.transpose(0, 1),
-            "pooled_prompt_embeds": POOLED,
-            "guidance_scale": 1.0,
-        },
-        Prompt(TEXT, pooled=POOLED, extra={"llama3": LAYERS}),
-    ),
-    "hunyuan-image": Given(
-        lambda: HunyuanImagePipeline(
-            FlowMatchEulerDiscreteScheduler(),
-            *[None] * 5,
-            host("HunyuanImageTransformer2DModel"),
-        ),
-        EMBEDS
-        | {
-            "prompt_embeds_mask": MASK,
-            "prompt_embeds_2": GLYPHS,
-            "prompt_embeds_mask_2": GLYPH_MASK,
-        },
-        Prompt(TEXT, MASK, extra={"glyphs": GLYPHS, "glyph_mask": GLYPH_MASK}),
-    ),
-    "prx": Given(
-        lambda: PRXPipeline(
-            host("PRXTransformer2DModel"), FlowMatchEulerDiscreteScheduler(), None, None
-        ),
-        EMBEDS | UNGUIDED | {"prompt_attention_mask": MASK.bool(), "use_resolution_binning": False},
-        Prompt(TEXT, MASK),
-    ),
-}
+def _unpacked(tokens: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Of tokens [B, N, C p p] latents of a shape (B, C, h, w)."""
+    _, channels, rows, columns = shape
+    side = round((tokens.shape[2] // channels) ** 0.5)
+    grid = tokens.view(1, rows // side, columns // side, channels, side, side)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(shape)
 
 
 @pytest.mark.parametrize("name", GIVEN)

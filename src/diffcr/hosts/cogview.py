@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, blank_embeds, encode_with, of_embeds
+from diffcr.hosts.prompt import Prompt, blank_text, encode_with, of_embeds
 
 # Of a side of what their autoencoders make a latent of.
 _PIXELS = 8
@@ -67,7 +67,7 @@ COGVIEW3_PLUS = Family(
     block_groups={"transformer_blocks": COGVIEW3_PLUS_BLOCK},
     call_inputs=_inputs,
     encode_prompt=of_embeds,
-    blank_prompt=partial(blank_embeds, width="text_embed_dim"),
+    blank_prompt=partial(blank_text, channels="text_embed_dim"),
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
         *("ff.net.0.proj", "ff.net.2"),

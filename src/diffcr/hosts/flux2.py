@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from diffcr.hosts.layout import BlockLayout
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_image_ids, packed_grid
 from diffcr.hosts.places import places
-from diffcr.hosts.prompt import Prompt, blank_embeds, of_embeds
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
 # Of a guidance-distilled model in training: the pipeline's default. Klein is told none.
 DISTILLED_GUIDANCE = 4.0
@@ -76,7 +77,7 @@ FLUX2 = Family(
     call_inputs=_inputs,
     encode_prompt=of_embeds,
     prediction=unpack_latents,
-    blank_prompt=blank_embeds,
+    blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     latent_channels=lambda config: int(config.in_channels) // 4,
     patch=packed_patch,
     grid=packed_grid,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from diffcr.hosts.calls import pack_latents
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.places import diagonal_places, image_places, places
-from diffcr.hosts.prompt import Prompt, blank_embeds, of_embeds
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
 # LongCat's pictures begin behind its longest prompt: kind of token, row, column.
 _LONGCAT_START = (1, 512, 512)
@@ -62,7 +63,9 @@ def _bria_inputs(
     }
 
 
-_CLONE = replace(FLUX, encode_prompt=of_embeds, blank_prompt=blank_embeds)
+_CLONE = replace(
+    FLUX, encode_prompt=of_embeds, blank_prompt=partial(blank_text, channels="joint_attention_dim")
+)
 LONGCAT_IMAGE = replace(
     _CLONE,
     name="longcat-image",

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, blank_embeds_and_mask, encode_with
+from diffcr.hosts.prompt import Prompt, blank_text, encode_with
 
 # Of a guidance-distilled model in training: the pipeline's default, in thousandths.
 DISTILLED_GUIDANCE = 3250.0
@@ -60,7 +60,7 @@ def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Pro
 
 def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
     """Nothing stands between quotation marks."""
-    text = blank_embeds_and_mask(config, text_tokens, width="text_embed_dim")
+    text = blank_text(config, text_tokens, "text_embed_dim", masked=True)
     mask = torch.zeros(1, _GLYPHS, dtype=torch.int64)
     glyphs = torch.zeros(1, _GLYPHS, config.text_embed_2_dim or 0)
     return replace(text, extra={"glyphs": glyphs, "glyph_mask": mask})

@@ -21,7 +21,7 @@ from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_places
 from diffcr.hosts.places import places
-from diffcr.hosts.prompt import Prompt, blank_embeds_and_mask, of_rows
+from diffcr.hosts.prompt import Prompt, blank_text, of_rows
 
 # Of the class's module: OUTPUT_IMAGE_INDICATOR, LLM_TOKEN_INDICATOR, SEQUENCE_PADDING_INDICATOR and
 # IMAGE_POSITION_OFFSET.
@@ -116,7 +116,7 @@ IDEOGRAM4 = Family(
     call_inputs=_inputs,
     encode_prompt=_encode,
     prediction=_prediction,
-    blank_prompt=partial(blank_embeds_and_mask, width="llm_features_dim"),
+    blank_prompt=partial(blank_text, channels="llm_features_dim", masked=True),
     latent_channels=lambda config: int(config.in_channels) // 4,
     patch=packed_patch,
     places_first=True,

@@ -27,17 +27,17 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
         DiffCRError: How the autoencoder's latents are scaled is not known, or they are not finite,
             as a half-precision autoencoder may make them.
     """
-    family = family_of(find_transformer(pipe))
     pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
     of_videos = _encodes_videos(pipe.vae)
     encoded = pipe.vae.encode(pixels.unsqueeze(2) if of_videos else pixels)
-    latents = normalise(pipe.vae, _mode(encoded), family.places_first)
+    latents = normalise(pipe.vae, _mode(encoded), family_of(find_transformer(pipe)).places_first)
     if not bool(latents.isfinite().all()):
         raise DiffCRError(
             f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
             "wider dtype"
         )
-    if of_videos == family.video:
+    video = family_of(find_transformer(pipe)).video
+    if of_videos == video:
         return latents
     return latents.squeeze(2) if of_videos else latents.unsqueeze(2)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, blank_embeds_and_mask, of_seen_rows
+from diffcr.hosts.prompt import Prompt, blank_text, of_seen_rows
 
 LUMINA_NEXT_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -62,7 +62,7 @@ LUMINA_NEXT = Family(
     call_inputs=_inputs,
     encode_prompt=of_seen_rows,
     prediction=_prediction,
-    blank_prompt=partial(blank_embeds_and_mask, width="cross_attention_dim"),
+    blank_prompt=partial(blank_text, channels="cross_attention_dim", masked=True),
     width=lambda config: int(config.hidden_size),
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v"),

@@ -114,6 +114,13 @@ def _of_length(tensor: Tensor, name: str, length: int | None) -> Tensor:
     return pad(tensor, widths)[:, :length].contiguous()
 
 
+def blank_text(config: Any, text_tokens: int, channels: str, masked: bool = False) -> Prompt:
+    """Zeros [1, T, D], whose width the configuration calls `channels`; all seen, where there is a
+    mask."""
+    seen = torch.ones(1, text_tokens, dtype=torch.int64) if masked else None
+    return Prompt(torch.zeros(1, text_tokens, config[channels]), seen)
+
+
 @torch.no_grad()
 def encode_with(
     pipe: Any, captions: Sequence[str], max_sequence_length: int, **options: Any
@@ -169,16 +176,3 @@ def of_rows(prompts: Sequence[Tensor]) -> Prompt:
     """Prompts of T_i rows each, [T_i, ...], padded behind to the longest."""
     samples = [Prompt(r[None], r.new_ones(1, len(r), dtype=torch.int64)) for r in prompts]
     return Prompt.concatenated(samples)
-
-
-def blank_embeds(config: Any, text_tokens: int, width: str = "joint_attention_dim") -> Prompt:
-    """Embeddings without content; `width` is the configuration's name for theirs."""
-    return Prompt(torch.zeros(1, text_tokens, config[width]))
-
-
-def blank_embeds_and_mask(
-    config: Any, text_tokens: int, width: str = "joint_attention_dim"
-) -> Prompt:
-    """The same, all of which is seen."""
-    mask = torch.ones(1, text_tokens, dtype=torch.int64)
-    return Prompt(blank_embeds(config, text_tokens, width).embeds, mask)

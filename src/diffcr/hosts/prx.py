@@ -10,7 +10,7 @@ from torch import Tensor
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, blank_embeds, of_seen_rows
+from diffcr.hosts.prompt import Prompt, blank_text, of_seen_rows
 
 PRX_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -48,7 +48,7 @@ PRX = Family(
     timestep=NoiseScale(noisy=1),
     call_inputs=_inputs,
     encode_prompt=of_seen_rows,
-    blank_prompt=partial(blank_embeds, width="context_in_dim"),
+    blank_prompt=partial(blank_text, channels="context_in_dim"),
     refuse_training=_refuse_training,
     width=lambda config: int(config.hidden_size),
     lora_targets=(
