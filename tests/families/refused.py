@@ -29,7 +29,9 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "training", "HunyuanVideoTransformer3DModel-token_replace", "it is given a first frame"
     ),
-    Refusal("training", "GlmImageTransformer2DModel", "it is told tokens of the picture"),
+    Refusal(
+        "training", "GlmImageTransformer2DModel", "beside a text it is told tokens of the picture"
+    ),
     Refusal(
         "gradient checkpointing",
         "ChromaTransformer2DModel*",
