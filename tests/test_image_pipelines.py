@@ -170,6 +170,15 @@ def call(name: str, prompt: Prompt, channels: int = 4) -> dict[str, Any]:
     return family_of(transformer).call_inputs(transformer, latents, torch.ones(samples), prompt)
 
 
+def test_no_token_is_cut_that_is_seen() -> None:
+    longer = Prompt(torch.randn(1, 4, 2), torch.tensor([[0, 1, 1, 0]]))
+    shorter = Prompt(torch.randn(1, 2, 2), torch.tensor([[1, 0]]))
+    joined = Prompt.concatenated([longer, shorter])
+    assert torch.equal(joined.mask, torch.tensor([[0, 1, 1], [1, 0, 0]]))
+    assert torch.equal(joined.embeds[0], longer.embeds[0, :3])
+    assert torch.equal(joined.embeds[1, :2], shorter.embeds[0]) and not joined.embeds[1, 2].any()
+
+
 def test_places_of_longcat_are_the_pipelines() -> None:
     given = call("LongCatImageTransformer2DModel", Prompt(TEXT))
     image = prepare_pos_ids(1, "image", start=(512, 512), height=2, width=3)
