@@ -29,6 +29,13 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "training", "HunyuanVideoTransformer3DModel-token_replace", "it is given a first frame"
     ),
+    Refusal("training", "HunyuanVideo15Transformer3DModel-i2v", "it is given a first frame"),
+    Refusal(
+        "training", "HunyuanVideoFramepackTransformer3DModel*", "frames of the past to continue"
+    ),
+    Refusal("training", "CogVideoXTransformer3DModel-v15", "it takes 8 channels and gives 4"),
+    Refusal("training", "ChronoEditTransformer3DModel", "it is given the picture to edit"),
+    Refusal("training", "WanAnimateTransformer3DModel", "it is given a reference picture"),
     Refusal(
         "gradient checkpointing",
         "ChromaTransformer2DModel*",

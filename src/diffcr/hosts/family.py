@@ -206,14 +206,14 @@ class Family:
 
     def check_trainable(self, transformer: Any) -> None:
         """Raises DiffCRError where it is not known how a transformer is called in training."""
-        if self.call_inputs is no_inputs:
-            no_inputs(transformer)
         reason = self.refuse_training and self.refuse_training(transformer.config)
         if reason:
             raise DiffCRError(
                 f"this {type(transformer).__name__} cannot be trained: {reason}; give a model of "
                 "texts alone, or use a training loop of your own"
             )
+        if self.call_inputs is no_inputs:
+            no_inputs(transformer)
 
     def inputs_without_content(self, transformer: Any, size: InputSize) -> dict[str, Any]:
         """Arguments of the transformer's forward for one sample, without content, on its device and

@@ -85,6 +85,16 @@ def _of_length(tensor: Tensor, name: str, length: int | None) -> Tensor:
     return pad(tensor, widths)[:, :length].contiguous()
 
 
+def blank_text(
+    config: Any, text_tokens: int, channels: str, mask: torch.dtype | None = None
+) -> Prompt:
+    """Zeros [1, T, D], whose width the configuration calls `channels`, and where a dtype is given a
+    mask of ones."""
+    shape = (1, text_tokens)
+    seen = None if mask is None else torch.ones(shape, dtype=mask)
+    return Prompt(torch.zeros(*shape, config[channels]), seen)
+
+
 @torch.no_grad()
 def encode_with(
     pipe: Any, captions: Sequence[str], max_sequence_length: int, **options: Any
