@@ -20,6 +20,7 @@ _VIDEO = (8, 4, 3)
 _OTHER_LATENTS = {
     "BriaFiboTransformer2DModel": (6, 4),
     "LTXVideoTransformer3DModel": (4, 2, 3),
+    "LTX2VideoTransformer3DModel": (4, 2, 3),
     "HunyuanVideoTransformer3DModel": _VIDEO,
     "HunyuanVideoTransformer3DModel-token_replace": _VIDEO,
     "CogVideoXTransformer3DModel": _VIDEO,
@@ -29,6 +30,11 @@ _OTHER_LATENTS = {
     "Kandinsky5Transformer3DModel-visual_cond": _VIDEO,
     "EasyAnimateTransformer3DModel": _VIDEO,
     "MotifVideoTransformer3DModel": _VIDEO,
+    "CosmosTransformer3DModel": _VIDEO,
+    "CosmosTransformer3DModel-cosmos2": _VIDEO,
+    "AllegroTransformer3DModel": _VIDEO,
+    "HeliosTransformer3DModel": _VIDEO,
+    "WanTransformer3DModel": _VIDEO,
 }
 
 
@@ -36,13 +42,17 @@ def _is_counted(family: Family) -> bool:
     return family.blank_inputs is not None or family.blank_prompt is not no_blank_prompt
 
 
-# Its forward reads the lengths of the texts off their mask.
-_READS_VALUES = "Lumina2Transformer2DModel"
+# Their forwards read the lengths of the texts off their mask.
+_READ_VALUES = {
+    "Lumina2Transformer2DModel": _LATENTS,
+    "MochiTransformer3DModel": _VIDEO,
+    "HunyuanVideo15Transformer3DModel": (4, 2, 3),
+}
 _COUNTED = [
     name
     for name, host in TINY_HOSTS.items()
     if host.transformer_class in _FAMILIES
-    and name != _READS_VALUES
+    and name not in _READ_VALUES
     and "encoder_hidden_states" in host.inputs(1, 0)
     and (not host.variant or name in _OTHER_LATENTS)
     and _is_counted(_FAMILIES[host.transformer_class])
@@ -65,10 +75,10 @@ def _size(host: TinyHost) -> InputSize:
     return InputSize(text_tokens, *_OTHER_LATENTS.get(host.name, _LATENTS))
 
 
-def test_a_forward_that_reads_its_inputs_is_not_counted() -> None:
-    host = TINY_HOSTS[_READS_VALUES]
+@pytest.mark.parametrize("name", _READ_VALUES)
+def test_a_forward_that_reads_its_inputs_is_not_counted(name: str) -> None:
     with pytest.raises(DiffCRError, match="depends on values in its inputs"):
-        count_flops(host.make(), _size(host))
+        count_flops(TINY_HOSTS[name].make(), InputSize(7, *_READ_VALUES[name]))
 
 
 def test_a_model_without_a_size_asks_for_one() -> None:

@@ -51,7 +51,11 @@ def _rotary_tables(config: Any, grid: Grid, device: torch.device) -> tuple[Any, 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
     given = masked_text_inputs(transformer, latents, timesteps, prompt)
     grid = latents_grid(transformer, given)
-    return {**given, "image_rotary_emb": _rotary_tables(transformer.config, grid, latents.device)}
+    return {
+        **given,
+        "encoder_hidden_states": prompt.embeds.unsqueeze(1),
+        "image_rotary_emb": _rotary_tables(transformer.config, grid, latents.device),
+    }
 
 
 ALLEGRO = Family(
@@ -60,7 +64,7 @@ ALLEGRO = Family(
     block_groups={"transformer_blocks": ALLEGRO_BLOCK},
     call_inputs=_inputs,
     encode_prompt=of_embeds_and_mask,
-    blank_prompt=partial(blank_text, channels="caption_channels", mask=torch.int64),
+    blank_prompt=partial(blank_text, channels="caption_channels", masked=True),
     video=True,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),

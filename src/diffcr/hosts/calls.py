@@ -93,11 +93,16 @@ def text_inputs(
 
 
 def masked_text_inputs(
-    transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
+    transformer: Any,
+    latents: Tensor,
+    timesteps: Tensor,
+    prompt: Prompt,
+    mask: torch.dtype = torch.int64,
 ) -> dict[str, Any]:
-    """The same with the text's mask."""
+    """The same with the text's mask, in a dtype `mask`."""
     given = text_inputs(transformer, latents, timesteps, prompt)
-    return {**given, "encoder_attention_mask": prompt.mask}
+    seen = None if prompt.mask is None else prompt.mask.to(mask)
+    return {**given, "encoder_attention_mask": seen}
 
 
 def with_no_given_frames(latents: Tensor) -> Tensor:

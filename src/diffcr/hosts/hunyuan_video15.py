@@ -30,13 +30,12 @@ HUNYUAN15_BLOCK = replace(
 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
     """The pipeline's masks have the embeddings' dtype."""
+    beside, dtype = with_no_given_frames(latents), latents.dtype
     picture = (len(latents), _PICTURE_ROWS, transformer.config.image_embed_dim)
-    given = masked_text_inputs(transformer, with_no_given_frames(latents), timesteps, prompt)
     return {
-        **given,
-        "encoder_attention_mask": given["encoder_attention_mask"].to(latents.dtype),
+        **masked_text_inputs(transformer, beside, timesteps, prompt, dtype),
         "encoder_hidden_states_2": prompt.extra["letters"],
-        "encoder_attention_mask_2": prompt.extra["letters_mask"].to(latents.dtype),
+        "encoder_attention_mask_2": prompt.extra["letters_mask"].to(dtype),
         "image_embeds": latents.new_zeros(picture),
     }
 
@@ -47,11 +46,11 @@ def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Pro
         pipe, captions, max_sequence_length, batch_size=len(captions)
     )
     extra = {"letters": letters, "letters_mask": letters_mask.long()}
-    return Prompt(embeds, mask.long(), extra=extra)
+    return Prompt(embeds, mask, extra=extra)
 
 
 def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    text = blank_text(config, text_tokens, "text_embed_dim", mask=torch.int64)
+    text = blank_text(config, text_tokens, "text_embed_dim", masked=True)
     letters = blank_text(config, 1, "text_embed_2_dim")
     extra = {"letters": letters.embeds, "letters_mask": torch.zeros(1, 1, dtype=torch.int64)}
     return replace(text, extra=extra)

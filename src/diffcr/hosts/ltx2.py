@@ -98,7 +98,7 @@ def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
         if projected
         else ("cross_attention_dim", "audio_cross_attention_dim")
     )
-    video, sound = (blank_text(config, text_tokens, width, mask=torch.int64) for width in widths)
+    video, sound = (blank_text(config, text_tokens, width, masked=True) for width in widths)
     return replace(video, extra={"sound": sound.embeds})
 
 

@@ -36,10 +36,10 @@ MOCHI = Family(
     transformer_class="diffusers.models.transformers.transformer_mochi.MochiTransformer3DModel",
     block_groups={"transformer_blocks": MOCHI_BLOCK},
     timestep=NoiseScale(clean=1000, noisy=0),
-    call_inputs=masked_text_inputs,
+    call_inputs=partial(masked_text_inputs, mask=torch.bool),
     encode_prompt=of_embeds_and_mask,
     prediction=_prediction,
-    blank_prompt=partial(blank_text, channels="text_embed_dim", mask=torch.bool),
+    blank_prompt=partial(blank_text, channels="text_embed_dim", masked=True),
     video=True,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),

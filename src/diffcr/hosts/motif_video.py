@@ -35,7 +35,8 @@ MOTIF_SINGLE_BLOCK = replace(MOTIF_BLOCK, mlp="act_mlp", mlp_others="after")
 
 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    return masked_text_inputs(transformer, with_no_given_frames(latents), timesteps, prompt)
+    beside = with_no_given_frames(latents)
+    return masked_text_inputs(transformer, beside, timesteps, prompt, torch.bool)
 
 
 def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
@@ -54,7 +55,7 @@ MOTIF_VIDEO = Family(
     },
     call_inputs=_inputs,
     encode_prompt=_encode,
-    blank_prompt=partial(blank_text, channels="text_embed_dim", mask=torch.bool),
+    blank_prompt=partial(blank_text, channels="text_embed_dim", masked=True),
     latent_channels=lambda config: int(config.out_channels),
     video=True,
     lora_targets=(

@@ -85,14 +85,11 @@ def _of_length(tensor: Tensor, name: str, length: int | None) -> Tensor:
     return pad(tensor, widths)[:, :length].contiguous()
 
 
-def blank_text(
-    config: Any, text_tokens: int, channels: str, mask: torch.dtype | None = None
-) -> Prompt:
-    """Zeros [1, T, D], whose width the configuration calls `channels`, and where a dtype is given a
-    mask of ones."""
-    shape = (1, text_tokens)
-    seen = None if mask is None else torch.ones(shape, dtype=mask)
-    return Prompt(torch.zeros(*shape, config[channels]), seen)
+def blank_text(config: Any, text_tokens: int, channels: str, masked: bool = False) -> Prompt:
+    """Zeros [1, T, D], whose width the configuration calls `channels`; all seen, where there is a
+    mask."""
+    seen = torch.ones(1, text_tokens, dtype=torch.int64) if masked else None
+    return Prompt(torch.zeros(1, text_tokens, config[channels]), seen)
 
 
 @torch.no_grad()

@@ -43,6 +43,9 @@ WAN_VACE = replace(
     WAN,
     name="wan-vace",
     **UNTRAINED,
+    refuse_training=lambda config: (
+        "it is given a control video as its autoencoder encodes it, without one a grey video"
+    ),
     transformer_class=(
         "diffusers.models.transformers.transformer_wan_vace.WanVACETransformer3DModel"
     ),

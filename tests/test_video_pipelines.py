@@ -1,0 +1,53 @@
+"""What training gives transformers of videos is what their pipelines give them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffcr.hosts import family_of
+from tests.one_step import assert_same, one_step
+from tests.video_pipelines import VIDEO_PIPELINES
+
+# Beside the noise of videos without sound. The model itself makes the coordinates that its pipeline
+# hands it.
+_OTHERWISE = {
+    "ltx2": {
+        *("audio_hidden_states", "audio_num_frames", "isolate_modalities"),
+        *("video_coords", "audio_coords"),
+    }
+}
+
+
+@pytest.mark.parametrize("name", VIDEO_PIPELINES)
+def test_training_calls_a_model_of_videos_as_its_pipeline_does(name: str) -> None:
+    call = VIDEO_PIPELINES[name]()
+    pipe, transformer = call.pipe, call.pipe.transformer
+    family = family_of(transformer)
+    family.check_trainable(transformer)
+    seen = one_step(pipe, **call.arguments)
+    scale = family.denoising_scale(transformer.config)
+    values = scale.per_sample(seen.inputs[scale.argument])
+    latents = seen.inputs["hidden_states"]
+    plain = torch.empty(call.latents)
+    assert (
+        family.latent_shape(transformer.config, *call.latents[3:], call.latents[2])
+        == call.latents[1:]
+    )
+    if latents.shape != plain.shape:
+        # Without what stands beside the noise, in the layout of the output.
+        latents = family.prediction(transformer, latents, plain)[:, : plain.shape[1]]
+    given = family.call_inputs(transformer, latents, values, call.prompt)
+    for argument, expected in seen.inputs.items():
+        if argument not in _OTHERWISE.get(name, ()):
+            assert_same(given.get(argument), expected, argument)
+    assert set(given) <= set(seen.inputs)
+    predicted = family.prediction(transformer, seen.output, plain)
+    assert predicted.shape == plain.shape
+    told = seen.prediction
+    if name == "cosmos-2":
+        # Of x_0 + sigma epsilon: the noise, where the output is the velocity.
+        assert torch.allclose(told, (1 - values) * (seen.sample + predicted), atol=1e-2)
+    elif name != "cosmos-1":
+        told = told if told.shape == plain.shape else family.prediction(transformer, told, plain)
+        assert torch.allclose(predicted, -told if name == "mochi" else told, atol=1e-5)
