@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from diffcr.hosts import family_of
+from diffcr.hosts.latents import normalise
+from diffcr.hosts.sampling import _scale_of_scheduler
 from tests.one_step import assert_same, one_step
 from tests.video_pipelines import VIDEO_PIPELINES
 
@@ -51,3 +54,20 @@ def test_training_calls_a_model_of_videos_as_its_pipeline_does(name: str) -> Non
     elif name != "cosmos-1":
         told = told if told.shape == plain.shape else family.prediction(transformer, told, plain)
         assert torch.allclose(predicted, -told if name == "mochi" else told, atol=1e-5)
+
+
+def test_schedulers_that_count_as_their_models_are_told() -> None:
+    """From 1000 to 0, or in a logarithm of sigma."""
+    levels = {
+        name: _scale_of_scheduler(VIDEO_PIPELINES[name]().pipe).levels(0.0)
+        for name in ("mochi", "cosmos-1", "allegro")
+    }
+    assert levels == {"mochi": [1.0], "cosmos-1": [0.5], "allegro": [0.0]}
+
+
+def test_frames_are_normalised_one_by_one_where_they_have_means_of_their_own() -> None:
+    autoencoder = nn.Module()
+    means, deviations = torch.arange(12.0).view(4, 3), torch.full((4, 3), 2.0)
+    autoencoder.config = {"latents_mean": means.flatten(), "latents_std": deviations.flatten()}
+    latents = means[None, :, :2, None, None].expand(1, 4, 2, 5, 5) + 2
+    assert torch.equal(normalise(autoencoder, latents), torch.ones(1, 4, 2, 5, 5))

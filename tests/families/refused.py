@@ -35,6 +35,7 @@ REFUSED: tuple[Refusal, ...] = (
     ),
     Refusal("training", "CogVideoXTransformer3DModel-v15", "it takes 8 channels and gives 4"),
     Refusal("training", "ChronoEditTransformer3DModel", "it is given the picture to edit"),
+    Refusal("training", "WanVACETransformer3DModel", "it is given a control video"),
     Refusal("training", "WanAnimateTransformer3DModel", "it is given a reference picture"),
     Refusal(
         "gradient checkpointing",

@@ -10,7 +10,7 @@ from tests.tiny_hosts.host import HEADS, LEVEL, Draws, Inputs, linear_timesteps,
 
 FRAMES, ROWS, COLUMNS = 3, 4, 2
 # Frames of the past: from the oldest, at a quarter, at half and at full size.
-HISTORY = {"long": 16, "mid": 2, "short": 2}
+HISTORY = {"long": 4, "mid": 2, "short": 2}
 
 
 def build() -> nn.Module:
