@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from diffcr.hosts import family_of
-from diffcr.hosts.latents import normalise
+from diffcr.hosts.latents import encode_images, normalise
 from diffcr.hosts.sampling import _scale_of_scheduler
+from tests.flow_pipelines import tiny_wan_autoencoder
 from tests.one_step import assert_same, one_step
 from tests.video_pipelines import VIDEO_PIPELINES
 
@@ -71,3 +75,11 @@ def test_frames_are_normalised_one_by_one_where_they_have_means_of_their_own() -
     autoencoder.config = {"latents_mean": means.flatten(), "latents_std": deviations.flatten()}
     latents = means[None, :, :2, None, None].expand(1, 4, 2, 5, 5) + 2
     assert torch.equal(normalise(autoencoder, latents), torch.ones(1, 4, 2, 5, 5))
+
+
+def test_a_picture_has_as_many_frames_as_a_token() -> None:
+    transformer = VIDEO_PIPELINES["cogvideox-1.5"]().pipe.transformer
+    pipe = SimpleNamespace(transformer=transformer, vae=tiny_wan_autoencoder())
+    latents = encode_images(pipe, [Image.new("RGB", (32, 16), (200, 30, 90))])
+    assert latents.shape == (1, 4, 2, 2, 4)
+    assert torch.equal(latents[:, :, 0], latents[:, :, 1])

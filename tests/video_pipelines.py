@@ -13,7 +13,6 @@ from diffusers import (
     AllegroPipeline,
     AutoencoderKLHunyuanVideo15,
     AutoencoderKLMagvit,
-    AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     Cosmos2_5_PredictBasePipeline,
@@ -37,6 +36,7 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
 
 from diffcr.hosts.prompt import Prompt
+from tests.flow_pipelines import tiny_wan_autoencoder
 from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.cog import build_cogvideox
 from tests.tiny_hosts.host import seeded
@@ -146,25 +146,12 @@ def cosmos2() -> Call:
 def cosmos2_5() -> Call:
     transformer = _host("CosmosTransformer3DModel-per_frame_timestep")
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
-    parts = {"safety_checker": _Unasked(), "vae": _wan_autoencoder()}
+    parts = {"safety_checker": _Unasked(), "vae": tiny_wan_autoencoder()}
     pipe = _of(Cosmos2_5_PredictBasePipeline, transformer, scheduler, **parts)
     return Call(pipe, (1, 4, 3, 8, 4), arguments={**_COSMOS, "num_frames": 9})
 
 
 _COSMOS = {"prompt_embeds": TEXT, "height": 64, "width": 32, "guidance_scale": 1.0}
-
-
-def _wan_autoencoder() -> AutoencoderKLWan:
-    down = [False, True, True]
-    return AutoencoderKLWan(
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=down,
-        latents_mean=[0.1, 0.2, 0.3, 0.4],
-        latents_std=[1.0, 2.0, 0.5, 1.5],
-    )
 
 
 def kandinsky5() -> Call:
@@ -198,7 +185,7 @@ def easyanimate() -> Call:
 
 def motif_video() -> Call:
     guider = ClassifierFreeGuidance(guidance_scale=1.0)
-    parts = {"guider": guider, "vae": _wan_autoencoder()}
+    parts = {"guider": guider, "vae": tiny_wan_autoencoder()}
     transformer = _host("MotifVideoTransformer3DModel")
     pipe = _of(MotifVideoPipeline, transformer, FlowMatchEulerDiscreteScheduler(), **parts)
     size = {"height": 64, "width": 32, "num_frames": 9}
@@ -211,7 +198,7 @@ def helios() -> Call:
         HeliosPipeline,
         _host("HeliosTransformer3DModel"),
         HeliosScheduler(stages=1, stage_range=[0, 1]),
-        vae=_wan_autoencoder(),
+        vae=tiny_wan_autoencoder(),
     )
     size = {"height": 64, "width": 32, "num_frames": 9, "guidance_scale": 1.0}
     arguments = {"prompt_embeds": TEXT, "num_latent_frames_per_chunk": 3, **size}

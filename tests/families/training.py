@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import diffcr
 from diffcr.binding.model import get_compressor
 from diffcr.hosts import family_of
-from diffcr.hosts.cosmos import QuarterLogSigma
+from diffcr.hosts.noise_scale import QuarterLogSigma
 from diffcr.hosts.prompt import Prompt
 from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.job import train

@@ -6,49 +6,17 @@ without, and is told a quarter of log sigma instead of a noise level (pipeline_c
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from diffcr.core.regions import TIMESTEPS
 from diffcr.hosts.calls import text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.noise_scale import NoiseScale
+from diffcr.hosts.noise_scale import NoiseScale, QuarterLogSigma
 from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
-# Of the published schedulers of Cosmos 1; at noise levels 0 and 1 there is no sigma.
-_SMALLEST_SIGMA, _LARGEST_SIGMA = 0.002, 80.0
 _PIXELS_PER_LATENT, _FRAMES_PER_SECOND = 8, 30
-
-
-@dataclass(frozen=True)
-class QuarterLogSigma(NoiseScale):
-    """0.25 log sigma, where the noise level is sigma / (1 + sigma)."""
-
-    clean: float = -math.inf
-    noisy: float = math.inf
-
-    def level(self, value: float) -> float:
-        """Noise level at a value of the argument."""
-        return 1 / (1 + math.exp(-4 * value))
-
-    def value(self, noise_level: float) -> float:
-        """The argument at a noise level in [0, 1], within the sigmas of Cosmos 1."""
-        sigma = noise_level / max(1 - noise_level, 1 / (1 + _LARGEST_SIGMA))
-        return 0.25 * math.log(min(max(sigma, _SMALLEST_SIGMA), _LARGEST_SIGMA))
-
-    def values(self, timesteps: Tensor) -> Tensor:
-        """The argument at timesteps, from 0, clean, to 1000, within the same sigmas."""
-        sigma = timesteps / (TIMESTEPS - timesteps)
-        return 0.25 * sigma.clamp(_SMALLEST_SIGMA, _LARGEST_SIGMA).log()
-
-    def timesteps(self, values: Tensor) -> Tensor:
-        """The inverse of `values`."""
-        return TIMESTEPS * (4 * values).sigmoid()
-
 
 COSMOS_BLOCK = BlockLayout(
     hidden_states="hidden_states",
