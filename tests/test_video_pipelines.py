@@ -14,6 +14,7 @@ from diffcr.hosts.latents import encode_images, normalise
 from diffcr.hosts.sampling import _scale_of_scheduler
 from tests.flow_pipelines import tiny_wan_autoencoder
 from tests.one_step import assert_same, one_step
+from tests.pipelines import tiny_text_encoder, tiny_tokenizer
 from tests.video_pipelines import VIDEO_PIPELINES
 
 # Beside the noise of videos without sound. The model itself makes the coordinates that its pipeline
@@ -58,6 +59,24 @@ def test_training_calls_a_model_of_videos_as_its_pipeline_does(name: str) -> Non
     elif name != "cosmos-1":
         told = told if told.shape == plain.shape else family.prediction(transformer, told, plain)
         assert torch.allclose(predicted, -told if name == "mochi" else told, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "mochi", "cosmos-1", "cosmos-2", "allegro"])
+def test_captions_are_encoded_one_like_another(name: str) -> None:
+    """By T5, which has a tiny form."""
+    pipe, tokenizer = VIDEO_PIPELINES[name]().pipe, tiny_tokenizer()
+    encoder = tiny_text_encoder(len(tokenizer)).eval()
+    pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder)
+    encode = family_of(pipe.transformer).encode_prompt
+    captions = ["a red circle", "a blue square and a small star"]
+    both = encode(pipe, captions, 16)
+    assert both.embeds.shape == (2, 16, 32)
+    for place, caption in enumerate(captions):
+        alone = encode(pipe, [caption], 16)
+        assert torch.allclose(both.embeds[place], alone.embeds[0], atol=1e-5)
+        if both.mask is not None:
+            assert alone.mask is not None and torch.equal(both.mask[place], alone.mask[0])
+            assert both.mask[place].sum() == len(tokenizer(caption).input_ids)
 
 
 def test_schedulers_that_count_as_their_models_are_told() -> None:

@@ -94,7 +94,9 @@ def ltx2() -> Call:
     size |= {"audio_guidance_scale": 1.0, "stg_scale": 0.0, "audio_stg_scale": 0.0}
     size |= {"modality_scale": 1.0, "audio_modality_scale": 1.0}
     arguments = {"prompt_embeds": TEXT, "prompt_attention_mask": MASK.flip(1), **size}
-    return Call(pipe, (1, 16, 3, 4, 2), Prompt(video, seen, extra={"sound": sound}), arguments)
+    return Call(
+        pipe, (1, 16, 3, 4, 2), Prompt(video, extra={"sound": sound, "seen": seen}), arguments
+    )
 
 
 def hunyuan_video15() -> Call:

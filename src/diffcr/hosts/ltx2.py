@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import masked_text_inputs
+from diffcr.hosts.calls import text_inputs
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.ltx import FRAMES_PER_LATENT, LTX
@@ -66,10 +66,11 @@ def _inputs(
     tokens = latents.flatten(2).transpose(1, 2)
     sound = latents.new_zeros(len(latents), sound_rows, transformer.config.audio_in_channels)
     return {
-        **masked_text_inputs(transformer, tokens, timesteps, prompt),
+        **text_inputs(transformer, tokens, timesteps, prompt),
+        "encoder_attention_mask": prompt.extra["seen"],
         "audio_hidden_states": sound,
         "audio_encoder_hidden_states": prompt.extra["sound"],
-        "audio_encoder_attention_mask": prompt.mask,
+        "audio_encoder_attention_mask": prompt.extra["seen"],
         "sigma": timesteps,
         "num_frames": frames,
         "height": rows,
@@ -83,11 +84,11 @@ def _inputs(
 
 @torch.no_grad()
 def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
-    """Video and sound have connectors of their own."""
+    """Video and sound have connectors of their own, which fill up the padding."""
     embeds, mask, *_ = encode_with(pipe, captions, max_sequence_length)
     side = getattr(pipe.tokenizer, "padding_side", "left")
     video, sound, seen = pipe.connectors(embeds, mask, padding_side=side)
-    return Prompt(video, seen, extra={"sound": sound})
+    return Prompt(video, extra={"sound": sound, "seen": seen})
 
 
 def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
@@ -98,8 +99,9 @@ def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
         if projected
         else ("cross_attention_dim", "audio_cross_attention_dim")
     )
-    video, sound = (blank_text(config, text_tokens, width, masked=True) for width in widths)
-    return replace(video, extra={"sound": sound.embeds})
+    video, sound = (blank_text(config, text_tokens, width).embeds for width in widths)
+    seen = torch.ones(1, text_tokens, dtype=torch.int64)
+    return Prompt(video, extra={"sound": sound, "seen": seen})
 
 
 def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
