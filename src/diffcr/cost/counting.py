@@ -42,7 +42,8 @@ def count_flops(transformer: nn.Module, size: InputSize, batch_size: int = 1) ->
         batch_size: Samples.
 
     Raises:
-        DiffCRError: Its class is not supported, or its forward depends on values in its inputs.
+        DiffCRError: Its class is not supported, or its forward does not run on shapes
+            alone, as one that depends on values in its inputs.
     """
     transformer = find_transformer(transformer)
     twin = _on_meta(transformer)
@@ -155,10 +156,11 @@ def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
         simplefilter("ignore", DiffCRWarning)
         try:
             twin(**arguments)
-        except NotImplementedError as error:
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
             raise DiffCRError(
-                f"operations of {type(twin).__name__} cannot be counted: its forward depends on "
-                "values in its inputs, and counting has shapes alone"
+                f"operations of {type(twin).__name__} cannot be counted: its forward does not run "
+                f"on shapes alone, without values or a device ({reason})"
             ) from error
     root = type(twin).__name__
     by_module = {

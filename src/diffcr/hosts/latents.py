@@ -20,8 +20,8 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
     device and in its dtype.
 
     Returns:
-        [B, C, h, w]; [B, C, 1, h, w] for a transformer of videos, to which a picture is a video of
-        one frame.
+        [B, C, h, w]; [B, C, f, h, w] for a transformer of videos, to which a picture is a video of
+        one frame of latents, or where a token has several, as CogVideoX 1.5's, of as many alike.
 
     Raises:
         DiffCRError: How the autoencoder's latents are scaled is not known, or they are not finite,
@@ -36,10 +36,12 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
             f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
             "wider dtype"
         )
-    video = family_of(find_transformer(pipe)).video
-    if of_videos == video:
-        return latents
-    return latents.squeeze(2) if of_videos else latents.unsqueeze(2)
+    transformer: Any = find_transformer(pipe)
+    family = family_of(transformer)
+    if not family.video:
+        return latents.squeeze(2) if of_videos else latents
+    frames, *_ = family.patch(transformer.config)
+    return (latents if of_videos else latents.unsqueeze(2)).expand(-1, -1, frames, -1, -1)
 
 
 def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:
@@ -62,8 +64,12 @@ def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:
     mean, deviation = known.get("latents_mean"), known.get("latents_std")
     factor = config.get("scaling_factor")
     if mean is not None and deviation is not None:
-        shape = (1, -1, *[1] * (latents.dim() - 2))
-        mean, deviation = (torch.as_tensor(v).to(latents).view(shape) for v in (mean, deviation))
+        # Those of Cosmos 1 are of every frame, for as many as a video may have.
+        shape = (1, latents.shape[1], -1, *[1] * (latents.dim() - 3))
+        mean, deviation = (
+            torch.as_tensor(v).to(latents).reshape(shape)[:, :, : latents.shape[2]]
+            for v in (mean, deviation)
+        )
         normalised: Tensor = (latents - mean) / deviation
         return normalised if factor is None else normalised * factor
     if factor is None:

@@ -87,8 +87,12 @@ def vae_scale(pipe: Any) -> int:
 
 def text_tokens(pipe: Any) -> int:
     """Length that the pipeline's prompts are padded to."""
-    accepted = inspect.signature(type(pipe).__call__).parameters
-    default = accepted["max_sequence_length"].default if "max_sequence_length" in accepted else 120
+    functions = (type(pipe).__call__, getattr(type(pipe), "encode_prompt", type(pipe).__call__))
+    named = (inspect.signature(function).parameters for function in functions)
+    lengths = (
+        names["max_sequence_length"].default for names in named if "max_sequence_length" in names
+    )
+    default = next(lengths, 120)
     tokenizer = longest_tokenizer(pipe)
     return int(min(default, default if tokenizer is None else tokenizer.model_max_length))
 
