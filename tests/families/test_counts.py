@@ -79,7 +79,7 @@ def _size(host: TinyHost) -> InputSize:
 
 @pytest.mark.parametrize("name", _NOT_COUNTED)
 def test_a_forward_that_needs_more_than_shapes_is_not_counted(name: str) -> None:
-    with pytest.raises(DiffCRError, match="does not run on shapes alone"):
+    with pytest.raises(DiffCRError, match="shapes alone"):
         count_flops(TINY_HOSTS[name].make(), InputSize(7, *_NOT_COUNTED[name]))
 
 
