@@ -31,6 +31,7 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
+from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.latents import normalise
 from diffcr.hosts.prompt import Prompt, of_rows
@@ -147,6 +148,24 @@ def test_hidream_is_told_all_layers_of_llama() -> None:
     step = one_step(pipe, prompt=caption, height=64, width=64, **length, **UNGUIDED)
     prompt = family_of(transformer).encode_prompt(pipe, caption, **length)
     assert_called_as_the_pipeline_calls(pipe, step, prompt, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "reason"),
+    [
+        ("CogView4Transformer2DModel", {"in_channels": 8}, "it takes 8 channels and gives 4"),
+        ("HunyuanImageTransformer2DModel", {"in_channels": 8}, "it takes 8 channels and gives 4"),
+        ("HunyuanImageTransformer2DModel", {"use_meanflow": True}, "the sampler's next step"),
+        ("PRXTransformer2DModel", {"resolution_embeds": True}, "it denoises pixels"),
+    ],
+)
+def test_a_model_that_is_told_more_than_a_text_is_refused(
+    name: str, option: dict[str, Any], reason: str
+) -> None:
+    plain = host(name)
+    transformer = type(plain).from_config(plain.config, **option)
+    with pytest.raises(DiffCRError, match=reason):
+        family_of(transformer).check_trainable(transformer)
 
 
 def test_captions_of_cogview4_are_as_long_in_every_call() -> None:

@@ -37,7 +37,7 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
 
 
 def _mask(tokens: Tensor, text: Tensor | None) -> dict[str, Tensor]:
-    """None where all is seen, so that attention without masks can be used."""
+    """Nothing where all is seen, so that attention without masks can be used."""
     if text is None or bool(text.all()):
         return {}
     seen = torch.cat([text.bool(), text.new_ones(tokens.shape[:2], dtype=torch.bool)], dim=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffcr.hosts.calls import given_beside
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.prompt import Prompt, blank_text, encode_with, of_embeds
@@ -68,6 +69,7 @@ COGVIEW3_PLUS = Family(
     call_inputs=_inputs,
     encode_prompt=of_embeds,
     blank_prompt=partial(blank_text, channels="text_embed_dim"),
+    refuse_training=given_beside,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
         *("ff.net.0.proj", "ff.net.2"),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcr.hosts.calls import given_beside
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
 from diffcr.hosts.layout import BlockLayout, TokenInput
@@ -69,7 +70,7 @@ def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
 def _refuse_training(config: Any) -> str | None:
     if config.use_meanflow:
         return "it is told the timestep of the sampler's next step, too, which training has none of"
-    return None
+    return given_beside(config)
 
 
 HUNYUAN_IMAGE = Family(

@@ -33,15 +33,13 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return Grid(height // patch[1], width // patch[2], frames // patch[0])
 
 
-def _scale_of_places(grid: Grid, patch: Sequence[int]) -> tuple[float, float, float]:
+def _scale_of_places(grid: Grid, config: Any) -> tuple[float, float, float]:
     """Of the rotary tables: `_get_scale_factor` of the pipeline of videos, by their size in pixels,
-    and what that of pictures has."""
-    if grid.frames == 1:
+    and what that of pictures has, whose models alone take no given frames."""
+    if grid.frames == 1 and not config.visual_cond:
         return 1.0, 1.0, 1.0
-    sides = (
-        _PIXELS_PER_LATENT * patch[1] * grid.rows,
-        _PIXELS_PER_LATENT * patch[2] * grid.columns,
-    )
+    _, rows, columns = config.patch_size
+    sides = (_PIXELS_PER_LATENT * rows * grid.rows, _PIXELS_PER_LATENT * columns * grid.columns)
     return (1, 2, 2) if all(480 <= side <= 854 for side in sides) else (1, 3.16, 3.16)
 
 
@@ -59,7 +57,7 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
         "pooled_projections": prompt.pooled,
         "visual_rope_pos": [torch.arange(side, device=device) for side in sides],
         "text_rope_pos": torch.arange(texts.shape[1], device=device),
-        "scale_factor": _scale_of_places(grid, config.patch_size),
+        "scale_factor": _scale_of_places(grid, config),
         "sparse_params": None,
         # Without, it gives no tuple.
         "return_dict": True,
