@@ -54,6 +54,7 @@ def test_public_names() -> None:
         "disabled",
         "load",
         "parameter_groups",
+        "push",
         "save",
         "summary",
         "supported_models",

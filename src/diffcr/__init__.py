@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         trajectory,
     )
     from diffcr.checkpoint.loading import load
+    from diffcr.checkpoint.pushing import push
     from diffcr.checkpoint.saving import save
     from diffcr.errors import DiffCRError
     from diffcr.evaluation.calibration import calibrate
@@ -53,6 +54,7 @@ _HOMES = {
     "ToMeConfig": "methods.tome.config",
     "DiffCRError": "errors",
     "load": "checkpoint.loading",
+    "push": "checkpoint.pushing",
     "save": "checkpoint.saving",
     "add_lora": "binding.lora",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "get_compressor",
     "load",
     "parameter_groups",
+    "push",
     "register_model",
     "save",
     "summary",

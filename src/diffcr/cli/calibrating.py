@@ -15,6 +15,7 @@ from diffcr.cli.inputs import (
     read_prompts,
 )
 from diffcr.cli.options import BatchSize, Guidance, Model, Pixels, Seed, Steps
+from diffcr.cli.screens import calibrated_screen
 from diffcr.errors import DiffCRError
 
 _SHOWN = 8
@@ -63,7 +64,7 @@ def calibrate(
     from diffcr.evaluation.generate import generate_images, save_images
     from diffcr.hosts.sampling import OutputSize
     from diffcr.records.record import make_record
-    from diffcr.report.console import show
+    from diffcr.report.screen import show_screen
 
     scale = choose_guidance(guidance_scale, model)
     kind: Any = granularity
@@ -90,13 +91,7 @@ def calibrate(
     }
     record = make_record("calibration", configuration, results, seeds={"images": seed})
     written = write_report(record, output, "Calibrated token reuse")
-    show(record, Console())
-    typer.echo(
-        f"checkpoint: {checkpoint}, report: {written.page}\n"
-        f"use it: diffcr generate --checkpoint {checkpoint}"
-        + (f" --model {model}" if model else "")
-        + ' "a prompt"'
-    )
+    show_screen(calibrated_screen(record, written, checkpoint, model), Console())
 
 
 def _scene_captions() -> list[str]:

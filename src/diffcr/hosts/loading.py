@@ -28,7 +28,7 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     from diffusers import DiffusionPipeline
 
     name = str(model)
-    is_id = isinstance(model, str) and name.count("/") == 1 and name[0] not in "./~"
+    is_id = isinstance(model, str) and is_hub_id(name)
     if not is_id and not Path(model).is_dir():
         raise DiffCRError(f"{name} is not a directory: give a pipeline directory or a Hub id")
     index = Path(model) / "model_index.json"
@@ -40,6 +40,11 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     pipe = read_pipeline(DiffusionPipeline, model)
     family_of(find_transformer(pipe))
     return pipe.to(device or own_device())
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is written as the Hub's are, "user/name"."""
+    return name.count("/") == 1 and name[0] not in "./~" and not name.endswith("/")
 
 
 def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> Any:
