@@ -18,16 +18,15 @@ class PeculiarBlock(nn.Module):
         self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, sequence: Tensor, shift: Tensor, angles: Tensor) -> Tensor:
-        query, key, value = self.to_qkv(sequence + shift + angles.cos()).chunk(3, -1)
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        return sequence + self.to_out(attended)
+        parts = self.to_qkv(sequence + shift + angles.cos()).chunk(3, -1)
+        return sequence + self.to_out(nn.functional.scaled_dot_product_attention(*parts))
 
 
 class PeculiarTransformer(ModelMixin, ConfigMixin):
     @register_to_config
-    def __init__(self, width: int = 32, num_layers: int = 3) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([PeculiarBlock(width) for _ in range(num_layers)])
+        self.layers = nn.ModuleList([PeculiarBlock(width) for _ in range(3)])
 
     def forward(self, latents: Tensor, text: Tensor, signal: Tensor) -> Tensor:
         sequence = torch.cat([text, latents], 1)
@@ -59,13 +58,11 @@ diffcr.register_model(family)
 
 torch.manual_seed(0)
 transformer = PeculiarTransformer().eval()
-given = {"latents": torch.randn(2, 24, 32), "text": torch.randn(2, 7, 32)}
+given = (torch.randn(2, 24, 32), torch.randn(2, 7, 32), torch.tensor([0.4, 0.4]))
 with torch.no_grad():
-    bare = transformer(**given, signal=torch.tensor([0.4, 0.4]))
+    bare = transformer(*given)
     compressor = diffcr.attach(transformer)
-    same = torch.equal(transformer(**given, signal=torch.tensor([0.4, 0.4])), bare)
+    print("attached, equal to the bit:", torch.equal(transformer(*given), bare))
     compressor.set_compression_ratios(0.5)
-    half = transformer(**given, signal=torch.tensor([0.4, 0.4]))
-print("attached, equal to the bit:", same)
-print("half of the tokens, finite:", bool(half.isfinite().all()))
+    print("half of the tokens, finite:", bool(transformer(*given).isfinite().all()))
 print(diffcr.summary(transformer))

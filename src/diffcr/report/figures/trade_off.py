@@ -210,7 +210,8 @@ def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
             axes.annotate(
                 point.label,
                 (100 * point.cost, point.quality),
-                xytext=(5, -14) if name in best else (5, 5),
+                xytext=(0, -20) if name in best else (5, 5),
+                ha="center" if name in best else "left",
                 textcoords="offset points",
                 fontsize=9 if name in best else 8,
                 color=style["color"],
