@@ -192,30 +192,7 @@ def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
     best = _best(point for point in panel.points if point.series in shown)
     for place, (name, title) in enumerate(shown.items()):
         points = sorted((p for p in panel.points if p.series == name), key=lambda p: p.cost)
-        style = row_style(place)
-        if name not in best:
-            style["color"] = GREY
-        axes.errorbar(
-            [100 * point.cost for point in points],
-            [point.quality for point in points],
-            yerr=[point.spread for point in points],
-            **style,
-            lw=2.4 if name in best else 1.1,
-            ms=8 if name in best else 6,
-            capsize=3,
-            label=title,
-            zorder=3 if name in best else 2,
-        )
-        for point in points if len(points) > 1 else ():
-            axes.annotate(
-                point.label,
-                (100 * point.cost, point.quality),
-                xytext=(0, -20) if name in best else (5, 5),
-                ha="center" if name in best else "left",
-                textcoords="offset points",
-                fontsize=9 if name in best else 8,
-                color=style["color"],
-            )
+        _draw_series(axes, points, title, row_style(place), name in best)
     axes.set_xlabel(panel.cost)
     axes.set_yscale("log", nonpositive="clip")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
@@ -224,3 +201,31 @@ def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
     axes.set_ylabel(f"{panel.quality} (lower is better)")
     axes.grid(alpha=0.25)
     axes.margins(0.12)
+
+
+def _draw_series(
+    axes: Axes, points: Sequence[TradeOffPoint], title: str, style: dict[str, Any], leads: bool
+) -> None:
+    if not leads:
+        style["color"] = GREY
+    axes.errorbar(
+        [100 * point.cost for point in points],
+        [point.quality for point in points],
+        yerr=[point.spread for point in points],
+        **style,
+        lw=2.4 if leads else 1.1,
+        ms=8 if leads else 6,
+        capsize=3,
+        label=title,
+        zorder=3 if leads else 2,
+    )
+    for point in points if len(points) > 1 else ():
+        axes.annotate(
+            point.label,
+            (100 * point.cost, point.quality),
+            xytext=(0, -20) if leads else (5, 5),
+            ha="center" if leads else "left",
+            textcoords="offset points",
+            fontsize=9 if leads else 8,
+            color=style["color"],
+        )
