@@ -36,7 +36,7 @@ for name, config in METHODS.items():
     seconds = time.perf_counter() - started
     pixels = np.stack([np.asarray(image, dtype=float) for image in images])
     reference = reference if reference.size else pixels
-    print(f"{name}: {seconds:.2f} s, {abs(pixels - reference).mean():.1f} of 255 from dense")
+    print(f"{name}: {seconds:.2f} s, {abs(pixels - reference).mean():.2f} of 255 from dense")
     save_images(images, "images", name.replace(" ", "-"))
     if config is not None:
         diffcr.detach(pipe)

@@ -68,9 +68,10 @@ def test_one_pipeline_has_several_speeds(run: Callable[..., str], model: str) ->
 
 def test_methods_are_compared(run: Callable[..., str], model: str) -> None:
     lines = run("compare_methods", model).splitlines()
-    assert lines[0].startswith("dense") and lines[0].endswith(" 0.0 of 255 from dense")
+    assert lines[0].startswith("dense") and lines[0].endswith(" 0.00 of 255 from dense")
     assert len(lines) == 5
-    assert not any(line.endswith(" 0.0 of 255 from dense") for line in lines[1:])
+    pictures = {path.name: path.read_bytes() for path in Path("images").glob("*-0000.png")}
+    assert len(pictures) == len({*pictures.values()}) == 5
 
 
 def test_a_part_of_a_picture_is_painted_again(run: Callable[..., str]) -> None:
