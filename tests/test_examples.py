@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 import diffcr
-from diffcr import hosts
 from diffcr.pretrained import load_default_pipeline
 from diffcr.training.data.pictures import ImageFolder
 from tests.pipelines import tiny_pixart_pipeline
@@ -27,7 +26,6 @@ def run(
 ) -> Callable[..., str]:
     """Runs an example in an empty directory; its output."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hosts, "_FAMILIES", dict(hosts._FAMILIES))
 
     def run_example(name: str, *arguments: str) -> str:
         path = EXAMPLES / f"{name}.py"
