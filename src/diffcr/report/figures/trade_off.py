@@ -190,9 +190,11 @@ def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
     best = _best(point for point in panel.points if point.series in shown)
+    # Labels of leading lines stand below the first one and above the others.
+    labels = {name: 9 if place else -20 for place, name in enumerate(n for n in shown if n in best)}
     for place, (name, title) in enumerate(shown.items()):
         points = sorted((p for p in panel.points if p.series == name), key=lambda p: p.cost)
-        _draw_series(axes, points, title, row_style(place), name in best)
+        _draw_series(axes, points, title, row_style(place), labels.get(name))
     axes.set_xlabel(panel.cost)
     axes.set_yscale("log", nonpositive="clip")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
@@ -204,8 +206,15 @@ def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
 
 
 def _draw_series(
-    axes: Axes, points: Sequence[TradeOffPoint], title: str, style: dict[str, Any], leads: bool
+    axes: Axes,
+    points: Sequence[TradeOffPoint],
+    title: str,
+    style: dict[str, Any],
+    label_height: int | None,
 ) -> None:
+    """Points joined by a line, with their labels so many typographic points above; in grey, and
+    labelled beside them, where no height is given."""
+    leads = label_height is not None
     if not leads:
         style["color"] = GREY
     axes.errorbar(
@@ -223,7 +232,7 @@ def _draw_series(
         axes.annotate(
             point.label,
             (100 * point.cost, point.quality),
-            xytext=(0, -20) if leads else (5, 5),
+            xytext=(5, 5) if label_height is None else (0, label_height),
             ha="center" if leads else "left",
             textcoords="offset points",
             fontsize=9 if leads else 8,
