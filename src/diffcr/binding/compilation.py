@@ -47,7 +47,7 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
 
 def _compile(transformer: nn.Module, granularity: Granularity, options: dict[str, Any]) -> None:
     attached = get_attached(transformer)
-    if attached.keeps_steps:
+    if attached.depends_on_steps:
         raise DiffCRError(
             f"{attached.config.method} keeps what steps computed, which a compiled forward would "
             "not see: run it uncompiled"

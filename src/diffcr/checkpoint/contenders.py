@@ -120,7 +120,7 @@ def build(contender: Contender, transformer: nn.Module, compiled: bool = False) 
         remove_lora(model)
     else:
         attach_untrained(model, contender.config)
-    if is_attached(model) and get_attached(model).keeps_steps:
+    if is_attached(model) and get_attached(model).depends_on_steps:
         raise DiffCRError(
             f"{contender.name} computes less from step to step, and a forward alone is dense: "
             "time it with diffcr eval"

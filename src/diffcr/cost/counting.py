@@ -34,7 +34,8 @@ _LINEAR = frozenset((_aten.addmm, _aten.mm, _aten.mv, _aten.convolution))
 def count_flops(transformer: nn.Module, size: InputSize, batch_size: int = 1) -> FlopCount:
     """Count a model as it is, bare or with methods attached; it is not called.
 
-    A LoRA is left out: merged into its layers it costs nothing.
+    A LoRA is left out: merged into its layers it costs nothing. Of a step cache nothing is counted:
+    what a model computes that computes every step.
 
     Args:
         transformer: On any device.
@@ -48,8 +49,10 @@ def count_flops(transformer: nn.Module, size: InputSize, batch_size: int = 1) ->
     twin = _on_meta(transformer)
     if is_attached(transformer):
         attached = get_attached(transformer)
-        configs = [method.config for method in attached.stack()]
-        _attach_all(twin, configs[::-1], attached.state_dict())
+        # A step cache has no operations of its own, and decides by values what it skips.
+        configs = [m.config for m in attached.stack() if not m.hooks_blocks]
+        if configs:
+            _attach_all(twin, configs[::-1], attached.state_dict())
     return _count(twin, size, batch_size)
 
 

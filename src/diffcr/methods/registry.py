@@ -26,6 +26,7 @@ from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.methods.reuse.forward import refuses_reuse, reuse_seam
 from diffcr.methods.reuse.reuser import TokenReuser
 from diffcr.methods.seam import Seam, no_seam
+from diffcr.methods.step_caches.cache import STEP_CACHES, StepCache
 from diffcr.methods.tome.config import ToMeConfig
 from diffcr.methods.tome.merger import TokenMerger, refuses_merging, tome_seam
 from diffcr.validation import refuse_unknown_key
@@ -71,6 +72,7 @@ _METHODS: dict[str, Method] = {
         Method(ToMeConfig, TokenMerger, tome_seam, ToMeConfig, refuses_merging, True),
         Method(ATEDMConfig, TokenPruner, at_edm_seam, ATEDMConfig, refuses_maps),
         Method(ReuseConfig, TokenReuser, reuse_seam, ReuseConfig, refuses_reuse, True),
+        *(Method(cache, StepCache, no_seam, cache) for cache in STEP_CACHES),
         Method(
             StructuredPruningConfig,
             StructuredPruner,
