@@ -13,6 +13,7 @@ from torch import nn
 from diffcr.binding import lora
 from diffcr.binding.acting import require_unfused
 from diffcr.binding.calls import install_call_hooks, remove_call_hooks
+from diffcr.binding.cuda_graphs import release_graphs
 from diffcr.binding.model import attached_parts, get_attached, is_attached
 from diffcr.binding.refusals import (
     refuse_beside,
@@ -211,6 +212,7 @@ def _detach(transformer: nn.Module, restore: bool) -> None:
     removes_lora = restore or bool(replacing)
     if trained_lora and removes_lora:
         require_unfused(transformer)
+    release_graphs(transformer)
     weights_changed = attached.base.have_changed(transformer)
     with _without_hooks(list(attached.stack())) as hooking:
         for method in attached.stack():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -134,6 +134,12 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         yield self
         if self.beneath is not None:
             yield from self.beneath.stack()
+
+    def graph_key(self) -> Hashable | None:
+        """What of the calling thread's call decides, beside the inputs' shapes, which operations
+        run and on which constants; None where that cannot be told."""
+        levels = self.call.noise_levels or ()
+        return tuple(sorted({region_of(level, self.timestep_regions) for level in levels}))
 
     @property
     def depends_on_steps(self) -> bool:
