@@ -1,8 +1,8 @@
 """What step caches take and give, alone and beside DiffCR: `python benchmarks/step_caches.py`.
 
-The rows `cached-*` of `benchmarks/untrained/` on the embedded pipeline, in turns and in one process:
-CPU seconds of the whole pipeline, which a busy machine leaves alone, and the share of its blocks that
-each run computes. Quality is in the rows' own records (`benchmarks/experiments.py`).
+The rows `cached-*` of `benchmarks/untrained/` on the embedded pipeline, in turns and in one
+process: CPU seconds of the whole pipeline, which a busy machine leaves alone, and the share of its
+blocks that each run computes. Quality is in the rows' own records (`benchmarks/experiments.py`).
 `results/step-caches-embedded.json`.
 """
 

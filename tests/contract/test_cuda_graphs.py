@@ -1,8 +1,8 @@
 """Captured forwards are replayed where they hold, and nothing stale is ever returned.
 
 Without a GPU the backend is one that records: the operations that a call ran, on the tensors that
-it ran them on. Like a CUDA graph it sees no later Python and reads the same memory, so a key that is
-too coarse or a change of the model that goes unnoticed returns wrong numbers here as there.
+it ran them on. Like a CUDA graph it sees no later Python and reads the same memory, so a key that
+is too coarse or a change of the model that goes unnoticed returns wrong numbers here as there.
 """
 
 from __future__ import annotations

@@ -190,11 +190,14 @@ def _is_step_cache(config: MethodConfig | None) -> bool:
 def _training_free(method: str) -> MethodConfig:
     from diffcr.checkpoint.contenders import parse_contender
 
-    config = parse_contender(method).config
+    contender = parse_contender(method)
+    config = contender.config
+    if contender.left_out:
+        raise DiffCRError(f"--method {method} is a control for diffcr bench, and makes no pictures")
     if config.trainable:
         raise DiffCRError(
             f"--method {method} makes no pictures without training: give --checkpoint of a run, "
-            "or tome or at-edm with a ratio"
+            "or tome, at-edm or first-block-cache with a value"
         )
     return config
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import computing_all_tokens, get_attached, is_attached
-from diffcr.checkpoint.contenders import Contender, attach_untrained
+from diffcr.checkpoint.contenders import Contender, attach_untrained, leave_out_layers
 from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import FlopCount, Flops
 from diffcr.errors import DiffCRError, DiffCRWarning
@@ -73,6 +73,7 @@ def count_contender(
     twin = _on_meta(transformer)
     if contender.checkpoint is None:
         attach_untrained(twin, contender.config)
+        leave_out_layers(twin, contender.left_out)
     else:
         stored = read_checkpoint(contender.checkpoint)
         _attach_all(twin, (*stored.beneath, stored.config), stored.state, str(stored.directory))

@@ -159,7 +159,7 @@ class _Batch:
         self.device, self.batch_size = subject.device, batch_size
         timesteps = sorted({visit.timestep for v in variants for visit in v.visits})
         size = (batch_size, subject.side, subject.side, subject.text_tokens)
-        inputs = forward_inputs(subject.transformer, *size, timesteps)
+        inputs = forward_inputs(subject.transformer, *size, timesteps, subject.frames)
         self.variants = {variant.name: variant for variant in variants}
         self.calls: dict[str, dict[str, Call]] = {
             variant.name: {
