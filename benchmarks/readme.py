@@ -15,6 +15,7 @@ from typing import Any
 
 import inpainting_tables
 import reuse_tables
+import step_cache_tables
 from claim import (
     ABLATIONS,
     AT_20,
@@ -145,7 +146,11 @@ def _ratio(measured: Mapping[str, Any], name: str) -> str:
 TABLES = {
     **{
         name: lambda made=made: _table(*made())
-        for name, made in {**inpainting_tables.TABLES, **reuse_tables.TABLES}.items()
+        for name, made in {
+            **inpainting_tables.TABLES,
+            **reuse_tables.TABLES,
+            **step_cache_tables.TABLES,
+        }.items()
     },
     "pretraining": pretraining_table,
     "quality": partial(quality_table, METHODS),

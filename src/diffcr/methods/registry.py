@@ -72,7 +72,6 @@ _METHODS: dict[str, Method] = {
         Method(ToMeConfig, TokenMerger, tome_seam, ToMeConfig, refuses_merging, True),
         Method(ATEDMConfig, TokenPruner, at_edm_seam, ATEDMConfig, refuses_maps),
         Method(ReuseConfig, TokenReuser, reuse_seam, ReuseConfig, refuses_reuse, True),
-        *(Method(cache, StepCache, no_seam, cache) for cache in STEP_CACHES),
         Method(
             StructuredPruningConfig,
             StructuredPruner,
@@ -80,6 +79,10 @@ _METHODS: dict[str, Method] = {
             StructuredPruningConfig,
             refuses_pruning,
             subject="Structured pruning of `{}`: blocks without some of their heads and channels.",
+        ),
+        *(
+            Method(cache, StepCache, no_seam, cache, subject="A step cache for `{}`.")
+            for cache in STEP_CACHES
         ),
     )
 }

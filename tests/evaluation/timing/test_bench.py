@@ -390,7 +390,9 @@ def test_the_suite_writes_its_records(tmp_path: Path) -> None:
         ["bash", str(_SUITE), "--smoke"], cwd=_SUITE.parents[1], env=environment
     )
     assert finished.returncode == 0
-    names = ("eager-96", "compiled-routed-96", "compiled-tome-96", "compiled-at-edm-96")
+    names = ("a-eager-64", "b-flux-dev", "b-wan-1.3b", "c-batch-64", "c-compiled")
     for name in names:
         assert read_record(tmp_path / f"{name}.json").kind == "bench"
-    assert read_record(tmp_path / "quality" / "report.json").kind == "evaluation"
+    assert read_record(tmp_path / "a-profile.json").kind == "profile"
+    for name in ("d-quality", "d-cached"):
+        assert read_record(tmp_path / name / "report.json").kind == "evaluation"
