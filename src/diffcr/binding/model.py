@@ -15,7 +15,6 @@ from diffcr.methods.base import Attached
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.reuse.reuser import TokenReuser
 
-
 _NOTHING_KEPT = (
     "{} keeps nothing from step to step: attach diffcr.ReuseConfig(...), or call diffcr.calibrate"
 )
