@@ -190,6 +190,9 @@ def test_what_a_cache_cannot_do_is_said() -> None:
     with pytest.raises(DiffCRError, match="no CacheMixin"):
         attach(sd3, SAVING[0])
     assert not hasattr(sd3, "diffcr")
+    kandinsky = TINY_HOSTS["Kandinsky5Transformer3DModel"].make()
+    with pytest.raises(DiffCRError, match="looks for hidden_states"):
+        attach(kandinsky, SAVING[0])
 
 
 def test_another_threads_call_is_refused_meanwhile() -> None:

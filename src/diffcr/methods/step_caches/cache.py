@@ -9,15 +9,14 @@ from threading import Lock
 from typing import Any, ClassVar, NoReturn
 
 from diffcr.errors import DiffCRError
-from diffcr.hosts.denoiser_caches import (
-    CacheHooks,
-    DenoiserCaches,
+from diffcr.hosts.cache_hooks import (
     cross_attention_gate,
     first_block_cache,
     mag_cache,
     pyramid_attention_broadcast,
     taylorseer,
 )
+from diffcr.hosts.denoiser_caches import CacheHooks, DenoiserCaches
 from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.config import MethodConfig
