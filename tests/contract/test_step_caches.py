@@ -126,6 +126,10 @@ def test_both_are_saved_and_loaded(tmp_path: Path) -> None:
     diffcr.load(other, tmp_path / "both")
     assert torch.equal(_run(other), expected)
     assert "threshold 10.0" in diffcr.summary(other)
+    routed = pixart()
+    attach(routed, DiffCRConfig())
+    diffcr.load(routed, tmp_path / "both")
+    assert torch.equal(_run(routed), expected)
 
 
 @pytest.mark.parametrize("method", [ToMeConfig(0.5), StructuredPruningConfig(0.5)], ids=_name)
