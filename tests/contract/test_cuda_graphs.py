@@ -60,19 +60,18 @@ def _output(transformer: nn.Module, given: Any) -> Tensor:
 
 def _pair() -> tuple[nn.Module, nn.Module, ForwardGraphs]:
     """An eager model, one like it whose forwards are captured, and its graphs."""
-    eager, graphed = trained_pixart(), trained_pixart()
+    eager, graphed = trained_pixart(layers=2), trained_pixart(layers=2)
     return eager, graphed, graph_forwards(graphed, RecordingBackend())
 
 
 def test_replays_equal_eager_calls_for_every_region_and_shape() -> None:
     eager, graphed, graphs = _pair()
     for seed in (1, 2):
-        for timestep in (100, 900):
-            for batch, size in ((2, 8), (1, 8), (2, 6)):
-                given = inputs(batch, seed, size, timestep)
-                assert torch.equal(_output(graphed, given), _output(eager, given))
+        for batch, size, timestep in ((2, 8, 100), (2, 8, 900), (1, 6, 900)):
+            given = inputs(batch, seed, size, timestep)
+            assert torch.equal(_output(graphed, given), _output(eager, given))
     # What the second seed ran was there, and two calls of one region are one graph.
-    assert graphs.captured == len(graphs) == 6
+    assert graphs.captured == len(graphs) == 3
     first = _output(graphed, inputs(seed=1))
     kept = first.clone()
     _output(graphed, inputs(seed=2))
@@ -103,11 +102,7 @@ def test_other_ratios_and_weights_are_seen() -> None:
 def test_adapters_that_come_switch_and_go_are_seen() -> None:
     eager, graphed, graphs = _pair()
     given, captured = inputs(), 0
-    for change in (
-        lambda model: diffcr.add_lora(model, rank=2),
-        _move_lora,
-        lambda model: _scale_lora(model, 0.5),
-    ):
+    for change in (_add_lora, _move_lora, _halve_lora):
         for model in (eager, graphed):
             change(model)
         found = _output(graphed, given)
@@ -121,18 +116,22 @@ def test_adapters_that_come_switch_and_go_are_seen() -> None:
     assert torch.equal(_output(graphed, given), _output(eager, given))
 
 
+def _add_lora(model: nn.Module) -> None:
+    diffcr.add_lora(model, rank=2)
+
+
 def _move_lora(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
+            if "lora_" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
 
 
-def _scale_lora(model: nn.Module, factor: float) -> None:
+def _halve_lora(model: nn.Module) -> None:
     for module in model.modules():
         for adapter in getattr(module, "scaling", ()):
-            module.scaling[adapter] *= factor
+            module.scaling[adapter] *= 0.5
 
 
 def test_what_cannot_be_replayed_runs_as_it_is_and_says_why_once() -> None:
@@ -171,7 +170,7 @@ def test_copies_have_graphs_of_their_own_and_detach_frees() -> None:
 
 
 def test_merging_is_replayed_and_reuse_refused() -> None:
-    eager, graphed = pixart(), pixart()
+    eager, graphed = pixart(layers=2), pixart(layers=2)
     for model in (eager, graphed):
         attach(model, ToMeConfig(0.3, "block"))
     graph_forwards(graphed, RecordingBackend())
