@@ -15,6 +15,7 @@ from typing import Any
 import inpainting_tables
 import overview_tables
 import reuse_tables
+import step_cache_tables
 from claim import (
     ABLATIONS,
     AT_20,
@@ -140,6 +141,7 @@ TABLES = {
             **inpainting_tables.TABLES,
             **overview_tables.TABLES,
             **reuse_tables.TABLES,
+            **step_cache_tables.TABLES,
         }.items()
     },
     "pretraining": pretraining_table,
