@@ -21,7 +21,7 @@ from diffcr.binding.model import computing_all_tokens, get_attached, is_attached
 from diffcr.checkpoint.contenders import Contender, attach_untrained, leave_out_layers
 from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import FlopCount, Flops
-from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.errors import DiffCRError, DiffCRWarning, first_line
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.host import HostBlock, host_blocks
@@ -161,10 +161,9 @@ def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
         try:
             twin(**arguments)
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [""])[0]
             raise DiffCRError(
                 f"operations of {type(twin).__name__} cannot be counted: its forward does not run "
-                f"on shapes alone, without values or a device ({reason})"
+                f"on shapes alone, without values or a device ({first_line(error)})"
             ) from error
     root = type(twin).__name__
     by_module = {

@@ -8,7 +8,7 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 from diffcr.files import read_json
 from diffcr.hosts import family_of, find_transformer
 
@@ -62,7 +62,7 @@ def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> 
         raise
     # Wrong values in its files are found where they are used: a division by a patch size of 0.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = first_line(error)
         raise DiffCRError(
             f"no pipeline can be loaded from {model}: {type(error).__name__}: {reason}"
         ) from error
