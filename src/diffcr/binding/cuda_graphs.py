@@ -146,7 +146,7 @@ class ForwardGraphs:
             if elsewhere:
                 reason = f"weights are on {', '.join(sorted(elsewhere))} (offloaded?)"
                 return self._run_without(reason, host_forward, args, kwargs)
-            key = (structure, *map(_described, leaves), *_context_key(transformer))
+            key = (structure, *map(_described, leaves), *(_context_key(transformer) or ()))
             graph = self._graphs.get(key)
             if graph is None:
                 graph = self._capture(transformer, host_forward, leaves, structure)
