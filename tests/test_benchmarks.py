@@ -14,6 +14,7 @@ from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 from diffcr.binding.model import get_attached
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.methods.step_caches.config import StepCacheConfig
 from diffcr.records.record import read_record
 
 
@@ -57,9 +58,11 @@ def test_an_untrained_row_is_measured_like_the_others(name: str) -> None:
         assert run.start is not None and run.start.is_trained
     else:
         assert run.start is None
-        assert ("method" in configuration) != ("calibration" in configuration)
+        assert len({"method", "calibration", "embedded"} & configuration.keys()) == 1
     if "method" in configuration:
         config_from_json_dict(configuration["method"])
+    if "cache" in configuration:
+        assert isinstance(config_from_json_dict(configuration["cache"]), StepCacheConfig)
     differing = {key for key in SETTINGS if configuration[key] != SETTINGS[key]}
     assert differing <= {"num_inference_steps", "images"}
 

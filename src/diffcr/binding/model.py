@@ -15,6 +15,10 @@ from diffcr.methods.base import Attached
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.reuse.reuser import TokenReuser
 
+_NOTHING_KEPT = (
+    "{} keeps nothing from step to step: attach diffcr.ReuseConfig(...), or call diffcr.calibrate"
+)
+
 
 def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
     """The method that is attached to a model.
@@ -125,12 +129,17 @@ def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
     Raises:
         DiffCRError: What is attached keeps nothing from step to step.
     """
-    reuser = get_reuser(pipe_or_transformer)
-    reuser.forget_run()
+    attached = get_attached(pipe_or_transformer)
+    if not attached.depends_on_steps:
+        raise DiffCRError(_NOTHING_KEPT.format(attached.config.method))
+    keeping = [method for method in attached.stack() if method.keeps_steps]
+    for method in keeping:
+        method.forget_run()
     try:
         yield
     finally:
-        reuser.forget_run()
+        for method in keeping:
+            method.forget_run()
 
 
 def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
@@ -141,10 +150,8 @@ def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
     """
     attached = get_attached(pipe_or_transformer)
     if not isinstance(attached, TokenReuser):
-        raise DiffCRError(
-            f"{attached.config.method} keeps nothing from step to step: attach "
-            "diffcr.ReuseConfig(...), or call diffcr.calibrate"
-        )
+        kept = "{} has no budget" if attached.depends_on_steps else _NOTHING_KEPT
+        raise DiffCRError(kept.format(attached.config.method))
     return attached
 
 

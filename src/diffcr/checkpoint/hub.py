@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 
 # Of httpx or httpx2, whichever this huggingface_hub asks with.
 _HTTPError: type[Exception] = next(
@@ -144,7 +144,7 @@ def _reason(error: Exception, repository: str, revision: str | None) -> str:
         copy = "the cache has no copy of it"
     if isinstance(error, OfflineModeIsEnabled) or isinstance(cause, OfflineModeIsEnabled):
         return f"{page} is not asked while HF_HUB_OFFLINE is set, and {copy}: unset it"
-    first_line = (str(cause or error).strip().splitlines() or [""])[0]
+    reason = first_line(cause or error)
     if isinstance(error, LocalEntryNotFoundError):
-        return f"{page} cannot be reached, and {copy} ({first_line}): try again later"
-    return f"{page} cannot be reached ({first_line}): try again later"
+        return f"{page} cannot be reached, and {copy} ({reason}): try again later"
+    return f"{page} cannot be reached ({reason}): try again later"

@@ -15,7 +15,7 @@ import typer
 
 from diffcr.cli.commands import app
 from diffcr.cli.quiet import quiet_libraries
-from diffcr.errors import DiffCRError, DiffCRWarning, in_one_line
+from diffcr.errors import DiffCRError, DiffCRWarning, first_line, in_one_line
 
 __all__ = ["main"]
 
@@ -95,8 +95,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, DiffCRError | OSError):
         return in_one_line(str(error))
     spent = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-    first = (str(error).splitlines() or [""])[0]
-    return in_one_line(f"out of memory: give smaller sizes ({first})") if spent else ""
+    said = f"out of memory: give smaller sizes ({first_line(error)})"
+    return in_one_line(said) if spent else ""
 
 
 def _exit_with(text: str, code: int) -> NoReturn:

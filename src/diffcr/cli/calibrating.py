@@ -38,7 +38,8 @@ def calibrate(
     height: Pixels = None,
     width: Pixels = None,
     frames: Annotated[
-        int | None, typer.Option(help="Of a video; the pictures shown have one.", min=1)
+        int | None,
+        typer.Option(help="Of a video; the pictures shown have one.", min=1, max=4096),
     ] = None,
     output: Annotated[
         Path, typer.Option(help="Directory of the checkpoint, pictures and report.")
@@ -56,13 +57,16 @@ def calibrate(
     texts = read_prompts([], prompt_file) if prompt_file else _scene_captions()
     pipe = open_pipeline(model, "", dense=True)
     check_size(pipe, height=height, width=width)
+    from diffcr.hosts.sampling import OutputSize, call_parameters
+
+    if frames is not None and "num_frames" not in call_parameters(pipe):
+        raise DiffCRError(f"--frames is {frames}, and this pipeline makes pictures: leave it out")
     from rich.console import Console
 
     from diffcr.binding.model import disabled
     from diffcr.checkpoint.saving import save
     from diffcr.evaluation.calibration import calibrate as find_settings
     from diffcr.evaluation.generate import generate_images, save_images
-    from diffcr.hosts.sampling import OutputSize
     from diffcr.records.record import make_record
     from diffcr.report.screen import show_screen
 

@@ -82,6 +82,7 @@ def forward_inputs(
     columns: int,
     text_tokens: int,
     timesteps: Sequence[int],
+    frames: int = 1,
 ) -> dict[int, dict[str, Any]]:
     """Arguments of a transformer's forward by timestep: the same random samples at each.
 
@@ -92,11 +93,12 @@ def forward_inputs(
         columns: Width of the latents.
         text_tokens: Tokens of a prompt.
         timesteps: Noise levels, 0 to 999, in any order.
+        frames: Of the latents.
     """
     config, weights = transformer.config, next(transformer.parameters())
     family = family_of(transformer)
     generator = torch.Generator().manual_seed(INPUTS_SEED)
-    shape = (batch_size, *family.latent_shape(config, rows, columns))
+    shape = (batch_size, *family.latent_shape(config, rows, columns, frames))
     latents = torch.randn(shape, generator=generator).to(weights)
     blank = family.blank_prompt(config, text_tokens).tensors()
     prompt = Prompt.of_tensors({n: _random(t, batch_size, generator) for n, t in blank.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,6 +111,13 @@ class Compressor(RatioTable):
             scattered_positions(call.tokens, call.device),
             self.current.rankings,
         )
+
+    def graph_key(self) -> Hashable | None:
+        """As `Attached.graph_key`: the plans of one region's layers."""
+        context = self.context
+        if len(context.regions) > 1 or context.rankings:
+            return None
+        return context.regions[0].layers
 
     def _plans(self, tokens: int) -> Callable[[int], tuple[LayerPlan, ...]]:
         """From a region to the plans of its layers."""
