@@ -111,7 +111,7 @@ def cross_attention_gate(gate: float) -> CacheHooks:
     return put_on
 
 
-class _Kept(BaseState):
+class _Kept(BaseState):  # type: ignore[misc]
     """What a cross-attention returned last."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class _Kept(BaseState):
         self.output = None
 
 
-class _CrossAttentionGate(ModelHook):
+class _CrossAttentionGate(ModelHook):  # type: ignore[misc]
     _is_stateful = True
 
     def __init__(self, gate: float, states: StateManager, caches: DenoiserCaches) -> None:

@@ -129,5 +129,6 @@ class TGateConfig(StepCacheConfig):
 
 def _make_whole(config: TaylorSeerConfig | PyramidAttentionBroadcastConfig) -> None:
     """The command line reads every setting as a float."""
-    if isinstance(config.interval, float) and config.interval.is_integer():
-        object.__setattr__(config, "interval", int(config.interval))
+    interval: float = config.interval
+    if isinstance(interval, float) and interval.is_integer():
+        object.__setattr__(config, "interval", int(interval))
