@@ -5,8 +5,9 @@ trained once per seed, into `runs/experiments/NAME-seed-S/`. One in `benchmarks/
 training of its own: the embedded pipeline as it was pretrained, with a training-free method
 ("method") or fewer denoising steps; token reuse that `diffcr.calibrate` fits to captions of the
 validation split ("calibration"), spending another budget than it was fitted for where one is given
-("budget"); or what another row's run left on its way to a larger ratio ("checkpoint", below
-`runs/experiments/`). It has seed 0 alone, or as many as it says ("image_seeds"), each with noise of
+("budget"); the embedded pipeline or DiffCR checkpoint whose skipped tokens get something else
+("bypass"), fitted to captions of the validation split where it is linear; or what another row's run left on its way to a larger ratio ("checkpoint", below
+`runs/experiments/`, or "embedded"). It has seed 0 alone, or as many as it says ("image_seeds"), each with noise of
 its own.
 """
 
@@ -19,14 +20,18 @@ from typing import Any
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.lora import load_lora, read_lora
-from diffcr.binding.model import get_attached
+from diffcr.binding.model import get_attached, get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.options import EvaluationOptions
 from diffcr.files import read_json
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.registry import config_from_json_dict
-from diffcr.pretrained import GUIDANCE_SCALE, load_default_pipeline
+from diffcr.pretrained import (
+    GUIDANCE_SCALE,
+    default_checkpoint_path,
+    load_default_pipeline,
+)
 from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
 from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
@@ -37,6 +42,7 @@ UNTRAINED = ROOT / "benchmarks" / "untrained"
 RUNS = ROOT / "runs" / "experiments"
 RECORDS = ROOT / "benchmarks" / "results" / "experiments"
 TEST_IMAGES = 2000
+EMBEDDED = "embedded"
 OPTIONS = EvaluationOptions(
     num_inference_steps=20,
     guidance_scale=GUIDANCE_SCALE,
@@ -129,13 +135,15 @@ class Run:
         if self.is_trained:
             return self.directory / "final"
         checkpoint = self.configuration.get("checkpoint")
+        if checkpoint == EMBEDDED:
+            return default_checkpoint_path()
         return RUNS / checkpoint if checkpoint else None
 
     @property
     def start(self) -> Run | None:
         """The run that left the checkpoint which this one goes on from, or is."""
         given = ROOT / self.recipe.checkpoint if self.is_trained else self.result
-        if given is None or given == ROOT:
+        if given is None or given == ROOT or not given.is_relative_to(RUNS):
             return None
         name, _, seed = given.relative_to(RUNS).parts[0].rpartition("-seed-")
         return Run(name, int(seed))
@@ -160,7 +168,9 @@ class Run:
         if self.result is not None:
             if not self.result.is_dir():
                 raise DiffCRError(f"{self.result} is missing: train it, benchmarks/experiments.py")
-            return load_result(self.result)
+            pipe = load_result(self.result)
+            self._set_bypass(pipe)
+            return pipe
         pipe = load_default_pipeline()
         if "calibration" in self.configuration:
             self._calibrate(pipe)
@@ -168,7 +178,23 @@ class Run:
         method = config_from_json_dict(self.configuration["method"])
         if not isinstance(method, DenseConfig):
             attach(pipe, method)
+        self._set_bypass(pipe)
         return pipe
+
+    def _set_bypass(self, pipe: Any) -> None:
+        """Give skipped tokens what the row says, where it says something."""
+        asked = {} if self.is_trained else self.configuration.get("bypass", {})
+        if "validation_captions" in asked:
+            captions = ScenesDataset("validation", size=asked["validation_captions"])
+            diffcr.fit_bypass(
+                pipe,
+                [scene.caption for scene in captions],
+                asked["bypass_rank"],
+                self.configuration["num_inference_steps"],
+                self.configuration["guidance_scale"],
+            )
+        elif asked:
+            get_compressor(pipe).set_bypass(**asked)
 
     def _calibrate(self, pipe: Any) -> None:
         """As `diffcr calibrate` does, whose seed and batch size these are."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffcr.checkpoint.loading import load
     from diffcr.checkpoint.saving import save
     from diffcr.errors import DiffCRError
+    from diffcr.evaluation.bypass_fitting import fit_bypass
     from diffcr.evaluation.calibration import calibrate
     from diffcr.hosts import register_model, supported_models
     from diffcr.methods.at_edm.config import ATEDMConfig
@@ -39,6 +40,7 @@ _HOMES = {
     "get_compressor": "binding.model",
     "parameter_groups": "binding.model",
     "calibrate": "evaluation.calibration",
+    "fit_bypass": "evaluation.bypass_fitting",
     "summary": "binding.model",
     "trajectory": "binding.model",
     "supported_models": "hosts",
@@ -73,6 +75,7 @@ __all__ = [
     "compile",
     "detach",
     "disabled",
+    "fit_bypass",
     "get_compressor",
     "load",
     "parameter_groups",

@@ -131,7 +131,10 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     AcceleratorState._reset_state()
     directory.mkdir(parents=True, exist_ok=True)
     # At a ratio of 1 a layer computes no token, and its weights are in no graph.
-    unused = isinstance(recipe.method, DiffCRConfig) and recipe.method.max_bin == BINS
+    method = recipe.method
+    unused = isinstance(method, DiffCRConfig) and method.max_bin == BINS
+    # Where no layer skips a token, the maps of skipped ones are in none.
+    unused |= recipe.is_routed and getattr(method, "bypass", "identity") == "linear"
     # Blocks under a method are compiled by `diffcr.compile`.
     dynamo = None
     if recipe.compile and recipe.is_dense:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from diffcr.core.regions import region_of
 from diffcr.core.select import router_logits, scattered_positions
 from diffcr.hosts.host import Host
 from diffcr.methods.base import CurrentCall, TransformerCall
-from diffcr.methods.diffcr.config import DiffCRConfig, RoutedConfig
+from diffcr.methods.diffcr.bypass import LinearBypass
+from diffcr.methods.diffcr.config import Bypass, DiffCRConfig, RoutedConfig
 from diffcr.methods.diffcr.plans import (
     LayerPlan,
     RegionPlan,
@@ -49,6 +51,8 @@ class Compressor(RatioTable):
 
     Attributes:
         routers: Per block group one Parameter [layers of the group, D]; starts at 0.
+        linear_bypass: The maps of tokens that bypass a layer; None where the configuration has
+            none.
         gradient_scales: Per timestep region, what the ratios' gradient of the diffusion loss is
             multiplied with; None for 1 everywhere.
 
@@ -65,11 +69,32 @@ class Compressor(RatioTable):
             router = torch.zeros(host.width, device=host.device)
             rows.setdefault(block.group, []).append(router)
         self.routers = nn.ParameterDict({g: torch.stack(routers) for g, routers in rows.items()})
+        self.linear_bypass: LinearBypass | None = None
+        self.set_bypass(config.bypass, config.bypass_rank)
         self.gradient_scales: tuple[float, ...] | None = None
         # None where nothing is compiled. Between kernels the second is called, elsewhere the first.
         self.run_branch: Callable[..., Tensor] | None = None
         self.run_block: Callable[..., Tensor] | None = None
         self._branch_seed: int | None = None
+
+    @property
+    def width(self) -> int:
+        """D, of the tokens."""
+        return next(iter(self.routers.values())).shape[1]
+
+    def set_bypass(self, bypass: Bypass, bypass_rank: int = 16) -> None:
+        """Give tokens that bypass a layer something else, see `DiffCRConfig`.
+
+        A map that was there is lost; a map that is made changes nothing before it is fitted or
+        trained. Make an optimizer after it.
+
+        Raises:
+            DiffCRError: A value is outside its range.
+        """
+        self.config = replace(self.config, bypass=bypass, bypass_rank=bypass_rank)
+        maps = bypass == "linear"
+        regions = self.timestep_regions
+        self.linear_bypass = LinearBypass(self.routers, bypass_rank, regions) if maps else None
 
     def kept_tokens(self, sequence_length: int) -> list[list[int]]:
         """Tokens that each layer computes at inference, [L][R], of `sequence_length` ones."""
@@ -107,7 +132,7 @@ class Compressor(RatioTable):
         groups = group_by_region(regions, call.device)
         plan = self._plans(call.tokens)
         return StepContext(
-            tuple(RegionPlan(group.samples, plan(group.region)) for group in groups),
+            tuple(RegionPlan(g.samples, plan(g.region), g.region) for g in groups),
             scattered_positions(call.tokens, call.device),
             self.current.rankings,
         )

@@ -11,6 +11,9 @@ from diffcr.validation import Allowed, NotZeroShare, between
 
 Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
 Branching = Literal["sampled", "both"]
+Bypass = Literal["identity", "linear"]
+
+LARGEST_BYPASS_RANK = 4096
 
 
 def _bins(least: int, most: int) -> Allowed:
@@ -41,6 +44,10 @@ class DiffCRConfig(MethodConfig):
             (Sec. 3.3), "sampled" runs both with `mixing_probability` and else one of them, drawn by
             proximity, at about the cost of a dense step.
         mixing_probability: Probability in (0, 1] that "sampled" runs both bins.
+        bypass: What a skipped token gets from its layer. "identity" is nothing, the paper's form;
+            "linear" a low-rank map of the token and a bias per timestep region, which
+            `diffcr.fit_bypass` fits and training trains.
+        bypass_rank: Rank of the map of "linear", 1 to the model's width.
 
     Raises:
         DiffCRError: A value is outside its range.
@@ -55,6 +62,8 @@ class DiffCRConfig(MethodConfig):
     gate: Gate = "identity"
     branching: Branching = "sampled"
     mixing_probability: NotZeroShare = 1 / 3
+    bypass: Bypass = "identity"
+    bypass_rank: Annotated[int, between(1, LARGEST_BYPASS_RANK)] = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,7 +89,7 @@ class MoDConfig(MethodConfig):
 
     Attributes:
         compression_ratio: Share of tokens that bypass a layer, a multiple of 0.1 in [0, 0.9].
-        gate: As `DiffCRConfig.gate`.
+        gate, bypass, bypass_rank: As those of `DiffCRConfig`.
 
     Raises:
         DiffCRError: A value is outside its range.
@@ -93,6 +102,8 @@ class MoDConfig(MethodConfig):
 
     compression_ratio: Annotated[float, _bins(0, 9)] = 0.2
     gate: Gate = "identity"
+    bypass: Bypass = "identity"
+    bypass_rank: Annotated[int, between(1, LARGEST_BYPASS_RANK)] = 16
 
     @property
     def initial_compression_ratio(self) -> float:

@@ -35,6 +35,11 @@ class LayerPlan:
         passes = (self.kept_tokens, self.mixed_kept_tokens)
         return any(kept is not None and 0 < kept < tokens for kept in passes)
 
+    def bypasses(self, tokens: int) -> bool:
+        """Whether a pass leaves out some of N tokens, or all."""
+        passes = (self.kept_tokens, self.mixed_kept_tokens)
+        return any(kept is not None and kept < tokens for kept in passes)
+
 
 @dataclass(frozen=True)
 class RegionPlan:
@@ -43,10 +48,12 @@ class RegionPlan:
     Attributes:
         samples: Their places in the batch, [B'] int64; None for the whole batch.
         layers: One plan per layer.
+        region: The region.
     """
 
     samples: Tensor | None
     layers: tuple[LayerPlan, ...]
+    region: int
 
 
 @dataclass(frozen=True)
