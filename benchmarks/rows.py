@@ -5,10 +5,10 @@ trained once per seed, into `runs/experiments/NAME-seed-S/`. One in `benchmarks/
 training of its own: the embedded pipeline as it was pretrained, with a training-free method
 ("method") or fewer denoising steps; token reuse that `diffcr.calibrate` fits to captions of the
 validation split ("calibration"), spending another budget than it was fitted for where one is given
-("budget"); the embedded pipeline or DiffCR checkpoint whose skipped tokens get something else
-("bypass"), fitted to captions of the validation split where it is linear; or what another row's run left on its way to a larger ratio ("checkpoint", below
-`runs/experiments/`, or "embedded"). It has seed 0 alone, or as many as it says ("image_seeds"), each with noise of
-its own.
+("budget"); or what another row's run left on its way to a larger ratio ("checkpoint", below
+`runs/experiments/`), or the embedded checkpoint ("embedded"). Where routed tokens get something
+else than nothing ("bypass"), it may be fitted to captions of the validation split. It has seed 0
+alone, or as many as it says ("image_seeds"), each with noise of its own.
 """
 
 from __future__ import annotations

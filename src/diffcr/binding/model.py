@@ -125,12 +125,14 @@ def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
     Raises:
         DiffCRError: What is attached keeps nothing from step to step.
     """
-    reuser = get_reuser(pipe_or_transformer)
-    reuser.forget_run()
+    attached = get_attached(pipe_or_transformer)
+    if not attached.keeps_steps:
+        raise _keeps_nothing(attached)
+    attached.forget_run()
     try:
         yield
     finally:
-        reuser.forget_run()
+        attached.forget_run()
 
 
 def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
@@ -141,11 +143,15 @@ def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
     """
     attached = get_attached(pipe_or_transformer)
     if not isinstance(attached, TokenReuser):
-        raise DiffCRError(
-            f"{attached.config.method} keeps nothing from step to step: attach "
-            "diffcr.ReuseConfig(...), or call diffcr.calibrate"
-        )
+        raise _keeps_nothing(attached)
     return attached
+
+
+def _keeps_nothing(attached: Attached[Any, Any]) -> DiffCRError:
+    return DiffCRError(
+        f"{attached.config.method} keeps nothing from step to step: attach "
+        "diffcr.ReuseConfig(...), or call diffcr.calibrate"
+    )
 
 
 def parameter_groups(

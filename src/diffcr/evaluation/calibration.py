@@ -151,7 +151,7 @@ def _trial(
     gap = (latents - reference).square().sum() / reference.square().sum()
     levels = runs.levels
     skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
-    mean = skipped * (1 - sum(reuser.visited_regions(levels)) / len(levels))
+    mean = skipped * (1 - sum(map(bool, reuser.visited_regions(levels))) / len(levels))
     first = max(1, sum(level > config.dense_above for level in levels))
     return Trial(config, first, mean, float(gap.sqrt()), seconds)
 

@@ -88,13 +88,10 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         beneath: The method that was attached before this one; None for the first.
         replaces_weights: Whether the host holds parameters of the method's while it is enabled.
         needs_grid: Whether it has to know the rows and columns of the tokens' grid.
-        keeps_steps: Whether a call depends on earlier ones of its sampling run, so that one call
-            alone says nothing of its quality or time.
     """
 
     replaces_weights: ClassVar[bool] = False
     needs_grid: ClassVar[bool] = False
-    keeps_steps: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, host: Host) -> None:
         super().__init__()
@@ -110,6 +107,12 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         return 1
 
     @property
+    def keeps_steps(self) -> bool:
+        """Whether a call depends on earlier ones of its sampling run, so that one call alone says
+        nothing of its quality or time."""
+        return False
+
+    @property
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
         return self.timestep_regions > 1
@@ -119,8 +122,9 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         """What the regions are called, clean to noisy; None for equal parts of the noise range."""
         return None
 
-    def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
-        """Region of every step of a sampling run, from the steps' noise levels in [0, 1]."""
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int | None]:
+        """Region of every step of a sampling run, from the steps' noise levels in [0, 1]; None of
+        a step that computes every token where no region does."""
         return [region_of(level, self.timestep_regions) for level in noise_levels]
 
     def forget_run(self) -> None:

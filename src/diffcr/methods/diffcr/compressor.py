@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from diffcr.core.regions import region_of
 from diffcr.core.select import router_logits, scattered_positions
+from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
-from diffcr.methods.base import CurrentCall, TransformerCall
+from diffcr.methods.base import TransformerCall
 from diffcr.methods.diffcr.bypass import LinearBypass
 from diffcr.methods.diffcr.config import Bypass, DiffCRConfig, RoutedConfig
+from diffcr.methods.diffcr.kept_updates import RoutedCall, UpdateRun
 from diffcr.methods.diffcr.plans import (
     LayerPlan,
     RegionPlan,
@@ -32,18 +34,6 @@ _IDLE = (
     "DiffCR is attached and every compression ratio is 0: nothing is saved; fine-tune, load a "
     "checkpoint, or call compressor.set_compression_ratios(...)"
 )
-
-
-class RoutedCall(CurrentCall):
-    """As `CurrentCall`.
-
-    Attributes:
-        rankings: Token rankings [B, N] by layer that take the place of the routers'.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rankings: Mapping[int, Tensor] = {}
 
 
 class Compressor(RatioTable):
@@ -70,7 +60,7 @@ class Compressor(RatioTable):
             rows.setdefault(block.group, []).append(router)
         self.routers = nn.ParameterDict({g: torch.stack(routers) for g, routers in rows.items()})
         self.linear_bypass: LinearBypass | None = None
-        self.set_bypass(config.bypass, config.bypass_rank)
+        self.set_bypass(config.bypass, config.bypass_rank, config.max_age)
         self.gradient_scales: tuple[float, ...] | None = None
         # None where nothing is compiled. Between kernels the second is called, elsewhere the first.
         self.run_branch: Callable[..., Tensor] | None = None
@@ -82,7 +72,7 @@ class Compressor(RatioTable):
         """D, of the tokens."""
         return next(iter(self.routers.values())).shape[1]
 
-    def set_bypass(self, bypass: Bypass, bypass_rank: int = 16) -> None:
+    def set_bypass(self, bypass: Bypass, bypass_rank: int = 16, max_age: int = 1) -> None:
         """Give tokens that bypass a layer something else, see `DiffCRConfig`.
 
         A map that was there is lost; a map that is made changes nothing before it is fitted or
@@ -91,7 +81,7 @@ class Compressor(RatioTable):
         Raises:
             DiffCRError: A value is outside its range.
         """
-        self.config = replace(self.config, bypass=bypass, bypass_rank=bypass_rank)
+        self.config = replace(self.config, bypass=bypass, bypass_rank=bypass_rank, max_age=max_age)
         maps = bypass == "linear"
         regions = self.timestep_regions
         self.linear_bypass = LinearBypass(self.routers, bypass_rank, regions) if maps else None
@@ -135,7 +125,27 @@ class Compressor(RatioTable):
             tuple(RegionPlan(g.samples, plan(g.region), g.region) for g in groups),
             scattered_positions(call.tokens, call.device),
             self.current.rankings,
+            self._run(call),
         )
+
+    def _run(self, call: TransformerCall) -> UpdateRun | None:
+        """The sampling run whose updates a call reuses, and adds to. In batches that mix noise
+        levels and in a given region there is none, and skipped tokens get nothing."""
+        if self.config.bypass != "reuse":
+            return None
+        if self.training:
+            raise DiffCRError(
+                "bypass 'reuse' needs the steps of a sampling run, which training has not: call "
+                "transformer.eval(), or compressor.set_bypass('identity') to train"
+            )
+        levels = {*(call.noise_levels or ())}
+        if self.current.region is not None or len(levels) != 1:
+            # What follows is not the run that was left.
+            self.current.end(call.conditioning)
+            return None
+        run = self.current.trajectory(call.conditioning, levels.pop())
+        run.calls += 1
+        return run
 
     def _plans(self, tokens: int) -> Callable[[int], tuple[LayerPlan, ...]]:
         """From a region to the plans of its layers."""
@@ -174,4 +184,37 @@ class Compressor(RatioTable):
     @property
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
-        return super().reads_timesteps and self.current.region is None
+        reads = super().reads_timesteps or self.keeps_steps
+        return reads and self.current.region is None
+
+    def skips_somewhere(self, layer: int) -> bool:
+        """Whether a layer skips tokens in any region at inference."""
+        return any(self.inference_bins(may_wait=False)[layer])
+
+    @property
+    def keeps_steps(self) -> bool:
+        """As `Attached.keeps_steps`: whether skipped tokens reuse updates."""
+        return self.config.bypass == "reuse"
+
+    def forget_run(self) -> None:
+        """As `Attached.forget_run`."""
+        self.current.forget()
+
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int | None]:
+        """As `Attached.visited_regions`: with "reuse" a step that begins a run is dense."""
+        regions = super().visited_regions(noise_levels)
+        if self.keeps_steps:
+            run = UpdateRun()
+            for step, level in enumerate(noise_levels):
+                if step == 0 or not run.goes_on(level):
+                    regions[step] = None
+                run.noise_level = level
+        return regions
+
+    def summary_lines(self) -> list[str]:
+        """As `RatioTable.summary_lines`, and what the calling thread's runs hold."""
+        lines = super().summary_lines()
+        if self.keeps_steps:
+            held = sum(run.memory for run in self.current.held())
+            lines.append(f"kept of past steps: {held / 2**20:.1f} MiB")
+        return lines

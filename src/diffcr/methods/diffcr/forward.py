@@ -23,7 +23,8 @@ from diffcr.methods.diffcr.bypass import mapped
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import RoutedConfig
 from diffcr.methods.diffcr.gpu import kernels_for
-from diffcr.methods.diffcr.plans import RegionPlan
+from diffcr.methods.diffcr.kept_updates import UpdateRun
+from diffcr.methods.diffcr.plans import LayerPlan, RegionPlan
 from diffcr.methods.seam import Seam
 
 
@@ -51,6 +52,9 @@ def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> BlockOutput:
         return bound.run(block, arguments)
     context, inputs = bound.attached.context, bound.inputs(arguments)
     ranking = context.rankings.get(bound.layer)
+    if context.run is not None:
+        plan = context.regions[0].layers[bound.layer]
+        return _run_reusing(block, bound, inputs, plan, ranking, context.run)
     if len(context.regions) == 1:
         return _run_region(block, bound, inputs, context.regions[0], ranking)
     return _run_mixed_regions(block, bound, inputs, context.regions, ranking)
@@ -81,24 +85,25 @@ def _run_region(
     region: RegionPlan,
     ranking: Tensor | None,
 ) -> BlockOutput:
-    plan = region.layers[bound.layer]
+    plan, attached = region.layers[bound.layer], bound.attached
     kernels = kernels_for(inputs.sequence)
-    if kernels is not None or bound.attached.run_branch is not None:
+    if kernels is not None or attached.run_branch is not None:
         # A compiled branch guards strides: a first layer with others would add graphs of its own.
         inputs = inputs.with_sequence(inputs.sequence.contiguous())
     routed = inputs.routed
     assert routed.shape[1] == inputs.tokens
+    bypass = None
+    if attached.linear_bypass is not None and plan.bypasses(inputs.tokens):
+        maps = attached.linear_bypass.of_block(bound.group, bound.row)
+        bypass = mapped(maps, region.region, routed)
     alone = inputs.layout.shares_tables and len(routed) > 1 and plan.drops(inputs.tokens)
     whole = inputs.tokens == inputs.sequence.shape[1] and not alone
-    bypass, maps = None, bound.attached.linear_bypass
-    if maps is not None and plan.bypasses(inputs.tokens):
-        bypass = mapped(maps.of_block(bound.group, bound.row), region.region, routed)
     takes_kernels = ranking is None and plan.weight is None and bypass is None
     if kernels is not None and whole and takes_kernels:
         return _run_with_kernels(kernels, block, bound, inputs, plan.kept_tokens)
-    logits = router_logits(routed, bound.attached.routers[bound.group][bound.row])
+    logits = router_logits(routed, attached.routers[bound.group][bound.row])
     if ranking is None and plan.drops(inputs.tokens):
-        ranking = rank_tokens(logits, bound.attached.context.scattered)
+        ranking = rank_tokens(logits, attached.context.scattered)
     if plan.weight is not None and plan.mixed_kept_tokens is None:
         # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
         logits = logits + plan.weight.to(logits.dtype)
@@ -108,6 +113,34 @@ def _run_region(
         return output
     mixed = run(block, bound, inputs, logits, ranking, plan.mixed_kept_tokens, bypass)
     return combined(partial(_mixed, weight=plan.weight), output, mixed)
+
+
+def _run_reusing(
+    block: nn.Module,
+    bound: BoundBlock[Compressor],
+    inputs: BlockInputs,
+    plan: LayerPlan,
+    ranking: Tensor | None,
+    run: UpdateRun,
+) -> BlockOutput:
+    """Skipped tokens get what the layer added to them before. A layer that has nothing of tokens
+    like these, in a run's first call or after one that was aborted, computes all of them."""
+    attached, routed = bound.attached, inputs.routed
+    kept = run.kept(bound.layer, routed)
+    count = inputs.tokens if kept is None else plan.kept_tokens
+    logits = router_logits(routed, attached.routers[bound.group][bound.row])
+    if ranking is None:
+        ranking = rank_tokens(logits, attached.context.scattered)
+        if kept is not None:
+            ranking = kept.stale_first(ranking, attached.config.max_age)
+    alone = inputs.layout.shares_tables and len(routed) > 1 and 0 < count < inputs.tokens
+    compute = _run_one_by_one if alone else _run_together
+    updates = None if kept is None else kept.updates
+    output = compute(block, bound, inputs, logits, ranking, count, updates)
+    if attached.skips_somewhere(bound.layer):
+        updates = (inputs.routed_of(output) - routed).to(routed.dtype)
+        run.keep(bound.layer, updates, ranking[:, :count])
+    return output
 
 
 def _mixed(output: Tensor, mixed: Tensor, weight: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.methods.diffcr.kept_updates import UpdateRun
 from diffcr.methods.diffcr.ratios import BINS, bracket, kept_tokens
 
 
@@ -65,11 +66,13 @@ class StepContext:
         scattered: `core.select.scattered_positions` of the call's tokens, for all its layers.
         rankings: Token rankings [B, N] by layer that take the place of the routers', for
             comparisons with selections held.
+        run: The sampling run whose updates are reused; None where none are.
     """
 
     regions: tuple[RegionPlan, ...]
     scattered: Tensor
     rankings: Mapping[int, Tensor] = field(default_factory=dict)
+    run: UpdateRun | None = None
 
 
 @dataclass(frozen=True)
