@@ -32,10 +32,13 @@ STEPS = {
 }
 DIAL = {
     "dial-dense": "dense",
+    "dial-10": "calibrated for 10 %",
     "dial-50-at-10": "calibrated for 50 %, set to 10 %",
+    "dial-20": "calibrated for 20 %",
     "dial-50-at-20": "calibrated for 50 %, set to 20 %",
-    "dial-50-at-30": "calibrated for 50 %, set to 30 %",
     "dial-30": "calibrated for 30 %",
+    "dial-50-at-30": "calibrated for 50 %, set to 30 %",
+    "dial-40": "calibrated for 40 %",
     "dial-50-at-40": "calibrated for 50 %, set to 40 %",
     "dial-50-at-50": "calibrated for 50 %, set to 50 %",
     "dial-50": "calibrated for 50 %, as it is",

@@ -1,4 +1,4 @@
-"""Commands in two processes of torchrun: what one process makes, without duplicate or hole."""
+"""Commands in two processes: what one process makes, without duplicate or hole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from diffcr.scenes import ScenesDataset
 from diffcr.training.run_directory import read_history
-from tests.training.launching import TWO_PROCESSES, finish
+from tests.training.launching import finish
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -23,9 +23,9 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_pictures_are_those_of_one_process(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"a red circle {number}" for number in range(5)))
-    for name, launcher in (("one", ()), ("two", TWO_PROCESSES)):
-        command = ("-m", "diffcr", "generate", "--prompts", prompts, "--output", tmp_path / name)
-        finish(*launcher, *command, "--steps", 1, "--batch-size", 2)
+    for name, processes in (("one", 1), ("two", 2)):
+        command = ("diffcr", "generate", "--prompts", prompts, "--output", tmp_path / name)
+        finish(*command, "--steps", 1, "--batch-size", 2, processes=processes)
     assert len(list((tmp_path / "two").glob("*.png"))) == 5
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
@@ -40,15 +40,14 @@ def test_shards_are_those_of_one_process_and_are_trained_on(tmp_path: Path) -> N
         text = scenes[index].caption
         lines.append(json.dumps({"file_name": f"{index}.png", "text": text}))
     (pictures / "metadata.jsonl").write_text("\n".join(lines))
-    for name, launcher in (("one", ()), ("two", TWO_PROCESSES)):
-        command = ("-m", "diffcr", "encode", pictures, "--output", tmp_path / name)
+    for name, processes in (("one", 1), ("two", 2)):
+        command = ("diffcr", "encode", pictures, "--output", tmp_path / name)
         options = ("--resolution", 32, "--largest-ratio", 2, "--shard-items", 4)
-        finish(*launcher, *command, *options)
+        finish(*command, *options, processes=processes)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "name: shards\nsteps: 2\nbatch_size: 4\nlog_every: 1\ndata: {resolution: 32}\n"
     )
-    command = ("-m", "diffcr", "train", recipe, "--data", tmp_path / "two")
-    finish(*command, "--output", tmp_path / "run")
+    finish("diffcr", "train", recipe, "--data", tmp_path / "two", "--output", tmp_path / "run")
     assert [line["step"] for line in read_history(tmp_path / "run" / "history.jsonl")] == [1, 2]

@@ -76,7 +76,7 @@ def _areas() -> list[tuple[int, dict[str, float]]]:
 
 
 @pytest.mark.parametrize("name", ["lazy", "mod-30", "tome-30", "at-edm-30"])
-def test_an_inpainting_rows_steps_at_every_masked_area(name: str) -> None:
+def test_an_inpainting_rows_steps_at_the_ends_of_masked_areas(name: str) -> None:
     record = read_record(_RESULTS / "inpainting" / f"{name}-seed-0.json")
     path = default_inpainting_path() / "transformer"
     with torch.device("meta"):
@@ -85,7 +85,7 @@ def test_an_inpainting_rows_steps_at_every_masked_area(name: str) -> None:
     if name != "lazy":
         _attach(decoder, record)
     assert len(_areas()) == 5
-    for masked, recorded in _areas():
+    for masked, recorded in (_areas()[0], _areas()[-1]):
         count = count_flops(decoder, InputSize(48, masked_tokens=masked))
         assert count.image_tokens == masked
         assert count.mean.total == recorded[name]

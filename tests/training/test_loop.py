@@ -22,8 +22,10 @@ from diffcr.training.job import train
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart, trained_pixart
-from tests.training.launching import TWO_PROCESSES, start
+from tests.training.launching import Program, finish, torchrun
 from tests.training.worker import METHOD, equal, run, state, tiny_data, tiny_pipe, tiny_recipe
+
+WORKER = "tests.training.worker"
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +74,16 @@ def test_the_callers_model_holds_the_averaged_weights(tmp_path: Path) -> None:
 
 def test_a_run_that_is_killed_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    process = start("-m", "tests.training.worker", directory, 12, "--delay", 0.25)
+    program = Program(WORKER, directory, 12, "--delay", 0.25)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(read_history(directory / "history.jsonl")) < 5:
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert program.running, program.printed
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    program.send(signal.SIGKILL)
+    assert program.wait() == -signal.SIGKILL
     reached = len(read_history(directory / "history.jsonl"))
     assert 5 <= reached < 12
-    resumed = start("-m", "tests.training.worker", directory, 12)
-    assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
+    finish(WORKER, directory, 12)
     assert equal(state(directory, 12), state(finished, 12))
     progress = json.loads((directory / "checkpoints/step-0000012/progress.json").read_text())
     expected = json.loads((finished / "checkpoints/step-0000012/progress.json").read_text())
@@ -96,11 +97,10 @@ def test_a_run_that_is_killed_while_it_saves_ends_bit_equal(
     finished: Path, tmp_path: Path, number: int
 ) -> None:
     directory = tmp_path / "run"
-    killed = start("-m", "tests.training.worker", directory, 12, "--die-in-save", number)
-    assert killed.wait(120) == -signal.SIGKILL, killed.stderr and killed.stderr.read().decode()
+    killed = Program(WORKER, directory, 12, "--die-in-save", number)
+    assert killed.wait() == -signal.SIGKILL, killed.printed
     assert not (directory / "training_record.json").exists()
-    resumed = start("-m", "tests.training.worker", directory, 12)
-    assert resumed.wait(120) == 0, resumed.stderr and resumed.stderr.read().decode()
+    finish(WORKER, directory, 12)
     assert equal(state(directory, 12), state(finished, 12))
     for name in ("final", "by-products/ratio-05"):
         before, after = (load_file(d / name / "diffcr.safetensors") for d in (finished, directory))
@@ -141,9 +141,7 @@ def test_no_readable_checkpoint_is_an_error(finished: Path, tmp_path: Path) -> N
 
 def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    process = start(*TWO_PROCESSES, "-m", "tests.training.worker", directory, 12)
-    _, printed = process.communicate(timeout=300)
-    assert process.returncode == 0, printed.decode()
+    finish(WORKER, directory, 12, processes=2)
     together, alone = state(directory, 12), state(finished, 12)
     assert together.keys() == alone.keys()
     for name in together:
@@ -181,10 +179,7 @@ def test_another_run_does_not_go_on_from_a_runs_checkpoints(
 def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: two\nsteps: 2\nbatch_size: 4\nema_decay: 0.5\ndata: {size: 40}\n")
-    command = ("-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
-    process = start(*TWO_PROCESSES, *command)
-    printed = process.communicate(timeout=300)[1].decode()
-    assert process.returncode == 0, printed
+    printed = torchrun("-m", "diffcr", "train", recipe, "--output", tmp_path / "run")
     # A bar says 0 % once, when it appears; 100 % once or twice.
     assert printed.count("encoding pictures:   0%") == 1
     assert len(list((tmp_path / "encoded").glob("*"))) == 1

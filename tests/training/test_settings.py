@@ -71,7 +71,9 @@ def test_settings_train(tmp_path: Path, changes: dict[str, Any]) -> None:
         assert torch.equal(denoise(loaded, inputs()), denoise(pipe.transformer, inputs()))
 
 
-@pytest.mark.parametrize("method", [DenseConfig(), METHOD], ids=["dense", "diffcr"])
+@pytest.mark.parametrize(
+    "method", [pytest.param(DenseConfig(), marks=pytest.mark.slow), METHOD], ids=["dense", "diffcr"]
+)
 def test_a_compiled_run_gives_what_a_plain_one_gives(
     tmp_path: Path, method: DenseConfig | DiffCRConfig
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.training.recipe import OptimizerRecipe
 from diffcr.training.run_directory import read_history
 from tests.hosts import denoise, inputs, pixart, scramble
-from tests.training.launching import TWO_PROCESSES, finish, start
+from tests.training.launching import Program, finish
 from tests.training.worker import BOTH, equal, run, tiny_recipe
 
+WORKER = "tests.training.worker"
 STEPS = 6
 FULL = {"finetune": "full"}
 
@@ -31,7 +33,7 @@ def changes(**values: Any) -> tuple[object, ...]:
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("sharded") / "run"
-    finish(*TWO_PROCESSES, "-m", "tests.training.worker", directory, STEPS, *changes(**FULL))
+    finish(WORKER, directory, STEPS, *changes(**FULL), processes=2)
     return directory
 
 
@@ -81,14 +83,12 @@ def test_what_it_saved_loads_in_one_process_to_the_bit(sharded: Path, tmp_path: 
 
 def test_a_sharded_run_that_is_killed_ends_bit_equal(sharded: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    program = ("-m", "tests.training.worker", directory, STEPS, *changes(**FULL))
-    killed = start(*TWO_PROCESSES, *program, "--die-at-step", 4)
-    killed.communicate(timeout=300)
-    assert killed.returncode != 0
+    program = (WORKER, directory, STEPS, *changes(**FULL))
+    assert Program(*program, "--die-at-step", 4, processes=2).wait() == -SIGKILL
     saved = directory / "checkpoints" / "step-0000003"
     assert len(list(saved.rglob("*.safetensors"))) == 2
     assert not list(saved.rglob("*.distcp")) and not list(saved.rglob(".metadata"))
-    finish(*TWO_PROCESSES, *program)
+    finish(*program, processes=2)
     last = f"checkpoints/step-{STEPS:07d}"
     assert equal(tensors(directory / last), tensors(sharded / last))
     assert equal(tensors(directory / "final"), tensors(sharded / "final"))
@@ -97,8 +97,7 @@ def test_a_sharded_run_that_is_killed_ends_bit_equal(sharded: Path, tmp_path: Pa
 
 def test_a_sharded_adapter_is_distilled_as_in_one_process(tmp_path: Path) -> None:
     given = {"finetune": "lora", "distillation_weight": 1.0, "gradient_checkpointing": True}
-    program = ("-m", "tests.training.worker", tmp_path / "two", 3, *changes(**given))
-    finish(*TWO_PROCESSES, *program)
+    finish(WORKER, tmp_path / "two", 3, *changes(**given), processes=2)
     run(tmp_path / "one", tiny_recipe(steps=3, **given))
     own, other = tensors(tmp_path / "two" / "final"), tensors(tmp_path / "one" / "final")
     assert own.keys() == other.keys() and any("lora_A" in name for name in own)
@@ -107,7 +106,7 @@ def test_a_sharded_adapter_is_distilled_as_in_one_process(tmp_path: Path) -> Non
 
 def test_everything_is_split_and_regions_may_differ(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
-    finish(*TWO_PROCESSES, "-m", "tests.training.sharded_program", file)
+    finish("tests.training.sharded_program", file, processes=2)
     found = json.loads(file.read_text())
     assert found["not split"] == found["states not split"] == []
     assert found["routers and ratios"] == ["diffcr.ratios", "diffcr.routers.transformer_blocks"]
