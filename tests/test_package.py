@@ -52,6 +52,7 @@ def test_public_names() -> None:
         "compile",
         "detach",
         "disabled",
+        "fit_bypass",
         "load",
         "parameter_groups",
         "save",

@@ -140,6 +140,14 @@ def calibrate(
     return Calibration(chosen, tuple(trials), dense_seconds, num_inference_steps)
 
 
+def mean_skipped(reuser: TokenReuser, noise_levels: Sequence[float]) -> float:
+    """Share of tokens that a sampling run of these levels skips, dense steps included."""
+    config = reuser.config
+    skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
+    dense = sum(map(bool, reuser.visited_regions(noise_levels)))
+    return skipped * (1 - dense / len(noise_levels))
+
+
 def _trial(
     runs: SamplingRuns, reuser: TokenReuser, config: ReuseConfig, reference: Tensor, bar: Any
 ) -> Trial:
@@ -149,9 +157,7 @@ def _trial(
     latents = runs.latents(bar)
     seconds = time.perf_counter() - started
     gap = (latents - reference).square().sum() / reference.square().sum()
-    levels = runs.levels
-    skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
-    mean = skipped * (1 - sum(map(bool, reuser.visited_regions(levels))) / len(levels))
+    levels, mean = runs.levels, mean_skipped(reuser, runs.levels)
     first = max(1, sum(level > config.dense_above for level in levels))
     return Trial(config, first, mean, float(gap.sqrt()), seconds)
 

@@ -49,8 +49,8 @@ class SamplingRuns:
         """Noise levels of the steps, in [0, 1]."""
         return tuple(sampler_levels(self.pipe, self.generation.num_inference_steps, self.size))
 
-    def latents(self, bar: Any) -> Tensor:
-        """Final latents of all prompts, float32 on the CPU; `bar` moves on by each prompt."""
+    def latents(self, bar: Any = None) -> Tensor:
+        """Final latents of all prompts, float32 on the CPU; a progress bar moves on by each."""
         found, given = [], self.generation
         for start in range(0, len(self.prompts), given.batch_size):
             batch = list(self.prompts[start : start + given.batch_size])
@@ -64,5 +64,6 @@ class SamplingRuns:
                 **call_options(self.pipe),
             )
             found.append(output[0].detach().float().cpu())
-            bar.update(len(batch))
+            if bar is not None:
+                bar.update(len(batch))
         return torch.cat(found)
