@@ -17,10 +17,11 @@ from diffcr.binding.model import parameter_groups
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
 from diffcr.hosts.family import InputSize
-from diffcr.methods.bound import bound_block
+from diffcr.methods.bound import BOUND, bound_block
+from diffcr.methods.diffcr.bypass import mapped
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
-from tests.hosts import denoise, inputs, pixart, rankings, scramble, trained_pixart
+from tests.hosts import denoise, inputs, pixart, rankings, trained_pixart
 from tests.tiny_hosts import TINY_HOSTS
 
 _LINEAR = DiffCRConfig(bypass="linear", bypass_rank=4)
@@ -56,44 +57,32 @@ def test_at_a_ratio_of_zero_any_map_leaves_the_bare_model(name: str) -> None:
 @pytest.mark.parametrize("ratio", [0.5, 1.0])
 def test_a_skipped_token_gets_its_map_and_no_other_row_changes(name: str, ratio: float) -> None:
     host = TINY_HOSTS[name]
-    given = host.inputs(2, 1)
-    before, linear = _first_routed(host, DiffCRConfig(max_compression_ratio=1.0), ratio)
-    _, plain = _first_routed(host, DiffCRConfig(max_compression_ratio=1.0), ratio)
-    config = DiffCRConfig(max_compression_ratio=1.0, bypass="linear", bypass_rank=4)
-    transformer = host.make()
-    compressor = attach(transformer, config)
-    _scramble_bypass(compressor)
-    compressor.set_compression_ratios(ratio)
-    _, got = _observe(transformer, given)
-    assert torch.equal(linear, plain)
-    maps = compressor.linear_bypass.of_block(*_first_block(transformer))
-    region = int(0.6 * 4)
-    expected = before + (before @ maps.down @ maps.up + maps.bias[region])
+    outputs = {}
+    for bypass in ("identity", "linear"):
+        transformer = host.make()
+        config = DiffCRConfig(max_compression_ratio=1.0, bypass=bypass, bypass_rank=4)  # type: ignore[arg-type]
+        compressor = attach(transformer, config)
+        compressor.set_compression_ratios(ratio)
+        if bypass == "linear":
+            _scramble_bypass(compressor)
+        before, outputs[bypass] = _observe(transformer, host.inputs(2, 1))
+    assert compressor.linear_bypass is not None
+    bound = bound_block(_first_block(transformer))
+    added = mapped(compressor.linear_bypass.of_block(bound.group, bound.row), 2, before)
+    plain, linear = outputs.values()
     skipped = (plain == before).all(-1)
     assert skipped.float().mean() == pytest.approx(ratio, abs=0.1)
-    assert torch.allclose(got[skipped], expected[skipped], atol=1e-6)
-    assert torch.equal(got[~skipped], plain[~skipped])
+    assert torch.equal(linear[skipped], (before + added)[skipped])
+    assert torch.equal(linear[~skipped], plain[~skipped])
 
 
-def _first_block(transformer: nn.Module) -> tuple[str, int]:
-    (bound,) = [b for b in map(_bound, transformer.modules()) if b and b.layer == 0]
-    return bound.group, bound.row
-
-
-def _bound(module: nn.Module) -> Any:
-    found = vars(module).get("diffcr_bound")
-    return found if hasattr(found, "layer") else None
-
-
-def _first_routed(host: Any, config: DiffCRConfig, ratio: float) -> tuple[Tensor, Tensor]:
-    transformer = host.make()
-    attach(transformer, config).set_compression_ratios(ratio)
-    return _observe(transformer, host.inputs(2, 1))
+def _first_block(transformer: nn.Module) -> nn.Module:
+    found = [m for m in transformer.modules() if getattr(vars(m).get(BOUND), "layer", -1) == 0]
+    return found[0]
 
 
 def _observe(transformer: nn.Module, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Routed tokens before and after the first block."""
-    (block,) = [m for m in transformer.modules() if (b := _bound(m)) and b.layer == 0]
     seen = []
 
     def look(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -101,6 +90,7 @@ def _observe(transformer: nn.Module, given: dict[str, Any]) -> tuple[Tensor, Ten
         found = bound.inputs(bound.name_arguments(args, kwargs))
         seen.append((found.routed.clone(), found.routed_of(output).clone()))
 
+    block = _first_block(transformer)
     with torch.no_grad(), block.register_forward_hook(look, with_kwargs=True):
         transformer(**given)
     return seen[0]
@@ -205,4 +195,3 @@ def test_a_bypass_can_be_changed_and_a_rank_above_the_width_is_refused() -> None
     assert torch.equal(denoise(transformer, inputs()), before)
     with pytest.raises(DiffCRError, match="bypass_rank is 40: give at most the width, 32"):
         transformer.diffcr.set_bypass("linear", 40)
-    scramble(transformer.diffcr)

@@ -19,6 +19,7 @@ from diffcr.cost.sections import flops_section
 from diffcr.errors import DiffCRError
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.methods.diffcr.kept_updates import KeptUpdates
+from diffcr.training.recipe import TrainingRecipe
 from tests.hosts import denoise, inputs, pixart, scramble_routers
 from tests.pipelines import tiny_pixart_pipeline
 from tests.reuse import LEVELS, moved, sample
@@ -194,3 +195,5 @@ def test_compiling_and_training_are_refused() -> None:
     transformer.train()
     with pytest.raises(DiffCRError, match="'reuse' needs the steps of a sampling run"):
         denoise(transformer, inputs())
+    with pytest.raises(DiffCRError, match="method.bypass is 'reuse', which is for sampling"):
+        TrainingRecipe("reusing", method=_HALF)

@@ -8,7 +8,8 @@ import torch
 import diffcr
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.bypass_fitting import BypassFit, _Moments, fit_bypass
-from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
+from tests.flow_pipelines import tiny_flux_pipeline
 from tests.hosts import scramble
 from tests.pipelines import tiny_pixart_pipeline
 
@@ -92,3 +93,12 @@ def test_what_it_cannot_do_is_said_before_anything_runs() -> None:
         with pytest.raises(DiffCRError, match=message):
             fit_bypass(pipe, **{"prompts": _PROMPTS, **options})  # type: ignore[arg-type]
     assert diffcr.get_compressor(pipe).config.bypass == "identity"
+
+
+def test_a_pipeline_with_streams_of_text_is_fitted() -> None:
+    pipe = tiny_flux_pipeline()
+    diffcr.attach(pipe.transformer, MoDConfig(0.5))
+    found = fit_bypass(pipe, _PROMPTS, 4, num_inference_steps=2, progress=False)
+    assert all(0 < share <= 1 for share in found.explained)
+    # Half of the image's tokens, never those of the text, in two steps.
+    assert len({*found.tokens}) == 1
