@@ -5,7 +5,7 @@ Shapes: B samples, N tokens, D width, r rank, R timestep regions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -45,7 +45,7 @@ class LinearBypass(nn.Module):
         DiffCRError: The rank is above the model's width.
     """
 
-    def __init__(self, routers: Mapping[str, Tensor], rank: int, timestep_regions: int) -> None:
+    def __init__(self, routers: nn.ParameterDict, rank: int, timestep_regions: int) -> None:
         super().__init__()
         self.down, self.up, self.bias = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
         generator = torch.Generator().manual_seed(0)

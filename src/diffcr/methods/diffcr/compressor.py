@@ -70,7 +70,8 @@ class Compressor(RatioTable):
     @property
     def width(self) -> int:
         """D, of the tokens."""
-        return next(iter(self.routers.values())).shape[1]
+        router: Tensor = next(iter(self.routers.values()))
+        return router.shape[1]
 
     def set_bypass(self, bypass: Bypass, bypass_rank: int = 16, max_age: int = 1) -> None:
         """Give tokens that bypass a layer something else, see `DiffCRConfig`.
