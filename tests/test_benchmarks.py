@@ -14,6 +14,7 @@ from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 from diffcr.binding.model import get_attached, get_compressor
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.methods.step_caches.config import StepCacheConfig
 from diffcr.records.record import read_record
 
 
@@ -53,13 +54,15 @@ def test_a_row_comes_after_the_one_that_it_goes_on_from(
 def test_an_untrained_row_is_measured_like_the_others(name: str) -> None:
     run = Run(name)
     configuration = run.configuration
-    if "checkpoint" in configuration and configuration["checkpoint"] != rows.EMBEDDED:
+    if "checkpoint" in configuration:
         assert run.start is not None and run.start.is_trained
     else:
         assert run.start is None
-        assert len({"method", "calibration", "checkpoint"} & configuration.keys()) == 1
+        assert len({"method", "calibration", "embedded"} & configuration.keys()) == 1
     if "method" in configuration:
         config_from_json_dict(configuration["method"])
+    if "cache" in configuration:
+        assert isinstance(config_from_json_dict(configuration["cache"]), StepCacheConfig)
     differing = {key for key in SETTINGS if configuration[key] != SETTINGS[key]}
     assert differing <= {"num_inference_steps", "images"}
 
@@ -91,7 +94,7 @@ def test_a_row_gives_skipped_tokens_what_it_says(
     method = {"method": "mod", "compression_ratio": 0.3}
     fitted = {"method": method, "bypass": linear, "num_inference_steps": 2}
     (tmp_path / "fitted.json").write_text(json.dumps(fitted))
-    embedded = {"checkpoint": rows.EMBEDDED, "bypass": {"bypass": "reuse", "max_age": 2}}
+    embedded = {"embedded": True, "bypass": {"bypass": "reuse", "max_age": 2}}
     (tmp_path / "embedded.json").write_text(json.dumps(embedded))
     monkeypatch.setattr(rows, "UNTRAINED", tmp_path)
     compressor = get_compressor(Run("fitted").open())

@@ -59,7 +59,7 @@ def test_at_a_ratio_of_zero_nothing_changes_and_nothing_is_kept() -> None:
     attach(transformer, DiffCRConfig(bypass="reuse"))
     with pytest.warns(diffcr.errors.DiffCRWarning, match="every compression ratio is 0"):
         assert torch.equal(sample(transformer, given), bare)
-    assert all(not run.layers for run in transformer.diffcr.current.held())
+    assert all(not run.layers for run in transformer.diffcr.current.known())
 
 
 def test_skipped_tokens_get_their_last_update_and_none_is_skipped_twice() -> None:
@@ -153,14 +153,14 @@ def test_layers_that_skip_nothing_keep_nothing_and_memory_goes_with_the_prompt()
     transformer.diffcr.set_compression_ratios(ratios)
     with diffcr.trajectory(transformer):
         sample(transformer, given)
-        (run,) = transformer.diffcr.current.trajectories.values()
+        (run,) = transformer.diffcr.current.runs.values()
         assert run.layers.keys() == {1}
         # Updates of 2 x 16 tokens of width 32, and their ages.
         assert run.memory == 2 * 16 * (32 * 4 + 8)
         assert "kept of past steps: 0.0 MiB" in diffcr.summary(transformer)
-    assert not transformer.diffcr.current.trajectories
+    assert not transformer.diffcr.current.runs
     sample(transformer, given)
-    held = transformer.diffcr.current.trajectories
+    held = transformer.diffcr.current.runs
     assert len(held) == 1
     del given
     assert not held
@@ -185,7 +185,7 @@ def test_a_pipeline_counts_its_dense_step_and_twice_gives_the_same() -> None:
         ).images
         for _ in range(2)
     ]
-    assert torch.equal(*runs) and not compressor.current.trajectories
+    assert torch.equal(*runs) and not compressor.current.runs
 
 
 def test_compiling_and_training_are_refused() -> None:

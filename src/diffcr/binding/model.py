@@ -15,6 +15,10 @@ from diffcr.methods.base import Attached
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.reuse.reuser import TokenReuser
 
+_NOTHING_KEPT = (
+    "{} keeps nothing from step to step: attach diffcr.ReuseConfig(...), or call diffcr.calibrate"
+)
+
 
 def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
     """The method that is attached to a model.
@@ -126,13 +130,16 @@ def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
         DiffCRError: What is attached keeps nothing from step to step.
     """
     attached = get_attached(pipe_or_transformer)
-    if not attached.keeps_steps:
-        raise _keeps_nothing(attached)
-    attached.forget_run()
+    if not attached.depends_on_steps:
+        raise DiffCRError(_NOTHING_KEPT.format(attached.config.method))
+    keeping = [method for method in attached.stack() if method.keeps_steps]
+    for method in keeping:
+        method.forget_run()
     try:
         yield
     finally:
-        attached.forget_run()
+        for method in keeping:
+            method.forget_run()
 
 
 def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
@@ -143,15 +150,9 @@ def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
     """
     attached = get_attached(pipe_or_transformer)
     if not isinstance(attached, TokenReuser):
-        raise _keeps_nothing(attached)
+        kept = "{} has no budget" if attached.depends_on_steps else _NOTHING_KEPT
+        raise DiffCRError(kept.format(attached.config.method))
     return attached
-
-
-def _keeps_nothing(attached: Attached[Any, Any]) -> DiffCRError:
-    return DiffCRError(
-        f"{attached.config.method} keeps nothing from step to step: attach "
-        "diffcr.ReuseConfig(...), or call diffcr.calibrate"
-    )
 
 
 def parameter_groups(

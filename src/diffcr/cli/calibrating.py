@@ -15,6 +15,7 @@ from diffcr.cli.inputs import (
     read_prompts,
 )
 from diffcr.cli.options import BatchSize, Guidance, Model, Pixels, Seed, Steps
+from diffcr.cli.screens import calibrated_screen
 from diffcr.errors import DiffCRError
 
 _SHOWN = 8
@@ -42,7 +43,8 @@ def calibrate(
     height: Pixels = None,
     width: Pixels = None,
     frames: Annotated[
-        int | None, typer.Option(help="Of a video; the pictures shown have one.", min=1)
+        int | None,
+        typer.Option(help="Of a video; the pictures shown have one.", min=1, max=4096),
     ] = None,
     output: Annotated[
         Path, typer.Option(help="Directory of the checkpoint, pictures and report.")
@@ -62,6 +64,10 @@ def calibrate(
     texts = read_prompts([], prompt_file) if prompt_file else _scene_captions()
     pipe = open_pipeline(model, "", dense=True)
     check_size(pipe, height=height, width=width)
+    from diffcr.hosts.sampling import OutputSize, call_parameters
+
+    if frames is not None and "num_frames" not in call_parameters(pipe):
+        raise DiffCRError(f"--frames is {frames}, and this pipeline makes pictures: leave it out")
     from rich.console import Console
 
     from diffcr.binding.model import disabled
@@ -69,9 +75,8 @@ def calibrate(
     from diffcr.evaluation.calibration import calibrate as find_settings
     from diffcr.evaluation.generate import generate_images, save_images
     from diffcr.evaluation.speed_target import target_for_speed
-    from diffcr.hosts.sampling import OutputSize
     from diffcr.records.record import make_record
-    from diffcr.report.console import show
+    from diffcr.report.screen import show_screen
 
     scale = choose_guidance(guidance_scale, model)
     kind: Any = granularity
@@ -103,13 +108,7 @@ def calibrate(
     }
     record = make_record("calibration", configuration, results, seeds={"images": seed})
     written = write_report(record, output, "Calibrated token reuse")
-    show(record, Console())
-    typer.echo(
-        f"checkpoint: {checkpoint}, report: {written.page}\n"
-        f"use it: diffcr generate --checkpoint {checkpoint}"
-        + (f" --model {model}" if model else "")
-        + ' "a prompt"'
-    )
+    show_screen(calibrated_screen(record, written, checkpoint, model), Console())
 
 
 def _scene_captions() -> list[str]:

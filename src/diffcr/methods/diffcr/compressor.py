@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -77,12 +77,13 @@ class Compressor(RatioTable):
         """Give tokens that bypass a layer something else, see `DiffCRConfig`.
 
         A map that was there is lost; a map that is made changes nothing before it is fitted or
-        trained. Make an optimizer after it.
+        trained. Make an optimizer after it, and compile after it.
 
         Raises:
             DiffCRError: A value is outside its range.
         """
         self.config = replace(self.config, bypass=bypass, bypass_rank=bypass_rank, max_age=max_age)
+        self.keeps_steps = bypass == "reuse"
         maps = bypass == "linear"
         regions = self.timestep_regions
         self.linear_bypass = LinearBypass(self.routers, bypass_rank, regions) if maps else None
@@ -144,9 +145,19 @@ class Compressor(RatioTable):
             # What follows is not the run that was left.
             self.current.end(call.conditioning)
             return None
-        run = self.current.trajectory(call.conditioning, levels.pop())
+        run = self.current.run(call.conditioning, levels.pop())
         run.calls += 1
         return run
+
+    def graph_key(self) -> Hashable | None:
+        """As `Attached.graph_key`: the plans of one region's layers, and the maps of a region."""
+        context = self.context
+        if len(context.regions) > 1 or context.rankings or self.keeps_steps:
+            return None
+        (plan,) = context.regions
+        if self.linear_bypass is None:
+            return plan.layers
+        return plan.layers, plan.region, id(self.linear_bypass)
 
     def _plans(self, tokens: int) -> Callable[[int], tuple[LayerPlan, ...]]:
         """From a region to the plans of its layers."""
@@ -192,11 +203,6 @@ class Compressor(RatioTable):
         """Whether a layer skips tokens in any region at inference."""
         return any(self.inference_bins(may_wait=False)[layer])
 
-    @property
-    def keeps_steps(self) -> bool:
-        """As `Attached.keeps_steps`: whether skipped tokens reuse updates."""
-        return self.config.bypass == "reuse"
-
     def forget_run(self) -> None:
         """As `Attached.forget_run`."""
         self.current.forget()
@@ -216,6 +222,6 @@ class Compressor(RatioTable):
         """As `RatioTable.summary_lines`, and what the calling thread's runs hold."""
         lines = super().summary_lines()
         if self.keeps_steps:
-            held = sum(run.memory for run in self.current.held())
+            held = sum(run.memory for run in self.current.known())
             lines.append(f"kept of past steps: {held / 2**20:.1f} MiB")
         return lines

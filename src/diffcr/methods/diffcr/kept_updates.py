@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from diffcr.methods.following import FollowingCall, SamplingRun
+from diffcr.methods.sampling_runs import CallInRun, SamplingRun
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class UpdateRun(SamplingRun):
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
-class RoutedCall(FollowingCall[UpdateRun]):
-    """As `FollowingCall`.
+class RoutedCall(CallInRun[UpdateRun]):
+    """As `CallInRun`.
 
     Attributes:
         rankings: Token rankings [B, N] by layer that take the place of the routers'.
     """
 
-    run_class = UpdateRun
+    run_type = UpdateRun
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,9 +10,9 @@ from torch import Tensor
 from diffcr.core.select import scattered_positions
 from diffcr.hosts.host import Host
 from diffcr.methods.base import Attached, TransformerCall
-from diffcr.methods.following import FollowingCall
 from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
 from diffcr.methods.reuse.trajectory import KeptTokens, Trajectory
+from diffcr.methods.sampling_runs import CallInRun
 from diffcr.validation import between
 
 
@@ -37,10 +37,10 @@ class ReusePass:
     skips: bool = False
 
 
-class ReusingCall(FollowingCall[Trajectory]):
-    """As `FollowingCall`."""
+class ReusingCall(CallInRun[Trajectory]):
+    """As `CallInRun`."""
 
-    run_class = Trajectory
+    run_type = Trajectory
 
 
 class TokenReuser(Attached[ReuseConfig, ReusePass]):
@@ -51,17 +51,14 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
     makes others, begins anew.
     """
 
+    keeps_steps = True
+
     current: ReusingCall
 
     def __init__(self, config: ReuseConfig, host: Host) -> None:
         super().__init__(config, host)
         self.current = ReusingCall()
         self.layers = host.layers
-
-    @property
-    def keeps_steps(self) -> bool:
-        """As `Attached.keeps_steps`."""
-        return True
 
     @property
     def timestep_regions(self) -> int:
@@ -139,7 +136,7 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
             self.current.end(call.conditioning)
             return ReusePass(None, tokens, scattered)
         (level,) = levels
-        trajectory = self.current.trajectory(call.conditioning, level)
+        trajectory = self.current.run(call.conditioning, level)
         if self.current.region is not None:
             reuses = self.current.region == 0
         else:
@@ -154,9 +151,10 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
 
     def summary_lines(self) -> list[str]:
         """What is skipped, and what the calling thread's trajectories hold."""
+        held = self.current.known()
         config = self.config
         return [
             f"{config.compression_ratio:.1%} of the {config.granularity} reuse updates at noise "
             f"levels of {config.dense_above:g} and below",
-            f"kept of past steps: {sum(run.memory for run in self.current.held()) / 2**20:.1f} MiB",
+            f"kept of past steps: {sum(run.memory for run in held) / 2**20:.1f} MiB",
         ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcr.core.select import rank_tokens, token_rows
-from diffcr.methods.following import SamplingRun
+from diffcr.methods.sampling_runs import SamplingRun
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Remembered:
 
 @dataclass
 class Trajectory(SamplingRun):
-    """As `SamplingRun`.
+    """The state of one sampling run.
 
-    It begins with a call that computes all tokens, and ends, too, when a call's shape, dtype or
+    It begins with a call that computes all tokens, and begins anew where a call's shape, dtype or
     device is another.
 
     Attributes:

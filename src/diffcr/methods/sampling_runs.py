@@ -1,9 +1,9 @@
-"""Sampling runs, told from the calls of the transformer: what outlives a call belongs to one."""
+"""Sampling runs, told from calls of a transformer: for methods that keep what steps computed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -13,9 +13,9 @@ from diffcr.methods.base import CurrentCall
 
 @dataclass
 class SamplingRun:
-    """The state of one sampling run of one prompt batch.
+    """The calls of one sampling run of one prompt batch.
 
-    It ends when the prompt's embeddings are freed or written to, and when a call's noise level does
+    It ends when the prompt's embeddings are freed or written to, or when a call's noise level does
     not fall.
 
     Attributes:
@@ -34,16 +34,18 @@ class SamplingRun:
 RunT = TypeVar("RunT", bound=SamplingRun)
 
 
-class FollowingCall(CurrentCall, Generic[RunT]):
-    """As `CurrentCall`, of a method that keeps what steps computed.
+class CallInRun(CurrentCall, Generic[RunT]):
+    """As `CurrentCall`, with the thread's sampling runs.
 
     Attributes:
-        run_class: Of its runs.
-        trajectories: Runs by the prompt's embeddings, which they do not outlive.
+        run_type: Class of the runs.
+        runs: By the prompt's embeddings, which they do not outlive.
         unprompted: That of calls without embeddings.
     """
 
-    run_class: ClassVar[type[SamplingRun]]
+    run_type: type[RunT]
+    runs: Any
+    unprompted: RunT
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,37 +53,31 @@ class FollowingCall(CurrentCall, Generic[RunT]):
 
     def forget(self) -> None:
         """End all runs of this thread."""
-        self.trajectories = WeakIdKeyDictionary()
-        self.unprompted = self._begin()
+        self.runs = WeakIdKeyDictionary()
+        self.unprompted = self.run_type()
 
-    def _begin(self, conditioned: int = 0) -> RunT:
-        begun: RunT = self.run_class(conditioned=conditioned)  # type: ignore[assignment]
-        return begun
+    def known(self) -> list[RunT]:
+        """The runs that may go on."""
+        return [self.unprompted, *self.runs.values()]
 
-    def trajectory(self, conditioning: Tensor | None, noise_level: float) -> RunT:
-        """The run that a call goes on with, or begins."""
+    def run(self, conditioning: Tensor | None, noise_level: float) -> RunT:
+        """The one that a call goes on with, or begins."""
         writes = 0
         if conditioning is not None and not conditioning.is_inference():
             writes = conditioning._version
-        known: RunT | None = self.unprompted
-        if conditioning is not None:
-            known = self.trajectories.get(conditioning)
+        known = self.unprompted if conditioning is None else self.runs.get(conditioning)
         if known is None or not known.goes_on(noise_level, writes):
-            known = self._begin(writes)
+            known = self.run_type(conditioned=writes)
             if conditioning is None:
                 self.unprompted = known
             else:
-                self.trajectories[conditioning] = known
+                self.runs[conditioning] = known
         known.noise_level = noise_level
         return known
 
     def end(self, conditioning: Tensor | None) -> None:
         """End the run of a prompt's embeddings."""
         if conditioning is None:
-            self.unprompted = self._begin()
+            self.unprompted = self.run_type()
         else:
-            self.trajectories.pop(conditioning, None)
-
-    def held(self) -> list[RunT]:
-        """All runs of this thread."""
-        return [self.unprompted, *self.trajectories.values()]
+            self.runs.pop(conditioning, None)
