@@ -14,9 +14,8 @@ import torch
 
 from diffcr.checkpoint.contenders import parse_contender
 from diffcr.cost.counting import count_contender
-from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS
 from diffcr.hosts.family import InputSize
-from diffcr.hosts.published import transformer_config
+from diffcr.hosts.published import PAPERS_TEXT_TOKENS, transformer_config
 from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.records.record import read_record
 from diffcr.report.comparison import Row, skipped

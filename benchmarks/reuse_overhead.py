@@ -22,8 +22,7 @@ from diffcr.binding.attachment import attach
 from diffcr.checkpoint.contenders import build, parse_contender
 from diffcr.evaluation.timing.latency import Timing, summarise
 from diffcr.evaluation.timing.speed import forward_inputs
-from diffcr.evaluation.timing.subject import PAPERS_TEXT_TOKENS
-from diffcr.hosts.published import make_transformer, transformer_config
+from diffcr.hosts.published import PAPERS_TEXT_TOKENS, make_transformer, transformer_config
 from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.records.record import make_record, write_record
 

@@ -6,8 +6,10 @@ training of its own: the embedded pipeline as it was pretrained, with a training
 ("method") or fewer denoising steps; token reuse that `diffcr.calibrate` fits to captions of the
 validation split ("calibration"), spending another budget than it was fitted for where one is given
 ("budget"); or what another row's run left on its way to a larger ratio ("checkpoint", below
-`runs/experiments/`). It has seed 0 alone, or as many as it says ("image_seeds"), each with noise of
-its own.
+`runs/experiments/`), or the embedded checkpoint ("embedded": true). Where skipped tokens get
+something else than nothing ("bypass"), it may be fitted to captions of the validation split. A step
+cache may be beside it ("cache"). It has seed 0 alone, or as many as it says ("image_seeds"), each
+with noise of its own.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from typing import Any
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.lora import load_lora, read_lora
-from diffcr.binding.model import get_attached
+from diffcr.binding.model import get_attached, get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.options import EvaluationOptions
 from diffcr.files import read_json
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.registry import config_from_json_dict
-from diffcr.pretrained import GUIDANCE_SCALE, load_default_pipeline
+from diffcr.pretrained import GUIDANCE_SCALE, default_checkpoint_path, load_default_pipeline
 from diffcr.records.record import read_record
 from diffcr.scenes import ScenesDataset
 from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, recipe_from_dict
@@ -118,7 +120,9 @@ class Run:
         if self.is_trained:
             return {**SETTINGS, "recipe": described(self.recipe)}
         own = {key: value for key, value in self._untrained.items() if key != "image_seeds"}
-        if "checkpoint" in own or "calibration" in own:
+        if "cache" in own:
+            own["cache"] = config_from_json_dict(own["cache"]).to_json_dict()
+        if {"checkpoint", "calibration", "embedded"} & own.keys():
             return {**SETTINGS, **own}
         method = config_from_json_dict(own.get("method", {"method": DenseConfig.method}))
         return {**SETTINGS, **own, "method": method.to_json_dict()}
@@ -157,11 +161,22 @@ class Run:
         Raises:
             DiffCRError: The run that it is from was not trained here.
         """
+        pipe = self._open()
+        if not self.is_trained and "bypass" in self.configuration:
+            self._set_bypass(pipe, **self.configuration["bypass"])
+        if "cache" in self.configuration:
+            attach(pipe, config_from_json_dict(self.configuration["cache"]))
+        return pipe
+
+    def _open(self) -> Any:
         if self.result is not None:
             if not self.result.is_dir():
                 raise DiffCRError(f"{self.result} is missing: train it, benchmarks/experiments.py")
             return load_result(self.result)
         pipe = load_default_pipeline()
+        if "embedded" in self.configuration:
+            diffcr.load(pipe, default_checkpoint_path())
+            return pipe
         if "calibration" in self.configuration:
             self._calibrate(pipe)
             return pipe
@@ -169,6 +184,19 @@ class Run:
         if not isinstance(method, DenseConfig):
             attach(pipe, method)
         return pipe
+
+    def _set_bypass(self, pipe: Any, validation_captions: int = 0, **asked: Any) -> None:
+        """Give skipped tokens what the row says; what is linear is fitted."""
+        get_compressor(pipe).set_bypass(**asked)
+        if validation_captions:
+            captions = ScenesDataset("validation", size=validation_captions)
+            diffcr.fit_bypass(
+                pipe,
+                [scene.caption for scene in captions],
+                asked["bypass_rank"],
+                self.configuration["num_inference_steps"],
+                self.configuration["guidance_scale"],
+            )
 
     def _calibrate(self, pipe: Any) -> None:
         """As `diffcr calibrate` does, whose seed and batch size these are."""

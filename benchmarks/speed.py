@@ -168,7 +168,7 @@ def _in_bfloat16(step: _Call, kernel: Callable[[], AbstractContextManager[None]]
     return run
 
 
-def training_step(transformer: Any) -> _Call:
+def training_step(transformer: Any, batch_size: int = _BATCH) -> _Call:
     """Forward, backward and an optimizer step that leaves the ratios where they are."""
     transformer.train()
     trained = [
@@ -178,15 +178,15 @@ def training_step(transformer: Any) -> _Call:
     ]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
     generator = torch.Generator().manual_seed(0)
-    mask = (torch.arange(28) < 20).long().expand(_BATCH, -1)
+    mask = (torch.arange(28) < 20).long().expand(batch_size, -1)
 
     def run() -> None:
         region = int(torch.randint(_REGIONS, (), generator=generator))
         output = transformer(
-            torch.randn(_BATCH, 4, 24, 24),
-            encoder_hidden_states=torch.randn(_BATCH, 28, 128),
+            torch.randn(batch_size, 4, 24, 24),
+            encoder_hidden_states=torch.randn(batch_size, 28, 128),
             encoder_attention_mask=mask,
-            timestep=torch.full((_BATCH,), 125 + 250 * region),
+            timestep=torch.full((batch_size,), 125 + 250 * region),
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             return_dict=False,
         )[0]

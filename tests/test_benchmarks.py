@@ -11,9 +11,10 @@ import rows
 from experiments import in_waves, run_side_by_side, say_what_failed
 from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 
-from diffcr.binding.model import get_attached
+from diffcr.binding.model import get_attached, get_compressor
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.methods.step_caches.config import StepCacheConfig
 from diffcr.records.record import read_record
 
 
@@ -57,9 +58,11 @@ def test_an_untrained_row_is_measured_like_the_others(name: str) -> None:
         assert run.start is not None and run.start.is_trained
     else:
         assert run.start is None
-        assert ("method" in configuration) != ("calibration" in configuration)
+        assert len({"method", "calibration", "embedded"} & configuration.keys()) == 1
     if "method" in configuration:
         config_from_json_dict(configuration["method"])
+    if "cache" in configuration:
+        assert isinstance(config_from_json_dict(configuration["cache"]), StepCacheConfig)
     differing = {key for key in SETTINGS if configuration[key] != SETTINGS[key]}
     assert differing <= {"num_inference_steps", "images"}
 
@@ -82,6 +85,23 @@ def test_a_calibrated_row_opens_with_the_settings_found_and_its_budget(
     assert isinstance(fitted, ReuseConfig) and isinstance(dialled, ReuseConfig)
     assert dialled.dense_above == fitted.dense_above
     assert dialled.compression_ratio * fitted.dense_above == pytest.approx(0.25)
+
+
+def test_a_row_gives_skipped_tokens_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linear = {"bypass": "linear", "bypass_rank": 4, "validation_captions": 1}
+    method = {"method": "mod", "compression_ratio": 0.3}
+    fitted = {"method": method, "bypass": linear, "num_inference_steps": 2}
+    (tmp_path / "fitted.json").write_text(json.dumps(fitted))
+    embedded = {"embedded": True, "bypass": {"bypass": "reuse", "max_age": 2}}
+    (tmp_path / "embedded.json").write_text(json.dumps(embedded))
+    monkeypatch.setattr(rows, "UNTRAINED", tmp_path)
+    compressor = get_compressor(Run("fitted").open())
+    assert compressor.linear_bypass is not None
+    assert all((up != 0).any() for up in compressor.linear_bypass.up.values())
+    config = get_compressor(Run("embedded").open()).config
+    assert (config.bypass, config.max_age) == ("reuse", 2)
 
 
 def test_image_seeds_share_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

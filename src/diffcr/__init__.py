@@ -21,15 +21,25 @@ if TYPE_CHECKING:
         trajectory,
     )
     from diffcr.checkpoint.loading import load
+    from diffcr.checkpoint.pushing import push
     from diffcr.checkpoint.saving import save
     from diffcr.errors import DiffCRError
+    from diffcr.evaluation.bypass_fitting import fit_bypass
     from diffcr.evaluation.calibration import calibrate
+    from diffcr.evaluation.mag_ratios import measure_mag_ratios
     from diffcr.hosts import register_model, supported_models
     from diffcr.methods.at_edm.config import ATEDMConfig
     from diffcr.methods.config import DenseConfig
     from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
     from diffcr.methods.pruning.config import StructuredPruningConfig
     from diffcr.methods.reuse.config import ReuseConfig
+    from diffcr.methods.step_caches.config import (
+        FirstBlockCacheConfig,
+        MagCacheConfig,
+        PyramidAttentionBroadcastConfig,
+        TaylorSeerConfig,
+        TGateConfig,
+    )
     from diffcr.methods.tome.config import ToMeConfig
 
 _HOMES = {
@@ -39,6 +49,8 @@ _HOMES = {
     "get_compressor": "binding.model",
     "parameter_groups": "binding.model",
     "calibrate": "evaluation.calibration",
+    "fit_bypass": "evaluation.bypass_fitting",
+    "measure_mag_ratios": "evaluation.mag_ratios",
     "summary": "binding.model",
     "trajectory": "binding.model",
     "supported_models": "hosts",
@@ -50,9 +62,15 @@ _HOMES = {
     "MoDConfig": "methods.diffcr.config",
     "ReuseConfig": "methods.reuse.config",
     "StructuredPruningConfig": "methods.pruning.config",
+    "FirstBlockCacheConfig": "methods.step_caches.config",
+    "MagCacheConfig": "methods.step_caches.config",
+    "PyramidAttentionBroadcastConfig": "methods.step_caches.config",
+    "TGateConfig": "methods.step_caches.config",
+    "TaylorSeerConfig": "methods.step_caches.config",
     "ToMeConfig": "methods.tome.config",
     "DiffCRError": "errors",
     "load": "checkpoint.loading",
+    "push": "checkpoint.pushing",
     "save": "checkpoint.saving",
     "add_lora": "binding.lora",
 }
@@ -62,9 +80,14 @@ __all__ = [
     "DenseConfig",
     "DiffCRConfig",
     "DiffCRError",
+    "FirstBlockCacheConfig",
+    "MagCacheConfig",
     "MoDConfig",
+    "PyramidAttentionBroadcastConfig",
     "ReuseConfig",
     "StructuredPruningConfig",
+    "TGateConfig",
+    "TaylorSeerConfig",
     "ToMeConfig",
     "__version__",
     "add_lora",
@@ -73,9 +96,12 @@ __all__ = [
     "compile",
     "detach",
     "disabled",
+    "fit_bypass",
     "get_compressor",
     "load",
+    "measure_mag_ratios",
     "parameter_groups",
+    "push",
     "register_model",
     "save",
     "summary",

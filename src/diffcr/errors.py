@@ -17,7 +17,7 @@ def in_one_line(text: str) -> str:
     return f"{line[:first]} ... {line[-last:]}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error of another library says; its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

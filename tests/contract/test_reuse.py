@@ -28,7 +28,7 @@ def test_a_ratio_of_zero_changes_no_bit_and_keeps_nothing() -> None:
     bare = sample(transformer, given)
     reuser = attach(transformer, ReuseConfig(0.0))
     assert torch.equal(sample(transformer, given), bare)
-    assert isinstance(reuser, TokenReuser) and not reuser.current.trajectories
+    assert isinstance(reuser, TokenReuser) and not reuser.current.runs
 
 
 @both_forms
@@ -84,7 +84,7 @@ def test_steps_that_are_skipped_run_no_block_and_keep_one_tensor_a_token() -> No
     )
     sample(transformer, given, (990, 800, 700, 600, 500, 400))
     assert seen == [16] * 3
-    (run,) = transformer.diffcr.current.trajectories.values()
+    (run,) = transformer.diffcr.current.runs.values()
     assert run.memory == 2 * 2 * 16 * 32 * 4
     assert transformer.diffcr.visited_regions([0.99, 0.8, 0.7, 0.6, 0.5, 0.4]) == [1, 0, 1, 0, 1, 0]
 

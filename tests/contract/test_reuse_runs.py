@@ -158,7 +158,7 @@ def test_inference_mode_is_a_run_of_its_own(config: ReuseConfig) -> None:
 def test_memory_goes_with_the_prompts_embeddings_and_the_summary_tells_it() -> None:
     transformer, given = reusing(), inputs()
     sample(transformer, given)
-    held = transformer.diffcr.current.trajectories
+    held = transformer.diffcr.current.runs
     # Three layers' keys and values, inputs and updates: 8 tensors of 2 x 16 tokens of width 32.
     assert [t.memory for t in held.values()] == [8 * 2 * 16 * 32 * 4]
     assert "MiB" in diffcr.summary(transformer)
@@ -171,8 +171,8 @@ def test_a_trajectory_of_ones_own() -> None:
     expected = sample(transformer, given)
     with diffcr.trajectory(transformer):
         assert torch.equal(sample(transformer, given), expected)
-        assert transformer.diffcr.current.trajectories
-    assert not transformer.diffcr.current.trajectories
+        assert transformer.diffcr.current.runs
+    assert not transformer.diffcr.current.runs
     with pytest.raises(DiffCRError, match="keeps nothing from step to step"):
         diffcr.trajectory(_plain()).__enter__()
 
@@ -197,4 +197,4 @@ def test_a_pipeline_is_called_as_before_and_twice_gives_the_same() -> None:
         for _ in range(2)
     ]
     assert torch.equal(*runs)
-    assert isinstance(reuser, TokenReuser) and not reuser.current.trajectories
+    assert isinstance(reuser, TokenReuser) and not reuser.current.runs

@@ -12,6 +12,7 @@ from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.registry import config_from_json_dict
+from diffcr.methods.step_caches.config import MagCacheConfig, TaylorSeerConfig
 from diffcr.methods.tome.config import ToMeConfig
 
 
@@ -58,6 +59,8 @@ def test_json_round_trip() -> None:
         ToMeConfig(placement="block"),
         ATEDMConfig(early_regions=0),
         StructuredPruningConfig(0.35),
+        MagCacheConfig(0.1, (1.0, 0.99)),
+        TaylorSeerConfig(4),
     ):
         assert config_from_json_dict(config.to_json_dict()) == config
 
@@ -66,6 +69,6 @@ def test_an_unknown_key_suggests_the_nearest() -> None:
     with pytest.raises(DiffCRError, match="did you mean 'timestep_regions'"):
         config_from_json_dict({"method": "diffcr", "timestep_region": 4})
     with pytest.raises(
-        DiffCRError, match="known are at-edm, dense, diffcr, mod, pruning, reuse, tome"
+        DiffCRError, match="known are at-edm, dense, diffcr, first-block-cache, mag"
     ):
         config_from_json_dict({"method": "guess"})

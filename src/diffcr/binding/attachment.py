@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, overload
 from warnings import warn
@@ -11,15 +13,16 @@ from torch import nn
 from diffcr.binding import lora
 from diffcr.binding.acting import require_unfused
 from diffcr.binding.calls import install_call_hooks, remove_call_hooks
+from diffcr.binding.cuda_graphs import release_graphs
 from diffcr.binding.model import attached_parts, get_attached, is_attached
 from diffcr.binding.refusals import (
+    refuse_beside,
     refuse_distributed,
     refuse_patched,
-    refuse_second,
     refuse_unfit,
 )
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.hosts import find_transformers
+from diffcr.hosts import family_of, find_transformers
 from diffcr.hosts.host import Host, HostBlock, host_blocks
 from diffcr.methods.base import Attached
 from diffcr.methods.bound import BOUND, BoundBlock, BoundPart, argument_names
@@ -48,7 +51,8 @@ def attach(
     stay as they are, and its parameters, too, but for structured pruning, which puts others in
     their place: make an optimizer after it. What a method adds is under `transformer.diffcr`.
 
-    On top of structured pruning, which binds no block, a second method may be attached.
+    On top of structured pruning, which binds no block, a second method may be attached. A step
+    cache and one of the others may be attached in either order.
 
     Args:
         pipe_or_transformer: A diffusers pipeline, or its transformer.
@@ -81,35 +85,75 @@ def attach(
 def _attach(transformer: nn.Module, config: MethodConfig) -> Attached[Any, Any]:
     method = method_of(config)
     seam = method.seam(config)
-    beneath = get_attached(transformer) if is_attached(transformer) else None
-    if beneath is not None:
-        if beneath.config == config:
-            return beneath
-        refuse_second(beneath, seam)
-    host = Host.of(transformer, None if beneath is None else beneath.base)
+    stack = list(get_attached(transformer).stack()) if is_attached(transformer) else []
+    for place, present in enumerate(stack):
+        if present.config == config and (place == 0 or present.hooks_blocks):
+            return present
+    refuse_beside([present.config for present in stack], config, seam)
+    host = Host.of(transformer, stack[0].base if stack else None)
     refuse_unfit(host, config)
-    for block in host.blocks if seam.block is not None else ():
-        refuse_patched(block, seam)
-    attached = method.build(config, host)
-    if attached.keeps_steps and host.family.timestep is None:
-        raise DiffCRError(
-            f"{type(transformer).__name__} is called once, without timesteps: attach "
-            f"{config.method} to the model that denoises"
-        )
-    if attached.reads_timesteps and host.family.timestep is None:
-        raise DiffCRError(
-            f"{type(transformer).__name__} is called without a timestep, and {config} tells "
-            "timesteps apart: give timestep_regions=1, or early_regions=0 for AT-EDM"
-        )
-    attached.train(transformer.training)
-    attached.beneath = beneath
-    transformer.add_module("diffcr", attached)
-    attached.enabled = True
-    for layer, block in enumerate(host.blocks if seam.block is not None else ()):
-        _bind(block, attached, layer, seam)
+    with _without_hooks(stack):
+        for block in host.blocks if seam.block is not None else ():
+            refuse_patched(block, seam)
+        attached = method.build(config, host)
+        _refuse_without_timesteps(transformer, attached)
+        attached.train(transformer.training)
+        if attached.hooks_blocks and stack:
+            stack[-1].beneath = attached
+        else:
+            attached.beneath = stack[0] if stack else None
+            transformer.add_module("diffcr", attached)
+        if not attached.hooks_blocks:
+            attached.enabled = True
+        for layer, block in enumerate(host.blocks if seam.block is not None else ()):
+            _bind(block, attached, layer, seam)
+    if attached.hooks_blocks:
+        _put_hooks_on(transformer, attached, stack)
     install_call_hooks(transformer)
     vars(transformer)["save_pretrained"] = partial(_refuse_save, transformer)
     return attached
+
+
+@contextmanager
+def _without_hooks(stack: Sequence[Attached[Any, Any]]) -> Iterator[list[Attached[Any, Any]]]:
+    """Within the context no method hooks what others bind: hooks go around what was bound. Yields
+    the methods that hook again after it."""
+    hooking = [method for method in stack if method.hooks_blocks and method.enabled]
+    for method in hooking:
+        method.enabled = False
+    try:
+        yield hooking
+    finally:
+        for method in hooking:
+            method.enabled = True
+
+
+def _put_hooks_on(
+    transformer: nn.Module, attached: Attached[Any, Any], stack: Sequence[Attached[Any, Any]]
+) -> None:
+    try:
+        attached.enabled = True
+    except DiffCRError:
+        if stack:
+            stack[-1].beneath = None
+        else:
+            del transformer.diffcr
+        raise
+
+
+def _refuse_without_timesteps(transformer: nn.Module, attached: Attached[Any, Any]) -> None:
+    if family_of(transformer).timestep is not None:
+        return
+    if attached.keeps_steps:
+        raise DiffCRError(
+            f"{type(transformer).__name__} is called once, without timesteps: attach "
+            f"{attached.config.method} to the model that denoises"
+        )
+    if attached.reads_timesteps:
+        raise DiffCRError(
+            f"{type(transformer).__name__} is called without a timestep, and {attached.config} "
+            "tells timesteps apart: give timestep_regions=1, or early_regions=0 for AT-EDM"
+        )
 
 
 def _bind(block: HostBlock, attached: Attached[Any, Any], layer: int, seam: Seam) -> None:
@@ -163,14 +207,17 @@ def detach(pipe_or_transformer: Any, restore: bool = False) -> None:
 
 def _detach(transformer: nn.Module, restore: bool) -> None:
     attached = get_attached(transformer)
-    *_, first = attached.stack()
+    replacing = [method for method in attached.stack() if method.replaces_weights]
     trained_lora = lora.has_lora(transformer)
-    removes_lora = restore or first.replaces_weights
+    removes_lora = restore or bool(replacing)
     if trained_lora and removes_lora:
         require_unfused(transformer)
+    release_graphs(transformer)
     weights_changed = attached.base.have_changed(transformer)
-    for method in attached.stack():
-        _unbind(transformer, method_of(method.config).seam(method.config))
+    with _without_hooks(list(attached.stack())) as hooking:
+        for method in attached.stack():
+            _unbind(transformer, method_of(method.config).seam(method.config))
+        hooking.clear()
     remove_call_hooks(transformer)
     vars(transformer).pop("save_pretrained", None)
     compiled = getattr(vars(transformer).get("forward"), "__func__", None)
@@ -178,7 +225,8 @@ def _detach(transformer: nn.Module, restore: bool) -> None:
         del vars(transformer)["forward"]
     if removes_lora:
         lora.remove_lora(transformer)
-    if first.replaces_weights:
+    if replacing:
+        (first,) = replacing
         first.enabled = False
         forget_compiled(transformer)
         if weights_changed or (trained_lora and not restore):

@@ -58,7 +58,7 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     """Forward pre-hook: read the timestep, plan the layers, let recomputation find the plan."""
     attached = transformer.diffcr
     assert isinstance(attached, Attached)
-    if not attached.enabled:
+    if not any(method.enabled for method in attached.stack()):
         return
     family, arguments = family_of(transformer), named_arguments(transformer, args, kwargs)
     _refuse_compiled_blocks(transformer, family)
@@ -66,15 +66,17 @@ def _open_call(transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     _bring_along(transformer, _first_tensor(arguments[family.latents]).device)
     call = _read_call(transformer, arguments)
     checkpoints = torch.is_grad_enabled() and getattr(transformer, "gradient_checkpointing", False)
-    if checkpoints and attached.keeps_steps and not attached.training:
+    if checkpoints and attached.depends_on_steps and not attached.training:
         raise DiffCRError(
             f"{attached.config.method} cannot compute a step's blocks twice: call "
             "disable_gradient_checkpointing() first"
         )
     if checkpoints:
         _refuse_checkpointing(transformer, arguments)
-    attached.current.call = call
-    attached.current.context = attached.build_context(call)
+    for method in attached.stack():
+        if method.enabled:
+            context = method.build_context(call)
+            method.current.call, method.current.context = call, context
     if checkpoints:
         checkpoint = getattr(transformer, _CHECKPOINT)
         if not isinstance(checkpoint, CheckpointInContext):
@@ -125,11 +127,12 @@ def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCal
     attached, family = transformer.diffcr, family_of(transformer)
     refuse_call(transformer, family, arguments)
     levels = None
-    if attached.reads_timesteps:
+    if any(method.reads_timesteps for method in attached.stack()):
         scale = family.noise_scale(transformer.config)
         assert scale is not None
         levels = _read_noise_levels(attached, scale, arguments)
-    find_grid = (family.read_grid if attached.needs_grid else None) or family.grid
+    needs_grid = any(method.needs_grid for method in attached.stack())
+    find_grid = (family.read_grid if needs_grid else None) or family.grid
     return TransformerCall(
         levels,
         find_grid(transformer, arguments),
@@ -188,7 +191,10 @@ def _close_call(transformer: nn.Module, args: tuple[Any, ...], output: Any) -> N
     """Forward hook, also after an error: nothing about the call stays."""
     attached = transformer.diffcr
     assert isinstance(attached, Attached)
-    attached.current.call = attached.current.context = None
+    for method in attached.stack():
+        if method.current.call is not None:
+            method.current.call = method.current.context = None
+            method.end_call()
 
 
 def remove_call_hooks(transformer: nn.Module) -> None:

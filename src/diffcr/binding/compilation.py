@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from diffcr.binding.attachment import forget_compiled
+from diffcr.binding.cuda_graphs import CudaGraphBackend, graph_forwards
 from diffcr.binding.model import attached_parts, get_attached
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
@@ -23,6 +24,7 @@ from diffcr.methods.diffcr.forward import run_block, run_branch
 _RECOMPILE_LIMIT = 1024
 
 Granularity = Literal["block", "model"]
+CUDA_GRAPHS = "cuda-graphs"
 
 
 def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **options: Any) -> None:
@@ -35,19 +37,38 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
             methods and structured pruning. "model" compiles the whole forward: at most one graph
             per timestep region and one more; for inference.
         options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
+            `mode="cuda-graphs"` alone compiles nothing: forwards are captured as they are in a CUDA
+            graph per timestep region, shapes of the inputs and acting adapters, and replayed. Calls
+            that cannot be, with gradients for one, run as they are, and a warning says why. Frees
+            its memory with `detach`.
 
     Raises:
         DiffCRError: Nothing is attached, or a method that keeps what steps computed; the model's
             blocks cannot be compiled; the forward that would be compiled is patched; or a method
             that tells blocks apart is to be compiled block by block.
     """
+    captures = options.get("mode") == CUDA_GRAPHS
+    if captures and (len(options) > 1 or granularity != "block"):
+        raise DiffCRError(
+            f'mode="{CUDA_GRAPHS}" captures whole forwards and takes no other option: give it alone'
+        )
     for transformer in attached_parts(pipe_or_transformer).values():
-        _compile(transformer, granularity, options)
+        if captures:
+            _capture(transformer)
+        else:
+            _compile(transformer, granularity, options)
+
+
+def _capture(transformer: nn.Module) -> None:
+    device = next(transformer.parameters()).device.type
+    if device != CudaGraphBackend.device_type:
+        raise DiffCRError(f"CUDA graphs need a CUDA GPU: the model is on {device}")
+    graph_forwards(transformer, CudaGraphBackend())
 
 
 def _compile(transformer: nn.Module, granularity: Granularity, options: dict[str, Any]) -> None:
     attached = get_attached(transformer)
-    if attached.keeps_steps:
+    if attached.depends_on_steps:
         raise DiffCRError(
             f"{attached.config.method} keeps what steps computed, which a compiled forward would "
             "not see: run it uncompiled"

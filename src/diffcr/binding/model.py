@@ -15,6 +15,10 @@ from diffcr.methods.base import Attached
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.reuse.reuser import TokenReuser
 
+_NOTHING_KEPT = (
+    "{} keeps nothing from step to step: attach diffcr.ReuseConfig(...), or call diffcr.calibrate"
+)
+
 
 def get_attached(pipe_or_transformer: Any) -> Attached[Any, Any]:
     """The method that is attached to a model.
@@ -125,12 +129,17 @@ def trajectory(pipe_or_transformer: Any) -> Iterator[None]:
     Raises:
         DiffCRError: What is attached keeps nothing from step to step.
     """
-    reuser = get_reuser(pipe_or_transformer)
-    reuser.forget_run()
+    attached = get_attached(pipe_or_transformer)
+    if not attached.depends_on_steps:
+        raise DiffCRError(_NOTHING_KEPT.format(attached.config.method))
+    keeping = [method for method in attached.stack() if method.keeps_steps]
+    for method in keeping:
+        method.forget_run()
     try:
         yield
     finally:
-        reuser.forget_run()
+        for method in keeping:
+            method.forget_run()
 
 
 def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
@@ -141,10 +150,8 @@ def get_reuser(pipe_or_transformer: Any) -> TokenReuser:
     """
     attached = get_attached(pipe_or_transformer)
     if not isinstance(attached, TokenReuser):
-        raise DiffCRError(
-            f"{attached.config.method} keeps nothing from step to step: attach "
-            "diffcr.ReuseConfig(...), or call diffcr.calibrate"
-        )
+        kept = "{} has no budget" if attached.depends_on_steps else _NOTHING_KEPT
+        raise DiffCRError(kept.format(attached.config.method))
     return attached
 
 
@@ -155,11 +162,11 @@ def parameter_groups(
     ratio_lr: float | None = None,
     weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Groups for an own optimizer: no weight decay on routers and ratios, which it would pull.
+    """Groups for an own optimizer: no weight decay on what DiffCR adds, which it would pull.
 
     Args:
         transformer: An attached pipeline or transformer.
-        lr: Learning rate of the trainable host and adapter weights.
+        lr: Learning rate of the trainable host and adapter weights, and of a linear bypass.
         router_lr: Of the routers, `lr` by default.
         ratio_lr: Of the ratios, `router_lr` by default.
         weight_decay: Of the host and adapter weights.
@@ -181,9 +188,13 @@ def parameter_groups(
         p for n, p in host.named_parameters() if p.requires_grad and not n.startswith("diffcr.")
     ]
     routers = [p for p in compressor.routers.values() if p.requires_grad]
+    bypass = []
+    if compressor.linear_bypass is not None:
+        bypass = [p for p in compressor.linear_bypass.parameters() if p.requires_grad]
     ratios = [compressor.ratios] if compressor.ratios.requires_grad else []
     groups = [
         {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": bypass, "lr": lr, "weight_decay": 0.0},
         {"params": routers, "lr": router_lr, "weight_decay": 0.0},
         {"params": ratios, "lr": ratio_lr, "weight_decay": 0.0},
     ]

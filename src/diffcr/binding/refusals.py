@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -11,18 +12,28 @@ from diffcr.binding.calls import refuse_call
 from diffcr.errors import DiffCRError
 from diffcr.hosts import is_sharded, unwrapped
 from diffcr.hosts.host import Host, HostBlock
-from diffcr.methods.base import Attached
 from diffcr.methods.bound import argument_names
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.registry import method_of
 from diffcr.methods.seam import Seam
+from diffcr.methods.step_caches.cache import refuses_beside
+from diffcr.methods.step_caches.config import StepCacheConfig
 
 
-def refuse_second(present: Attached[Any, Any], seam: Seam) -> None:
-    """Refuse a method on another one, unless one of them binds no block."""
-    if seam.block is None or method_of(present.config).seam(present.config).block is not None:
+def refuse_beside(present: Sequence[MethodConfig], config: MethodConfig, seam: Seam) -> None:
+    """Refuse a method on others: of those that are no step caches, one has to bind no block; a step
+    cache says itself what it goes with."""
+    for other in present:
+        for cache, method in ((config, other), (other, config)):
+            reason = isinstance(cache, StepCacheConfig) and refuses_beside(cache, method)
+            if reason:
+                raise DiffCRError(f"{cache.method} cannot be beside {method.method}: {reason}")
+    bound = [other for other in present if not isinstance(other, StepCacheConfig)]
+    if not bound or isinstance(config, StepCacheConfig):
+        return
+    if seam.block is None or method_of(bound[0]).seam(bound[0]).block is not None:
         raise DiffCRError(
-            f"another configuration is attached ({present.config}): call diffcr.detach first"
+            f"another configuration is attached ({bound[0]}): call diffcr.detach first"
         )
 
 

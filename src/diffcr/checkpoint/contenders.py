@@ -36,14 +36,17 @@ class Contender:
             every layer.
         checkpoint: Directory with what it learned; None for random routers.
         owns_weights: Whether the checkpoint brings host weights of its own.
+        left_out: Share of the layers that a control goes without, in [0, 1).
     """
 
     name: str
     config: MethodConfig
     checkpoint: Path | None = None
     owns_weights: bool = False
+    left_out: float = 0.0
 
 
+FEWER_LAYERS = "fewer-layers"
 DENSE = Contender("dense", DenseConfig())
 
 
@@ -51,12 +54,18 @@ def parse_contender(text: str) -> Contender:
     """A method from `NAME[:COMPRESSION_RATIO[:PLACEMENT]]`, such as `tome:0.3:block`.
 
     Every method but `dense` has a ratio, `tome` alone a placement. `diffcr:0.3` is the routed
-    forward with a ratio of 0.3 in every layer, which costs what `mod:0.3` costs.
+    forward with a ratio of 0.3 in every layer, which costs what `mod:0.3` costs. `fewer-layers:0.3`
+    is a control for timing: the dense model without 30 % of its layers.
 
     Raises:
         DiffCRError: It is not written so, or a value is outside the method's range.
     """
     name, *settings = text.split(":")
+    if name == FEWER_LAYERS and len(settings) == 1:
+        left_out = _parse_ratio(text, settings[0])
+        if not 0 <= left_out < 1:
+            raise DiffCRError(f"method is {text!r}: give a share of the layers in [0, 1)")
+        return Contender(f"{name}:{left_out:g}", DenseConfig(), left_out=left_out)
     if name not in method_names() or len(settings) > 2:
         raise DiffCRError(
             f"method is {text!r}: write NAME[:COMPRESSION_RATIO[:PLACEMENT]] with one of "
@@ -120,7 +129,8 @@ def build(contender: Contender, transformer: nn.Module, compiled: bool = False) 
         remove_lora(model)
     else:
         attach_untrained(model, contender.config)
-    if is_attached(model) and get_attached(model).keeps_steps:
+        leave_out_layers(model, contender.left_out)
+    if is_attached(model) and get_attached(model).depends_on_steps:
         raise DiffCRError(
             f"{contender.name} computes less from step to step, and a forward alone is dense: "
             "time it with diffcr eval"
@@ -128,6 +138,17 @@ def build(contender: Contender, transformer: nn.Module, compiled: bool = False) 
     if compiled:
         _compile(model)
     return model.requires_grad_(False).eval()
+
+
+def leave_out_layers(transformer: nn.Module, share: float) -> None:
+    """Take that share of each kind of block out of a bare transformer, evenly spread; the first and
+    the last stay."""
+    for group in family_of(transformer).block_groups if share else ():
+        blocks = getattr(transformer, group)
+        count = max(1, round(len(blocks) * (1 - share)))
+        last = len(blocks) - 1
+        kept = [round(place * last / max(1, count - 1)) for place in range(count)]
+        setattr(transformer, group, nn.ModuleList(blocks[place] for place in kept))
 
 
 def attach_untrained(transformer: nn.Module, config: MethodConfig) -> None:

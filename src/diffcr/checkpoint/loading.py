@@ -22,6 +22,7 @@ from diffcr.hosts import family_of, find_transformer, find_transformers
 from diffcr.hosts.weights import HostWeights, host_parameters, is_quantised
 from diffcr.methods.base import Attached
 from diffcr.methods.config import MethodConfig
+from diffcr.methods.step_caches.config import StepCacheConfig
 
 _READ_BY_TRAINING = ("target_compression_ratio", "branching", "mixing_probability")
 
@@ -117,15 +118,20 @@ def _model_settings(config: MethodConfig) -> dict[str, Any]:
 def _put(
     transformer: nn.Module, checkpoint: Checkpoint, config: MethodConfig
 ) -> Attached[Any, Any]:
-    attached = is_attached(transformer)
+    present = list(get_attached(transformer).stack()) if is_attached(transformer) else []
+    caches = [method.config for method in present if method.hooks_blocks]
+    attached = len(present) > len(caches)
     _check_base(transformer, _base_of(transformer), checkpoint)
-    loaded = _attach_all(transformer, [*([] if attached else checkpoint.beneath), config])
+    beneath = [c for c in checkpoint.beneath if not attached or isinstance(c, StepCacheConfig)]
+    loaded = _attach_all(transformer, [*beneath, config])
     try:
         _check_shapes(transformer, loaded, checkpoint)
         lora.replace_lora(transformer, checkpoint.adapter)
     except DiffCRError:
         if not attached:
             detach(transformer)
+            for cache in caches:
+                attach(transformer, cache)
         raise
     _load_states(loaded, checkpoint)
     host = dict(host_parameters(transformer))

@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from diffcr.cli.options import Checkpoint, Pixels
+from diffcr.cli.quiet import hide_loading_bars
 
 
 def flops(
     model: Annotated[
         str,
-        typer.Option(help="pixart-sigma-xl, pixart-alpha-xl, or a pipeline directory."),
+        typer.Option(
+            help="A published model, such as flux-dev or pixart-sigma-xl, or a pipeline directory."
+        ),
     ] = "",
     resolution: Pixels = None,
     batch_size: Annotated[int, typer.Option(help="Samples of a forward.", min=1, max=65536)] = 1,
@@ -46,7 +49,12 @@ def flops(
     from diffcr.cli.inputs import read_method
     from diffcr.cost.counting import count_contender
     from diffcr.hosts.family import InputSize
-    from diffcr.hosts.published import make_transformer, transformer_config
+    from diffcr.hosts.published import (
+        is_published,
+        make_transformer,
+        published_input,
+        transformer_config,
+    )
     from diffcr.pretrained import default_pipeline_path
     from diffcr.report.console import show_tables
     from diffcr.report.flops import flop_tables
@@ -55,7 +63,10 @@ def flops(
     chosen = read_method(method, compression_ratio, placement, checkpoint, model)
     with torch.device("meta"):
         transformer = make_transformer(config)
-    count = count_contender(chosen, transformer, InputSize(text_tokens), batch_size)
+    size = InputSize(text_tokens)
+    if is_published(model):
+        size = published_input(model, resolution, text_tokens)
+    count = count_contender(chosen, transformer, size, batch_size)
     if as_json:
         described = {"model": model or "scenes", "method": chosen.name, **count.to_json_dict()}
         typer.echo(json.dumps(described))
@@ -67,8 +78,9 @@ def bench(
     model: Annotated[
         str,
         typer.Option(
-            help="pixart-sigma-xl or pixart-alpha-xl, with random weights, or a pipeline "
-            "directory; the embedded default if not given."
+            help="flux-dev, sd35-medium, qwen-image, z-image, wan-1.3b, pixart-sigma-xl or "
+            "pixart-alpha-xl, with random weights, or a pipeline directory; the embedded default "
+            "if not given."
         ),
     ] = "",
     resolution: Pixels = None,
@@ -76,8 +88,8 @@ def bench(
         list[str] | None,
         typer.Option(
             help="NAME[:COMPRESSION_RATIO[:PLACEMENT]], repeatable: mod:0.2, diffcr:0.3 (random "
-            "routers, the cost of mod:0.3), tome:0.3:block, at-edm:0.3, pruning:0.3. dense is "
-            "always there."
+            "routers, the cost of mod:0.3), tome:0.3:block, at-edm:0.3, pruning:0.3, "
+            "fewer-layers:0.3 (a control). dense is always there."
         ),
     ] = None,
     checkpoint: Checkpoint = "",
@@ -85,12 +97,22 @@ def bench(
         list[int] | None,
         typer.Option(help="Samples of a forward, repeatable; 1.", min=1, max=65536),
     ] = None,
+    largest_batch: Annotated[
+        bool,
+        typer.Option("--largest-batch", help="Also the largest power of 2 that fits the GPU."),
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     compiled: Annotated[
         bool, typer.Option("--compile", help="Time every method compiled, too.")
     ] = False,
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph", help="Time every method from a CUDA graph, too.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu or cuda; a GPU where there is one by default.")
+    ] = "",
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="A published model with few and narrow layers, to try.")
     ] = False,
     pairs: Annotated[
         int, typer.Option(help="Samples of each method, in turns.", min=1, max=10_000)
@@ -110,7 +132,13 @@ def bench(
     from diffcr.evaluation.timing.bench import bench as measure
     from diffcr.evaluation.timing.subject import open_subject
 
-    subject = open_subject(model, resolution, dtype)
-    batches = tuple(batch_size or [1])
-    options = BenchOptions(batches, pairs, compiled=compiled, cuda_graph=cuda_graph)
+    hide_loading_bars()
+    subject = open_subject(model, resolution, dtype, device, tiny)
+    options = BenchOptions(
+        tuple(batch_size or [1]),
+        pairs,
+        compiled=compiled,
+        cuda_graph=cuda_graph,
+        largest_batch=largest_batch,
+    )
     write_and_show(measure(subject, contenders, options), output, as_json)

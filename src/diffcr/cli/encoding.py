@@ -9,6 +9,7 @@ import typer
 
 from diffcr.cli.inputs import check_output
 from diffcr.cli.options import Model
+from diffcr.cli.quiet import hide_loading_bars
 
 
 def encode(
@@ -49,6 +50,8 @@ def encode(
     from accelerate import PartialState
 
     from diffcr.training.encode_job import EncodingRequest, run_encoding
+
+    hide_loading_bars()
 
     request = EncodingRequest(
         source, model, resolution, largest_ratio, max_sequence_length, shard_items, batch_size

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffcr.cli.quiet import hide_loading_bars
 from diffcr.errors import DiffCRError
 from diffcr.files import read_text
 
@@ -147,7 +148,7 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
         model: What the user called the model; the embedded default if nothing.
         checkpoint: Directory or Hub id, or nothing.
         dense: Whether the bare one was asked for.
-        method: As `parse_contender` reads it, or nothing.
+        method: As `parse_contender` reads it, or nothing; a step cache goes with a checkpoint.
 
     Raises:
         DiffCRError: The arguments exclude each other, one of them cannot be loaded, or the method
@@ -155,9 +156,11 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
     """
     if method == "dense":
         dense, method = True, ""
+    config = _training_free(method) if method else None
+    beside = bool(checkpoint) and _is_step_cache(config)
     given = [("--dense", dense), ("--checkpoint", checkpoint), ("--method", method)]
     named = [option for option, value in given if value]
-    if len(named) > 1:
+    if len(named) > 1 and not beside:
         raise DiffCRError(f"{named[0]} and {named[1]} exclude each other: give one of them")
     if model and not named:
         raise DiffCRError("--model needs --checkpoint or --method with it, or --dense")
@@ -167,27 +170,38 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
     from diffcr.hosts.loading import load_pipeline
     from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 
-    config = _training_free(method) if method else None
     directory = None
     if not named or checkpoint:
         directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
         read_checkpoint(directory)
+    hide_loading_bars()
     pipe = load_pipeline(model or default_pipeline_path())
+    # Of denoising steps: commands show how many pictures are made.
+    pipe.set_progress_bar_config(disable=True)
     if directory is not None:
         load(pipe, directory)
-    elif config is not None:
+    if config is not None:
         attach(pipe, config)
     return pipe
+
+
+def _is_step_cache(config: MethodConfig | None) -> bool:
+    from diffcr.methods.step_caches.config import StepCacheConfig
+
+    return isinstance(config, StepCacheConfig)
 
 
 def _training_free(method: str) -> MethodConfig:
     from diffcr.checkpoint.contenders import parse_contender
 
-    config = parse_contender(method).config
+    contender = parse_contender(method)
+    config = contender.config
+    if contender.left_out:
+        raise DiffCRError(f"--method {method} is a control for diffcr bench, and makes no pictures")
     if config.trainable:
         raise DiffCRError(
             f"--method {method} makes no pictures without training: give --checkpoint of a run, "
-            "or tome or at-edm with a ratio"
+            "or tome, at-edm or first-block-cache with a value"
         )
     return config
 

@@ -16,7 +16,8 @@ Dense = Annotated[bool, typer.Option("--dense", help="The bare model, without a 
 Method = Annotated[
     str,
     typer.Option(
-        help="Training-free, in place of a checkpoint: reuse:0.5, tome:0.3:block, at-edm:0.3."
+        help="Training-free, in place of a checkpoint: reuse:0.5, tome:0.3:block, at-edm:0.3; or a "
+        "step cache, beside one, too: first-block-cache:0.12, taylorseer:3, pab:2, t-gate:0.5."
     ),
 ]
 Budget = Annotated[

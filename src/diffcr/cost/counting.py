@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffcr.binding.attachment import attach
 from diffcr.binding.model import computing_all_tokens, get_attached, is_attached
-from diffcr.checkpoint.contenders import Contender, attach_untrained
+from diffcr.checkpoint.contenders import Contender, attach_untrained, leave_out_layers
 from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import FlopCount, Flops
-from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.errors import DiffCRError, DiffCRWarning, first_line
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.host import HostBlock, host_blocks
@@ -34,7 +34,8 @@ _LINEAR = frozenset((_aten.addmm, _aten.mm, _aten.mv, _aten.convolution))
 def count_flops(transformer: nn.Module, size: InputSize, batch_size: int = 1) -> FlopCount:
     """Count a model as it is, bare or with methods attached; it is not called.
 
-    A LoRA is left out: merged into its layers it costs nothing.
+    A LoRA is left out: merged into its layers it costs nothing. Of a step cache nothing is counted:
+    what a model computes that computes every step.
 
     Args:
         transformer: On any device.
@@ -42,14 +43,17 @@ def count_flops(transformer: nn.Module, size: InputSize, batch_size: int = 1) ->
         batch_size: Samples.
 
     Raises:
-        DiffCRError: Its class is not supported, or its forward depends on values in its inputs.
+        DiffCRError: Its class is not supported, or its forward does not run on shapes
+            alone, as one that depends on values in its inputs.
     """
     transformer = find_transformer(transformer)
     twin = _on_meta(transformer)
     if is_attached(transformer):
         attached = get_attached(transformer)
-        configs = [method.config for method in attached.stack()]
-        _attach_all(twin, configs[::-1], attached.state_dict())
+        # A step cache has no operations of its own, and decides by values what it skips.
+        configs = [m.config for m in attached.stack() if not m.hooks_blocks]
+        if configs:
+            _attach_all(twin, configs[::-1], attached.state_dict())
     return _count(twin, size, batch_size)
 
 
@@ -70,6 +74,7 @@ def count_contender(
     twin = _on_meta(transformer)
     if contender.checkpoint is None:
         attach_untrained(twin, contender.config)
+        leave_out_layers(twin, contender.left_out)
     else:
         stored = read_checkpoint(contender.checkpoint)
         _attach_all(twin, (*stored.beneath, stored.config), stored.state, str(stored.directory))
@@ -155,10 +160,10 @@ def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
         simplefilter("ignore", DiffCRWarning)
         try:
             twin(**arguments)
-        except NotImplementedError as error:
+        except RuntimeError as error:
             raise DiffCRError(
-                f"operations of {type(twin).__name__} cannot be counted: its forward depends on "
-                "values in its inputs, and counting has shapes alone"
+                f"operations of {type(twin).__name__} cannot be counted: its forward does not run "
+                f"on shapes alone, without values or a device ({first_line(error)})"
             ) from error
     root = type(twin).__name__
     by_module = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import mean
 from typing import Any
@@ -20,12 +21,21 @@ def flops_section(
     num_inference_steps: int = 20,
     height: int | None = None,
     width: int | None = None,
+    computed: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Operations of one forward of one image, of a single frame for a model of videos, without
     guidance: the paper's unit.
 
     `compressed` is the mean over the steps of the pipeline's own sampler, `per_region` one step in
     each region. Without DiffCR there is only `dense`.
+
+    Args:
+        pipe: Attached or not.
+        num_inference_steps: Of its sampler.
+        height: Of the image in pixels, the pipeline's own by default.
+        width: Of the image in pixels, the pipeline's own by default.
+        computed: Share of the steps that each layer computes, [L] in [0, 1], where a step cache
+            skips layers and it was measured; `per_region` is of steps that skip none.
     """
     transformer = find_transformer(pipe)
     latents = latent_size(pipe, height, width)
@@ -41,9 +51,12 @@ def flops_section(
             sampler_levels(pipe, num_inference_steps, OutputSize(height, width, frames=1))
         )
         section["per_region"] = [asdict(region) for region in regions]
-        section["compressed"] = asdict(mean_flops([regions[region] for region in visited]))
+        compressed = mean_flops([count.dense if r is None else regions[r] for r in visited])
+        for layer, share in zip(count.per_layer, computed or (), strict=computed is not None):
+            compressed += mean_flops([layer[r] for r in visited if r is not None]) * (share - 1)
+        section["compressed"] = asdict(compressed)
         if count.region_names is not None:
             section["region_names"] = list(count.region_names)
-            shares = [mean(layer[region] for layer in count.skipped) for region in visited]
+            shares = [mean(layer[r] for layer in count.skipped) for r in visited if r is not None]
             section["skipped_mean"] = mean(shares)
     return section

@@ -22,6 +22,7 @@ from diffcr.binding.model import (
 from diffcr.cost.sections import flops_section
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression
+from diffcr.evaluation.computed_share import ComputedShare, counting_parts
 from diffcr.evaluation.generate import Generation, generate_images
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.options import EvaluationOptions, Subjects
@@ -74,6 +75,8 @@ def evaluate(
     require_choice("image_precision", options.image_precision, ("no", "bf16"))
     transformer = find_transformer(pipe)
     attached, routed = is_attached(transformer), is_routed(transformer)
+    cached = attached and any(method.hooks_blocks for method in get_attached(pipe).stack())
+    computed = _count_computed(pipe, subjects.prompts, options) if cached else None
     both = attached and options.beside_dense
     if both and bare is None and changes_dense(transformer):
         raise DiffCRError(
@@ -94,7 +97,8 @@ def evaluate(
         pipeline=_describe(pipe),
         prompts=subjects.prompts,
         models=models,
-        flops=flops_section(pipe, options.num_inference_steps, **options.size),
+        flops=_count_flops(pipe, options, computed),
+        computed_share=computed,
         compression=Compression.of(get_compressor(pipe)) if routed else None,
         router_maps=_map_routers(pipe, subjects, options) if routed else None,
         router_auc=router_auc(pipe, scenes, seed=options.seed) if routed and scenes else None,
@@ -203,6 +207,29 @@ def _precision(pipe: Any, options: EvaluationOptions) -> AbstractContextManager[
     return torch.autocast(device, dtype=torch.bfloat16) if lower else nullcontext()
 
 
+def _count_flops(
+    pipe: Any, options: EvaluationOptions, computed: ComputedShare | None
+) -> dict[str, Any]:
+    shares = computed.per_layer if computed is not None and computed.skips_layers else None
+    section = flops_section(pipe, options.num_inference_steps, computed=shares, **options.size)
+    if computed is not None and shares is None:
+        # Of parts of blocks that are skipped there is the share alone.
+        del section["compressed"]
+    return section
+
+
+def _count_computed(pipe: Any, prompts: Sequence[str], options: EvaluationOptions) -> ComputedShare:
+    """Of the images of the first prompts, as many as a timed call has."""
+    with counting_parts(find_transformer(pipe)) as counted, _precision(pipe, options):
+        generate_images(
+            pipe,
+            prompts[: options.latency_batch_size],
+            batch_size=options.latency_batch_size,
+            **options.generation,
+        )
+    return counted.share()
+
+
 def _map_routers(pipe: Any, subjects: Subjects, options: EvaluationOptions) -> RouterMaps | None:
     if not options.map_timesteps:
         return None
@@ -220,13 +247,16 @@ def _describe(pipe: Any) -> dict[str, Any]:
         "method": {"method": "dense"},
     }
     if is_attached(find_transformer(pipe)):
-        described["method"] = get_attached(pipe).config.to_json_dict()
+        top, *beneath = (method.config.to_json_dict() for method in get_attached(pipe).stack())
+        described["method"] = top
+        if beneath:
+            described["beneath"] = beneath
     return described
 
 
 def _keeps_steps(pipe: Any) -> bool:
     transformer = find_transformer(pipe)
-    return is_attached(transformer) and get_attached(transformer).keeps_steps
+    return is_attached(transformer) and get_attached(transformer).depends_on_steps
 
 
 def _measure_latency(

@@ -112,6 +112,9 @@ def identify_generation(
     if is_attached(transformer):
         attached = get_attached(transformer)
         method = attached.config.to_json_dict() | {"enabled": attached.enabled}
+        beneath = [{**m.config.to_json_dict(), "enabled": m.enabled} for m in attached.stack()][1:]
+        if beneath:
+            method["beneath"] = beneath
         digest.update(json.dumps(attached.describe(), sort_keys=True, default=str).encode())
     texts = hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
     return {

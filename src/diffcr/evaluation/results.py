@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from diffcr.evaluation.compression import Compression
+from diffcr.evaluation.computed_share import ComputedShare
 from diffcr.evaluation.generate import save_images
 from diffcr.evaluation.held_out import HeldOutLoss
 from diffcr.evaluation.options import EvaluationOptions
@@ -45,6 +46,7 @@ class Evaluation:
         prompts: What the images were generated from, in their order.
         models: By name: "compressed" has a method attached, "dense" is the bare model.
         flops: Operations, as `diffcr.cost.sections.flops_section` counts them.
+        computed_share: What a step cache let the model compute; None without one.
         compression: Ratios; None without routers, as the next two.
         router_maps: None where no timesteps were to be mapped.
         router_auc: None without scenes.
@@ -56,6 +58,7 @@ class Evaluation:
     prompts: Sequence[str]
     models: Mapping[str, ModelResults]
     flops: Mapping[str, Any]
+    computed_share: ComputedShare | None
     compression: Compression | None
     router_maps: RouterMaps | None
     router_auc: RouterAUC | None
@@ -72,6 +75,7 @@ class Evaluation:
             "quality": {name: v.to_json_dict() for name, v in quality.items() if v},
             "held_out_loss": {name: v.to_json_dict() for name, v in losses.items() if v},
             "flops": self.flops,
+            "computed_share": self.computed_share and self.computed_share.to_json_dict(),
             "compression": self.compression and self.compression.to_json_dict(),
             "router_maps": self.router_maps and self.router_maps.to_json_dict(),
             "router_auc": self.router_auc and self.router_auc.to_json_dict(),
@@ -90,7 +94,12 @@ class Evaluation:
         seconds = {
             f"latency/{name}/{side}": list(timing.samples)
             for name, latency in self.latency.items()
-            for side, timing in (("dense", latency.baseline), ("compressed", latency.candidate))
+            for side, timing in (
+                ("dense", latency.baseline),
+                ("compressed", latency.candidate),
+                ("dense again", latency.control),
+            )
+            if timing is not None
         }
         return losses | seconds
 

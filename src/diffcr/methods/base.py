@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -90,11 +90,14 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         needs_grid: Whether it has to know the rows and columns of the tokens' grid.
         keeps_steps: Whether a call depends on earlier ones of its sampling run, so that one call
             alone says nothing of its quality or time.
+        hooks_blocks: Whether it hooks forwards that other methods bind: it is beneath all of them,
+            and off while they are bound.
     """
 
     replaces_weights: ClassVar[bool] = False
     needs_grid: ClassVar[bool] = False
-    keeps_steps: ClassVar[bool] = False
+    keeps_steps: bool = False
+    hooks_blocks: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, host: Host) -> None:
         super().__init__()
@@ -119,8 +122,9 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         """What the regions are called, clean to noisy; None for equal parts of the noise range."""
         return None
 
-    def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
-        """Region of every step of a sampling run, from the steps' noise levels in [0, 1]."""
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int | None]:
+        """Region of every step of a sampling run, from the steps' noise levels in [0, 1]; None of
+        a step that computes every token where no region does."""
         return [region_of(level, self.timestep_regions) for level in noise_levels]
 
     def forget_run(self) -> None:
@@ -131,6 +135,20 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         yield self
         if self.beneath is not None:
             yield from self.beneath.stack()
+
+    def graph_key(self) -> Hashable | None:
+        """What of the calling thread's call decides, beside the inputs' shapes, which operations
+        run and on which constants; None where that cannot be told."""
+        levels = self.call.noise_levels or ()
+        return tuple(sorted({region_of(level, self.timestep_regions) for level in levels}))
+
+    @property
+    def depends_on_steps(self) -> bool:
+        """Whether this method or one beneath it keeps what steps computed."""
+        return any(method.keeps_steps for method in self.stack())
+
+    def end_call(self) -> None:
+        """A call of the transformer is through, or was broken off."""
 
     @abstractmethod
     def build_context(self, call: TransformerCall) -> ContextT:

@@ -26,6 +26,7 @@ from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.methods.reuse.forward import refuses_reuse, reuse_seam
 from diffcr.methods.reuse.reuser import TokenReuser
 from diffcr.methods.seam import Seam, no_seam
+from diffcr.methods.step_caches.cache import STEP_CACHES, StepCache
 from diffcr.methods.tome.config import ToMeConfig
 from diffcr.methods.tome.merger import TokenMerger, refuses_merging, tome_seam
 from diffcr.validation import refuse_unknown_key
@@ -78,6 +79,10 @@ _METHODS: dict[str, Method] = {
             StructuredPruningConfig,
             refuses_pruning,
             subject="Structured pruning of `{}`: blocks without some of their heads and channels.",
+        ),
+        *(
+            Method(cache, StepCache, no_seam, cache, subject="A step cache for `{}`.")
+            for cache in STEP_CACHES
         ),
     )
 }

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from diffcr.cost.counting import count_contender
 from diffcr.cost.flops import Flops
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing import memory as memory_module
+from diffcr.evaluation.timing import subject as subject_module
 from diffcr.evaluation.timing import timed_batch
 from diffcr.evaluation.timing.bench import BenchOptions, bench
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing
@@ -277,9 +278,11 @@ def test_published_sizes_have_random_weights(
 ) -> None:
     small = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 2}
     small |= {"cross_attention_dim": 48, "caption_channels": 32}
-    monkeypatch.setattr(published, "_PIXART_XL", {**published._PIXART_XL, **small})
     told = {"pixart-alpha-xl": 64, "pixart-sigma-xl": None}
-    monkeypatch.setattr(published, "_TOLD_SIZE_AT", told)
+    for model, size in told.items():
+        known = published._MODELS[model]
+        changed = replace(known, config={**known.config, **small}, told_size_at=size)
+        monkeypatch.setitem(published._MODELS, model, changed)  # type: ignore[arg-type]
     first, second = (open_subject("pixart-alpha-xl", 64).transformer for _ in range(2))
     assert first.use_additional_conditions
     pairs = zip(first.parameters(), second.parameters(), strict=True)
@@ -291,6 +294,25 @@ def test_published_sizes_have_random_weights(
         configuration = json.loads(printed)["configuration"]
         assert (configuration["model"], configuration["random_weights"]) == (model, True)
         assert (configuration["image_tokens"], configuration["text_tokens"]) == (16, 120)
+
+
+@pytest.mark.parametrize("model", ["flux-dev", "sd35-medium", "qwen-image", "z-image", "wan-1.3b"])
+def test_models_that_people_run_are_timed_at_a_tiny_size(model: str) -> None:
+    subject = open_subject(model, None, "bfloat16", "cpu", tiny=True)
+    contenders = [parse_contender(text) for text in ("diffcr:0.5", "fewer-layers:0.5")]
+    record = bench(subject, contenders, BenchOptions(pairs=1, warmup=0))
+    measured = record.results["batches"]["1"]
+    assert record.configuration["model"] == f"{model}, tiny" and not record.results["left_out"]
+    assert {*measured} == {"dense", "diffcr:0.5", "fewer-layers:0.5"}
+    assert all(measured[name]["flops_ratio"]["total"] < 0.9 for name in {*measured} - {"dense"})
+
+
+def test_a_model_that_does_not_fit_says_so_before_it_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subject_module, "free_memory", lambda device: 10**9)
+    with pytest.raises(DiffCRError, match=r"wan-1.3b takes 2.8 GB .* and 1.0 GB are free on cpu"):
+        open_subject("wan-1.3b", None, "bfloat16", "cpu")
 
 
 def test_the_dtype_holds_under_every_method() -> None:
@@ -368,7 +390,9 @@ def test_the_suite_writes_its_records(tmp_path: Path) -> None:
         ["bash", str(_SUITE), "--smoke"], cwd=_SUITE.parents[1], env=environment
     )
     assert finished.returncode == 0
-    names = ("eager-96", "compiled-routed-96", "compiled-tome-96", "compiled-at-edm-96")
+    names = ("a-eager-64", "b-flux-dev", "b-wan-1.3b", "c-batch-64", "c-compiled")
     for name in names:
         assert read_record(tmp_path / f"{name}.json").kind == "bench"
-    assert read_record(tmp_path / "quality" / "report.json").kind == "evaluation"
+    assert read_record(tmp_path / "a-profile.json").kind == "profile"
+    for name in ("d-quality", "d-cached"):
+        assert read_record(tmp_path / name / "report.json").kind == "evaluation"

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffcr.binding.cuda_graphs import CaptureError
 from diffcr.checkpoint.contenders import DENSE, build, parse_contender
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing.bench import BenchOptions, bench
-from diffcr.evaluation.timing.captured_call import CapturedCall, CaptureError
+from diffcr.evaluation.timing.captured_call import CapturedCall
 from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import Subject
 from tests.hosts import pixart

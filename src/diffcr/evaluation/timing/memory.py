@@ -1,4 +1,4 @@
-"""The most memory that a call takes, where the machine can tell."""
+"""The most memory that a call takes, and what is free, where the machine can tell."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 _PROCESS = Path("/proc/self")
+_MEMORY = Path("/proc/meminfo")
 _RESET_PEAK = "5"
 _KIB = 1024
 # Both figures are read from a running process: they may differ by a few pages.
@@ -66,6 +67,16 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> PeakMemory | N
     call()
     peak = _status_bytes("VmHWM")
     return None if peak is None else PeakMemory(peak, held, "resident set")
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where it cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu" or not _MEMORY.exists():
+        return None
+    lines = _MEMORY.read_text().splitlines()
+    return next((int(n.split()[1]) * _KIB for n in lines if n.startswith("MemAvailable:")), None)
 
 
 def _reset_resident_peak() -> int | None:

@@ -38,7 +38,7 @@ def denoiser_latency(
         batch_size: Samples of a forward; with guidance, twice the images.
         height: Of the pictures in pixels, the pipeline's own by default.
         width: Of the pictures in pixels, the pipeline's own by default.
-        repeats: Pairs of samples.
+        repeats: Pairs of samples; more where they scatter, as `compare_latency` has it.
         warmup: Pairs before the first sample.
     """
     transformer = find_transformer(pipe)
@@ -48,7 +48,8 @@ def denoiser_latency(
         timed = compare_latency(
             _dense(pipe, sweep), sweep, repeats, warmup, next(transformer.parameters()).device
         )
-    return LatencyRatio(_divide(timed.baseline, regions), _divide(timed.candidate, regions))
+    parts = {name: _divide(timing, regions) for name, timing in vars(timed).items()}
+    return LatencyRatio(**parts)
 
 
 def sweep_regions(
@@ -81,6 +82,7 @@ def forward_inputs(
     columns: int,
     text_tokens: int,
     timesteps: Sequence[int],
+    frames: int = 1,
 ) -> dict[int, dict[str, Any]]:
     """Arguments of a transformer's forward by timestep: the same random samples at each.
 
@@ -91,11 +93,12 @@ def forward_inputs(
         columns: Width of the latents.
         text_tokens: Tokens of a prompt.
         timesteps: Noise levels, 0 to 999, in any order.
+        frames: Of the latents.
     """
     config, weights = transformer.config, next(transformer.parameters())
     family = family_of(transformer)
     generator = torch.Generator().manual_seed(INPUTS_SEED)
-    shape = (batch_size, *family.latent_shape(config, rows, columns))
+    shape = (batch_size, *family.latent_shape(config, rows, columns, frames))
     latents = torch.randn(shape, generator=generator).to(weights)
     blank = family.blank_prompt(config, text_tokens).tensors()
     prompt = Prompt.of_tensors({n: _random(t, batch_size, generator) for n, t in blank.items()})
@@ -148,7 +151,7 @@ def pipeline_latency(
     Args:
         pipe: An attached text-to-image pipeline.
         prompts: At least one.
-        repeats: Pairs of samples.
+        repeats: Pairs of samples; more where they scatter, as `compare_latency` has it.
         warmup: Pairs before the first sample.
         generation: Arguments of `generate_images`: steps, guidance, size.
     """

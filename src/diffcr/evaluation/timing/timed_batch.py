@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from diffcr.binding.cuda_graphs import CaptureError
 from diffcr.core.regions import TIMESTEPS
 from diffcr.cost.flops import Flops
 from diffcr.errors import DiffCRError, first_line
-from diffcr.evaluation.timing.captured_call import CapturedCall, CaptureError
+from diffcr.evaluation.timing.captured_call import CapturedCall
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing, time_interleaved
 from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
 from diffcr.evaluation.timing.speed import forward_inputs
@@ -158,7 +159,7 @@ class _Batch:
         self.device, self.batch_size = subject.device, batch_size
         timesteps = sorted({visit.timestep for v in variants for visit in v.visits})
         size = (batch_size, subject.side, subject.side, subject.text_tokens)
-        inputs = forward_inputs(subject.transformer, *size, timesteps)
+        inputs = forward_inputs(subject.transformer, *size, timesteps, subject.frames)
         self.variants = {variant.name: variant for variant in variants}
         self.calls: dict[str, dict[str, Call]] = {
             variant.name: {

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from diffcr.core.select import scattered_positions
 from diffcr.hosts.host import Host
-from diffcr.methods.base import Attached, CurrentCall, TransformerCall
+from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.reuse.config import LARGEST_RATIO, ReuseConfig
 from diffcr.methods.reuse.trajectory import KeptTokens, Trajectory
+from diffcr.methods.sampling_runs import CallInRun
 from diffcr.validation import between
 
 
@@ -38,44 +37,10 @@ class ReusePass:
     skips: bool = False
 
 
-class ReusingCall(CurrentCall):
-    """As `CurrentCall`.
+class ReusingCall(CallInRun[Trajectory]):
+    """As `CallInRun`."""
 
-    Attributes:
-        trajectories: By the prompt's embeddings, which they do not outlive.
-        unprompted: That of calls without embeddings.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forget()
-
-    def forget(self) -> None:
-        """End all trajectories of this thread."""
-        self.trajectories = WeakIdKeyDictionary()
-        self.unprompted = Trajectory()
-
-    def trajectory(self, conditioning: Tensor | None, noise_level: float) -> Trajectory:
-        """The one that a call goes on with, or begins."""
-        writes = 0
-        if conditioning is not None and not conditioning.is_inference():
-            writes = conditioning._version
-        known = self.unprompted if conditioning is None else self.trajectories.get(conditioning)
-        if known is None or not known.goes_on(noise_level, writes):
-            known = Trajectory(conditioned=writes)
-            if conditioning is None:
-                self.unprompted = known
-            else:
-                self.trajectories[conditioning] = known
-        known.noise_level = noise_level
-        return known
-
-    def end(self, conditioning: Tensor | None) -> None:
-        """End the trajectory of a prompt's embeddings."""
-        if conditioning is None:
-            self.unprompted = Trajectory()
-        else:
-            self.trajectories.pop(conditioning, None)
+    run_type = Trajectory
 
 
 class TokenReuser(Attached[ReuseConfig, ReusePass]):
@@ -86,7 +51,7 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
     makes others, begins anew.
     """
 
-    keeps_steps: ClassVar[bool] = True
+    keeps_steps = True
 
     current: ReusingCall
 
@@ -105,9 +70,10 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         """What the regions are called."""
         return ("steps that reuse", "dense steps")
 
-    def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int | None]:
         """As `Attached.visited_regions`: a step that begins a trajectory computes every token."""
-        run, visited = Trajectory(), []
+        run = Trajectory()
+        visited: list[int | None] = []
         for place, level in enumerate(noise_levels):
             begins = place == 0 or not run.goes_on(level)
             run = Trajectory() if begins else run
@@ -170,7 +136,7 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
             self.current.end(call.conditioning)
             return ReusePass(None, tokens, scattered)
         (level,) = levels
-        trajectory = self.current.trajectory(call.conditioning, level)
+        trajectory = self.current.run(call.conditioning, level)
         if self.current.region is not None:
             reuses = self.current.region == 0
         else:
@@ -185,10 +151,10 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
 
     def summary_lines(self) -> list[str]:
         """What is skipped, and what the calling thread's trajectories hold."""
-        held = [self.current.unprompted, *self.current.trajectories.values()]
+        held = self.current.known()
         config = self.config
         return [
             f"{config.compression_ratio:.1%} of the {config.granularity} reuse updates at noise "
             f"levels of {config.dense_above:g} and below",
-            f"kept of past steps: {sum(t.memory for t in held) / 2**20:.1f} MiB",
+            f"kept of past steps: {sum(run.memory for run in held) / 2**20:.1f} MiB",
         ]

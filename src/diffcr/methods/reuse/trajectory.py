@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcr.core.select import rank_tokens, token_rows
+from diffcr.methods.sampling_runs import SamplingRun
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,13 @@ class Remembered:
 
 
 @dataclass
-class Trajectory:
+class Trajectory(SamplingRun):
     """The state of one sampling run.
 
-    It begins with a call that computes all tokens, and ends when the prompt's embeddings are freed
-    or written to, when a call's noise level does not fall, or when its shape, dtype or device is
-    another.
+    It begins with a call that computes all tokens, and begins anew where a call's shape, dtype or
+    device is another.
 
     Attributes:
-        noise_level: Of the last call, in [0, 1].
-        conditioned: How often the prompt's embeddings had been written to when it began.
         inputs: Tokens as they entered the first block when each was last computed; None before the
             first call is through.
         updates: What all blocks together added to each.
@@ -78,16 +76,10 @@ class Trajectory:
             is one.
     """
 
-    noise_level: float = float("inf")
-    conditioned: int = 0
     inputs: Remembered | None = None
     updates: Remembered | None = None
     parts: dict[tuple[int, str], Remembered] = field(default_factory=dict)
     owed: float = 0.5
-
-    def goes_on(self, noise_level: float, conditioned: int = 0) -> bool:
-        """Whether a call at a noise level belongs to it."""
-        return noise_level < self.noise_level and conditioned == self.conditioned
 
     def skips_step(self, share: float) -> bool:
         """Whether the next step is skipped, where `share` of them are to be, evenly spread."""

@@ -1,0 +1,1 @@
+"""Step caches of diffusers: a denoising step reuses what an earlier one computed."""
