@@ -58,6 +58,8 @@ def test_encoded_data_is_kept_and_never_mixed_up(folder: Path, tmp_path: Path) -
     first = encode_dataset(pipe, ImageFolder(folder, 32), cache, 48)
     again = encode_dataset(pipe, ImageFolder(folder, 32), cache, 48)
     assert torch.equal(first.latents, again.latents)
+    for name, tensor in first.tensors().items():
+        assert tensor.stride() == again.tensors()[name].stride(), name
     assert len(list(cache.iterdir())) == 1
     encode_dataset(tiny_pixart_pipeline(1), ImageFolder(folder, 32), cache, 48)
     encode_dataset(pipe, ImageFolder(folder, 32, size=2), cache, 48)

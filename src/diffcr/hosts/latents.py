@@ -22,6 +22,7 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
     Returns:
         [B, C, h, w]; [B, C, f, h, w] for a transformer of videos, to which a picture is a video of
         one frame of latents, or where a token has several, as CogVideoX 1.5's, of as many alike.
+        Contiguous.
 
     Raises:
         DiffCRError: How the autoencoder's latents are scaled is not known, or they are not finite,
@@ -38,10 +39,14 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
         )
     transformer: Any = find_transformer(pipe)
     family = family_of(transformer)
-    if not family.video:
-        return latents.squeeze(2) if of_videos else latents
-    frames, *_ = family.patch(transformer.config)
-    return (latents if of_videos else latents.unsqueeze(2)).expand(-1, -1, frames, -1, -1)
+    if family.video:
+        frames, *_ = family.patch(transformer.config)
+        latents = (latents if of_videos else latents.unsqueeze(2)).expand(-1, -1, frames, -1, -1)
+    elif of_videos:
+        latents = latents.squeeze(2)
+    # As they are when read from a file: of another layout a model makes other last bits, and a run
+    # that finds them encoded would end elsewhere than the one that encoded them.
+    return latents.contiguous()
 
 
 def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:
