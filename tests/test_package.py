@@ -57,6 +57,7 @@ def test_public_names() -> None:
         "compile",
         "detach",
         "disabled",
+        "fit_bypass",
         "load",
         "measure_mag_ratios",
         "parameter_groups",

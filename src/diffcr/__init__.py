@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from diffcr.checkpoint.pushing import push
     from diffcr.checkpoint.saving import save
     from diffcr.errors import DiffCRError
+    from diffcr.evaluation.bypass_fitting import fit_bypass
     from diffcr.evaluation.calibration import calibrate
     from diffcr.evaluation.mag_ratios import measure_mag_ratios
     from diffcr.hosts import register_model, supported_models
@@ -48,6 +49,7 @@ _HOMES = {
     "get_compressor": "binding.model",
     "parameter_groups": "binding.model",
     "calibrate": "evaluation.calibration",
+    "fit_bypass": "evaluation.bypass_fitting",
     "measure_mag_ratios": "evaluation.mag_ratios",
     "summary": "binding.model",
     "trajectory": "binding.model",
@@ -94,6 +96,7 @@ __all__ = [
     "compile",
     "detach",
     "disabled",
+    "fit_bypass",
     "get_compressor",
     "load",
     "measure_mag_ratios",

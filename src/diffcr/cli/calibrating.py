@@ -28,8 +28,13 @@ def calibrate(
         typer.Option("--prompts", help="A file with one prompt per line; captions of scenes."),
     ] = None,
     target: Annotated[
-        float, typer.Option(help="Mean share of tokens that a run skips.", min=0.01, max=0.9)
-    ] = 0.3,
+        float | None,
+        typer.Option(help="Mean share of tokens that a run skips; 0.3.", min=0.01, max=0.9),
+    ] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="In place of --target: how many times as fast, timed on this machine."),
+    ] = None,
     granularity: Annotated[str, typer.Option(help="What is skipped: steps or tokens.")] = "steps",
     steps: Steps = 20,
     guidance_scale: Guidance = None,
@@ -47,6 +52,8 @@ def calibrate(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
 ) -> None:
     """Make a pipeline skip tokens that changed little, without training."""
+    if target is not None and speed is not None:
+        raise DiffCRError(f"--target is {target} and --speed {speed}: give one of them")
     check_output(output)
     from diffcr.report.report import RECORD, write_report
 
@@ -67,12 +74,17 @@ def calibrate(
     from diffcr.checkpoint.saving import save
     from diffcr.evaluation.calibration import calibrate as find_settings
     from diffcr.evaluation.generate import generate_images, save_images
+    from diffcr.evaluation.speed_target import target_for_speed
     from diffcr.records.record import make_record
     from diffcr.report.screen import show_screen
 
     scale = choose_guidance(guidance_scale, model)
     kind: Any = granularity
     size = OutputSize(height, width, frames)
+    if speed is not None:
+        target = target_for_speed(pipe, texts, speed, kind, steps, scale, batch_size, size)
+        typer.echo(f"{speed:g} times as fast needs {target:.1%} of the tokens skipped here")
+    target = 0.3 if target is None else target
     found = find_settings(pipe, texts, target, kind, steps, scale, seed, batch_size, size=size)
     checkpoint = save(pipe, output / "checkpoint")
     images: dict[str, list[str]] = {"prompts": texts[:_SHOWN]}
@@ -90,6 +102,7 @@ def calibrate(
         "method": found.chosen.config.to_json_dict(),
         "prompts": len(texts),
         "target_compression_ratio": target,
+        **({} if speed is None else {"target_speed": speed}),
         "guidance_scale": scale,
         **{name: value for name, value in vars(size).items() if value is not None},
     }
