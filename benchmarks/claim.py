@@ -78,13 +78,6 @@ FRONTIER = (
 )
 # Computes as many steps, others of them.
 TIMED_AS = {f"reuse-{ratio}-calibrated": f"reuse-{ratio}-steps" for ratio in (30, 50)}
-SERIES = {
-    "reuse-steps": "reuse of whole steps, untrained",
-    "reuse-tokens": "reuse of tokens, untrained",
-    "fewer denoising steps": "fewer denoising steps",
-    "pruning": "structured pruning, trained",
-    "diffcr-lt": "DiffCR-LT as in the paper, trained",
-}
 ABLATIONS = {
     "diffcr-lt-30": "DiffCR-LT: 4 regions, sampled branches, gate 2 sigmoid",
     "diffcr-lt-30-both": "both branches in every step",

@@ -99,7 +99,7 @@ def measure(run: Run) -> None:
     subjects = Subjects.of_scenes(scenes, held_out)
     evaluation = evaluate(pipe, subjects, options, load_judge(judge_path()))
     results, seeds = evaluation.to_json_dict(), {"images": first, "held_out": 0}
-    if "calibration" in configuration:
+    if not run.is_trained and {"calibration", "bypass"} & configuration.keys():
         results["method"] = get_attached(pipe).config.to_json_dict()
     if run.is_trained:
         results |= _training(run, held_out)

@@ -10,25 +10,20 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import inpainting_tables
+import overview_tables
 import reuse_tables
 import step_cache_tables
 from claim import (
     ABLATIONS,
     AT_20,
-    CLAIMED,
-    FINISHED,
     FRONTIER_HEADER,
     METHODS,
     RATIOS,
     RESULTS,
     SEEDS_HEADER,
-    SERIES,
-    SHOWN,
-    SLOW,
     UNTRAINED,
     claim_rows,
     frontier_rows,
@@ -36,18 +31,14 @@ from claim import (
     seed_rows,
     speed_rows,
 )
-from rows import MAPPED, ROOT, TRAINED_SHEETS, UNTRAINED_SHEETS
+from figures import draw_figures
+from rows import ROOT
 
 from diffcr.records.record import read_record
-from diffcr.report.comparison import QUALITY_HEADER, own, quality_rows, read_collection
-from diffcr.report.figures.curves import plot_loss_against_ratio, plot_losses, plot_trajectories
-from diffcr.report.figures.heat_maps import plot_compression, plot_router_auc
-from diffcr.report.figures.pictures import plot_router_maps, plot_sheets
-from diffcr.report.figures.trade_off import plot_trade_offs, trade_offs
-from diffcr.scenes import ScenesDataset
+from diffcr.report.comparison import QUALITY_HEADER, own, quality_rows
 
-FILLED = (ROOT / "README.md", *(ROOT / "docs" / f"{n}.md" for n in ("experiments", "inpainting")))
-_COLUMNS = 8
+_PAGES = ("results", "experiments", "inpainting")
+FILLED = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in _PAGES))
 _SPEED_HEADER = ("time against the dense model", "denoiser", "pipeline", "training step")
 
 
@@ -148,6 +139,7 @@ TABLES = {
         name: lambda made=made: _table(*made())
         for name, made in {
             **inpainting_tables.TABLES,
+            **overview_tables.TABLES,
             **reuse_tables.TABLES,
             **step_cache_tables.TABLES,
         }.items()
@@ -175,46 +167,6 @@ def filled(text: str) -> str:
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m, t=table: f"{m[1]}{t()}\n{m[2]}", text, flags=re.DOTALL)
     return text
-
-
-def draw_figures(folder: Path) -> None:
-    """Every figure but the pictures of the pretrained pipeline."""
-    pretraining = _results("pretraining")["training"]["transformer"]
-    plot_losses(
-        pretraining["losses"], pretraining["recipe"]["steps"], folder / "pretraining_loss.png"
-    )
-    measured = rows()
-    learned = measured[MAPPED.name].records
-    tables = {f"seed {seed}": record for seed, record in enumerate(learned)}
-    plot_compression(tables, folder / "compression.png")
-    plot_trajectories(learned, folder / "trajectory.png")
-    plot_router_maps(learned[MAPPED.seed], folder / "router_maps.png")
-    plot_router_auc(tables, folder / "router_auc.png")
-    shown = {**CLAIMED, **AT_20, SLOW: "DiffCR-LT on a slow way to 50 %"}
-    # It skips no tokens and has no place on an axis of their share.
-    del shown["pruning-20"]
-    ways = {title: measured[name].records for name, title in shown.items()}
-    ways["checkpoints of that run, finished"] = tuple(
-        record for name in FINISHED for record in measured[name].records
-    )
-    plot_loss_against_ratio(ways, folder / "loss_against_ratio.png")
-    collection = read_collection(RESULTS)
-    plot_trade_offs(trade_offs(collection, "methods-embedded-second-run"), folder / "trade_off.png")
-    frontier = trade_offs(collection, "frontier-embedded")
-    plot_trade_offs(frontier, folder / "frontier.png", SERIES)
-    captions = [scene.caption for scene in ScenesDataset("test", size=_COLUMNS)]
-    for runs, titles, name in (
-        (TRAINED_SHEETS, METHODS, "images"),
-        (UNTRAINED_SHEETS, SHOWN, "reuse"),
-    ):
-        sheets = {titles[run.name]: run.record.with_suffix(".png") for run in runs}
-        plot_sheets(sheets, captions, folder / f"{name}.png")
-    inpainted = {
-        title: RESULTS / "inpainting" / f"{name}-seed-0.png"
-        for name, title in inpainting_tables.TITLES.items()
-    }
-    inpainted = {"given": RESULTS / "inpainting" / "given.png", **inpainted}
-    plot_sheets(inpainted, captions, folder / "inpainting.png")
 
 
 def main() -> None:

@@ -6,8 +6,10 @@ training of its own: the embedded pipeline as it was pretrained, with a training
 ("method") or fewer denoising steps; token reuse that `diffcr.calibrate` fits to captions of the
 validation split ("calibration"), spending another budget than it was fitted for where one is given
 ("budget"); or what another row's run left on its way to a larger ratio ("checkpoint", below
-`runs/experiments/`), or the embedded checkpoint ("embedded": true). A step cache may be beside it
-("cache"). It has seed 0 alone, or as many as it says ("image_seeds"), each with noise of its own.
+`runs/experiments/`), or the embedded checkpoint ("embedded": true). Where skipped tokens get
+something else than nothing ("bypass"), it may be fitted to captions of the validation split. A step
+cache may be beside it ("cache"). It has seed 0 alone, or as many as it says ("image_seeds"), each
+with noise of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.binding.lora import load_lora, read_lora
-from diffcr.binding.model import get_attached
+from diffcr.binding.model import get_attached, get_compressor
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.options import EvaluationOptions
 from diffcr.files import read_json
@@ -160,6 +162,8 @@ class Run:
             DiffCRError: The run that it is from was not trained here.
         """
         pipe = self._open()
+        if not self.is_trained and "bypass" in self.configuration:
+            self._set_bypass(pipe, **self.configuration["bypass"])
         if "cache" in self.configuration:
             attach(pipe, config_from_json_dict(self.configuration["cache"]))
         return pipe
@@ -180,6 +184,19 @@ class Run:
         if not isinstance(method, DenseConfig):
             attach(pipe, method)
         return pipe
+
+    def _set_bypass(self, pipe: Any, validation_captions: int = 0, **asked: Any) -> None:
+        """Give skipped tokens what the row says; what is linear is fitted."""
+        get_compressor(pipe).set_bypass(**asked)
+        if validation_captions:
+            captions = ScenesDataset("validation", size=validation_captions)
+            diffcr.fit_bypass(
+                pipe,
+                [scene.caption for scene in captions],
+                asked["bypass_rank"],
+                self.configuration["num_inference_steps"],
+                self.configuration["guidance_scale"],
+            )
 
     def _calibrate(self, pipe: Any) -> None:
         """As `diffcr calibrate` does, whose seed and batch size these are."""

@@ -133,6 +133,19 @@ def tiny_sd3_pipeline() -> StableDiffusion3Pipeline:
     )
 
 
+def tiny_wan_autoencoder() -> AutoencoderKLWan:
+    """8 times smaller latents with means and deviations of their own, 4 frames in one."""
+    return AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.1, 0.2, 0.3, 0.4],
+        latents_std=[1.0, 2.0, 0.5, 1.5],
+    )
+
+
 def tiny_wan_pipeline() -> WanPipeline:
     """3 layers; 8 times smaller latents with means and deviations of their own, 4 frames in one."""
     tokenizer = tiny_tokenizer()
@@ -151,15 +164,7 @@ def tiny_wan_pipeline() -> WanPipeline:
                 num_layers=3,
                 rope_max_seq_len=32,
             ),
-            "vae": AutoencoderKLWan(
-                base_dim=4,
-                z_dim=4,
-                dim_mult=[1, 1, 1, 1],
-                num_res_blocks=1,
-                temperal_downsample=[False, True, True],
-                latents_mean=[0.1, 0.2, 0.3, 0.4],
-                latents_std=[1.0, 2.0, 0.5, 1.5],
-            ),
+            "vae": tiny_wan_autoencoder(),
             "text_encoder": UMT5EncoderModel(
                 UMT5Config(
                     vocab_size=len(tokenizer),

@@ -11,7 +11,7 @@ import rows
 from experiments import in_waves, run_side_by_side, say_what_failed
 from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 
-from diffcr.binding.model import get_attached
+from diffcr.binding.model import get_attached, get_compressor
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.methods.step_caches.config import StepCacheConfig
@@ -85,6 +85,23 @@ def test_a_calibrated_row_opens_with_the_settings_found_and_its_budget(
     assert isinstance(fitted, ReuseConfig) and isinstance(dialled, ReuseConfig)
     assert dialled.dense_above == fitted.dense_above
     assert dialled.compression_ratio * fitted.dense_above == pytest.approx(0.25)
+
+
+def test_a_row_gives_skipped_tokens_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linear = {"bypass": "linear", "bypass_rank": 4, "validation_captions": 1}
+    method = {"method": "mod", "compression_ratio": 0.3}
+    fitted = {"method": method, "bypass": linear, "num_inference_steps": 2}
+    (tmp_path / "fitted.json").write_text(json.dumps(fitted))
+    embedded = {"embedded": True, "bypass": {"bypass": "reuse", "max_age": 2}}
+    (tmp_path / "embedded.json").write_text(json.dumps(embedded))
+    monkeypatch.setattr(rows, "UNTRAINED", tmp_path)
+    compressor = get_compressor(Run("fitted").open())
+    assert compressor.linear_bypass is not None
+    assert all((up != 0).any() for up in compressor.linear_bypass.up.values())
+    config = get_compressor(Run("embedded").open()).config
+    assert (config.bypass, config.max_age) == ("reuse", 2)
 
 
 def test_image_seeds_share_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

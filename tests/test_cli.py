@@ -126,6 +126,10 @@ def test_usage_errors(fails: _Fails) -> None:
     fails("bench", "--batch-size", 10**7, saying="--batch-size")
     fails("bench", "--pairs", 10**9, saying="--pairs")
     fails("inpaint", "--dilation", 10**20, saying="--dilation")
+    for option in ("--resolution", "--max-sequence-length", "--shard-items", "--batch-size"):
+        fails("encode", "scenes", "--output", "e", option, 10**19, saying=option)
+    fails("encode", "datasets:", "--output", "e", saying="datasets: names no data set")
+    fails("calibrate", "--frames", 5, saying="--frames is 5, and this pipeline makes pictures")
     fails("inpaint", "--steps", 10**9, saying="--steps")
     fails("generate", "x", "--output", "y" * 5000, saying="File name too long")
     fails("generate", "x" * 5000, "--checkpoint", "y" * 5000, saying="y ... y")

@@ -1,67 +1,107 @@
-"""The examples run as written."""
+"""The examples run as written, and are short."""
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
 import diffcr
+from diffcr import hosts
 from diffcr.pretrained import load_default_pipeline
 from diffcr.training.data.pictures import ImageFolder
+from tests.pipelines import tiny_pixart_pipeline
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+_MOST_LINES = 60
 
 
-def _run(tmp_path: Path, name: str, *arguments: str) -> str:
-    finished = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs an example in an empty directory; its output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_example(name: str, *arguments: str) -> str:
+        path = EXAMPLES / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_example
 
 
-def test_an_own_training_loop_learns_ratios(tmp_path: Path) -> None:
-    output = _run(tmp_path, "own_training_loop.py", "5")
-    assert "step 5" in output
-    compressor = diffcr.load(load_default_pipeline("cpu"), tmp_path / "runs/own-loop/compressed")
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A tiny pipeline's directory."""
+    directory = tmp_path / "model"
+    tiny_pixart_pipeline().save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_read_at_a_glance(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len([line for line in lines if line.strip()]) <= _MOST_LINES
+
+
+def test_a_pipeline_of_ones_own_is_calibrated(run: Callable[..., str], model: str) -> None:
+    output = run("calibrate_own_pipeline", model)
+    assert "dense steps first: 50% skipped" in output
+    reuser = diffcr.load(tiny_pixart_pipeline(), "half")
+    assert reuser.config.granularity == "steps"
+
+
+def test_one_pipeline_has_several_speeds(run: Callable[..., str], model: str) -> None:
+    lines = run("dial", model).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["budget 100%", "budget 70%", "budget 50%"]
+    pictures = {Path(f"images/budget-{budget}-0000.png").read_bytes() for budget in (100, 70, 50)}
+    assert len(pictures) == 3
+
+
+def test_methods_are_compared(run: Callable[..., str], model: str) -> None:
+    lines = run("compare_methods", model).splitlines()
+    assert lines[0].startswith("dense") and lines[0].endswith(" 0.00 of 255 from dense")
+    assert len(lines) == 5
+    pictures = {path.name: path.read_bytes() for path in Path("images").glob("*-0000.png")}
+    assert len(pictures) == len({*pictures.values()}) == 5
+
+
+def test_a_part_of_a_picture_is_painted_again(run: Callable[..., str]) -> None:
+    output = run("inpaint", "2")
+    assert "second stroke" in output and "of the picture was masked" in output
+    with Image.open("inpainted-first.png") as first, Image.open("inpainted-second.png") as second:
+        assert first.size == (128, 128) and first.tobytes() != second.tobytes()
+
+
+def test_an_own_training_loop_learns_ratios(run: Callable[..., str]) -> None:
+    assert "step 5" in run("own_training_loop", "5")
+    compressor = diffcr.load(load_default_pipeline("cpu"), "runs/own-loop/compressed")
     assert compressor.mean_compression_ratio > 0
 
 
-def test_a_model_is_added_from_outside(tmp_path: Path) -> None:
-    output = _run(tmp_path, "add_a_model.py")
+def test_a_model_is_added_from_outside(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "_FAMILIES", dict(hosts._FAMILIES))
+    output = run("add_a_model")
     assert "attached, equal to the bit: True" in output
     assert "half of the tokens, finite: True" in output
     assert "PeculiarTransformer with DiffCRConfig" in output
 
 
-def test_photographs_train_like_any_folder(tmp_path: Path) -> None:
-    _run(tmp_path, "make_photo_folder.py", "photos")
-    photos = ImageFolder(tmp_path / "photos", 96)
+def test_photographs_train_like_any_folder(run: Callable[..., str]) -> None:
+    run("make_photo_folder", "photos")
+    photos = ImageFolder(Path("photos"), 96)
     assert len(photos) == 11
     assert photos[0].image.size == (96, 96)
     assert len({photos[i].caption for i in range(11)}) == 11
-    finished = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "diffcr",
-            "train",
-            "scenes-diffcr-lt",
-            "--data",
-            "photos",
-            "--steps",
-            "2",
-            "--output",
-            "runs/photos",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    compressor = diffcr.load(load_default_pipeline("cpu"), tmp_path / "runs/photos/final")
+    output = run("fine_tune_own_pictures", "photos", "2")
+    assert "of the tokens skipped" in output and "DiffCRConfig" in output
+    compressor = diffcr.load(load_default_pipeline("cpu"), "runs/own-pictures")
     assert compressor.mean_compression_ratio > 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from diffusers import (
     ZImagePipeline,
 )
 from PIL import Image
-from torch import Tensor
 
 import diffcr
 from diffcr.cli import main
@@ -35,6 +33,7 @@ from diffcr.hosts.prompt import Prompt
 from diffcr.hosts.sampling import OutputSize, sampler_levels
 from diffcr.scenes import ScenesDataset
 from tests.flow_pipelines import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_wan_pipeline
+from tests.one_step import assert_same, one_step
 from tests.tiny_hosts import TINY_HOSTS
 
 PROMPTS = ["a red circle", "a blue square and a small star"]
@@ -54,39 +53,6 @@ def z_image_pipeline() -> Any:
     transformer = TINY_HOSTS["ZImageTransformer2DModel"].make()
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return ZImagePipeline(scheduler, None, None, None, transformer)
-
-
-@dataclass
-class OneStep:
-    """What a pipeline's last step was: the transformer's arguments and output, and what the
-    scheduler was told."""
-
-    inputs: dict[str, Any]
-    output: Any
-    prediction: Tensor
-    sample: Tensor
-
-
-def one_step(pipe: Any, **arguments: Any) -> OneStep:
-    seen: dict[str, Any] = {}
-    names = ("x", "t", "cap_feats")  # Z-Image's are passed by position
-
-    def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        seen.update(inputs={**dict(zip(names, args, strict=False)), **kwargs}, output=output[0])
-
-    step = pipe.scheduler.step
-
-    def watched(model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
-        seen.update(prediction=model_output, sample=sample)
-        return step(model_output, timestep, sample, **options)
-
-    pipe.scheduler.step = watched
-    hook = pipe.transformer.register_forward_hook(look, with_kwargs=True)
-    pipe.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(0)
-    pipe(num_inference_steps=2, generator=generator, output_type="latent", **arguments)
-    hook.remove()
-    return OneStep(**seen)
 
 
 Make = Callable[[], Any]
@@ -126,20 +92,11 @@ def test_training_calls_a_model_as_its_pipeline_does(name: str) -> None:
     )
     given = family.call_inputs(transformer, latents, values, prompt)
     for argument, expected in seen.inputs.items():
-        _assert_same(given.get(argument), expected, argument)
+        assert_same(given.get(argument), expected, argument)
     assert set(given) <= set(seen.inputs)
     predicted = family.prediction(transformer, seen.output, latents)
     told = family.prediction(transformer, seen.prediction, latents) if packed else seen.prediction
     assert torch.equal(predicted, told)
-
-
-def _assert_same(found: Any, expected: Any, name: str) -> None:
-    if isinstance(expected, Tensor):
-        assert torch.equal(found, expected), name
-    elif isinstance(expected, list) and isinstance(expected[0], Tensor):
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)), name
-    else:
-        assert not found if not expected else found == expected, name
 
 
 @pytest.mark.parametrize("name", OF_TEXTS)

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
         trajectory,
     )
     from diffcr.checkpoint.loading import load
+    from diffcr.checkpoint.pushing import push
     from diffcr.checkpoint.saving import save
     from diffcr.errors import DiffCRError
+    from diffcr.evaluation.bypass_fitting import fit_bypass
     from diffcr.evaluation.calibration import calibrate
     from diffcr.evaluation.mag_ratios import measure_mag_ratios
     from diffcr.hosts import register_model, supported_models
@@ -47,6 +49,7 @@ _HOMES = {
     "get_compressor": "binding.model",
     "parameter_groups": "binding.model",
     "calibrate": "evaluation.calibration",
+    "fit_bypass": "evaluation.bypass_fitting",
     "measure_mag_ratios": "evaluation.mag_ratios",
     "summary": "binding.model",
     "trajectory": "binding.model",
@@ -67,6 +70,7 @@ _HOMES = {
     "ToMeConfig": "methods.tome.config",
     "DiffCRError": "errors",
     "load": "checkpoint.loading",
+    "push": "checkpoint.pushing",
     "save": "checkpoint.saving",
     "add_lora": "binding.lora",
 }
@@ -92,10 +96,12 @@ __all__ = [
     "compile",
     "detach",
     "disabled",
+    "fit_bypass",
     "get_compressor",
     "load",
     "measure_mag_ratios",
     "parameter_groups",
+    "push",
     "register_model",
     "save",
     "summary",

@@ -21,8 +21,8 @@ from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.records.record import Record
-from diffcr.report.console import show
 from diffcr.report.report import Report, write_report
+from diffcr.report.screen import Screen, gains, show_screen
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import SceneJudge, load_judge
 from diffcr.training import EncodedDataset, TrainingRecipe, encode_dataset, train
@@ -30,6 +30,12 @@ from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.run_directory import read_history
 
 _METHOD = DiffCRConfig(target_compression_ratio=0.3, timestep_regions=4, branching="sampled")
+_CAVEAT = (
+    "This is a short training, which shows the method at work and not what it reaches: quality "
+    "recovers in longer runs. 'dense' is the pretrained pipeline as it was loaded; it was not "
+    "trained any further. Routing costs a fixed time per layer, which weighs much in a model as "
+    "small as this one."
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class DemoPlan:
             guidance_scale=GUIDANCE_SCALE,
             held_out_samples=64,
             denoiser_repeats=9,
-            pipeline_repeats=3,
+            pipeline_repeats=6,
             latency_batch_size=4,
             router_scenes=16,
         )
@@ -153,10 +159,9 @@ def demonstrate(
     seconds["training steps"] = round(trained.seconds, 2)
     record = _complete(evaluation, output, recipe, trained.directory, seconds)
     report = write_report(record, output, "DiffCR demo")
-    show(record, console)
-    console.print(f"Report: {report.page}", soft_wrap=True)
-    took = time.perf_counter() - started
-    return DemoResult(record, report, trained.directory / "final", took)
+    took, checkpoint = time.perf_counter() - started, trained.directory / "final"
+    show_screen(_screen(record, report, checkpoint, took), console)
+    return DemoResult(record, report, checkpoint, took)
 
 
 @contextmanager
@@ -238,13 +243,27 @@ def _notes(steps: int, evaluation: Evaluation) -> list[str]:
     assert evaluation.compression is not None, "DiffCR is attached"
     skipped, flops = evaluation.compression.realised_mean, evaluation.flops
     share = flops["compressed"]["total"] / flops["dense"]["total"]
-    timed = " and ".join(f"{latency.ratio:.1%}" for latency in evaluation.latency.values())
     return [
         f"After {steps} training steps {skipped:.1%} of the tokens bypass a layer on average "
-        f"(target {_METHOD.target_compression_ratio:.0%}); operations fall to {share:.1%}, time "
-        f"to {timed} of the dense model's.",
-        "This is a short training, which shows the method at work and not what it reaches: quality "
-        "recovers in longer runs. 'dense' is the pretrained pipeline as it was loaded; it was not "
-        "trained any further. Routing costs a fixed time per layer, which weighs much in a model "
-        "as small as this one.",
+        f"(target {_METHOD.target_compression_ratio:.0%}); operations fall to {share:.1%} of the "
+        "dense model's.",
+        _CAVEAT,
     ]
+
+
+def _screen(record: Record, report: Report, checkpoint: Path, seconds: float) -> Screen:
+    steps = record.configuration["recipe"]["steps"]
+    return Screen(
+        [
+            f"DiffCR trained for {steps} steps on the embedded pipeline and measured beside it, "
+            f"{seconds / 60:.1f} minutes in all",
+            f"checkpoint: {checkpoint}",
+        ],
+        [*gains(record), "a short training: quality recovers in longer runs"],
+        [
+            f"tables, figures, pictures: {report.page}",
+            f'diffcr generate --checkpoint {checkpoint} "a prompt"',
+            "diffcr calibrate --model YOUR_PIPELINE --prompts FILE    (your model, no training)",
+            "diffcr train scenes-diffcr-lt --model YOUR_PIPELINE --data FOLDER    (with training)",
+        ],
+    )

@@ -17,6 +17,11 @@ def in_one_line(text: str) -> str:
     return f"{line[:first]} ... {line[-last:]}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of another library says; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class DiffCRError(ValueError):
     """A mistake that the caller can mend, in one line: what was wrong, the value, what to do."""
 

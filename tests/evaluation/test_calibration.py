@@ -82,7 +82,7 @@ def test_every_candidate_skips_as_many_steps(steps: int, target: float) -> None:
 
 def test_an_interrupted_calibration_leaves_a_bare_pipeline(monkeypatch: Any) -> None:
     pipe = tiny_pixart_pipeline()
-    monkeypatch.setattr("diffcr.evaluation.calibration._Runs.trial", _interrupt)
+    monkeypatch.setattr("diffcr.evaluation.calibration._trial", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         _calibrated(pipe)
     assert not hasattr(pipe.transformer, "diffcr")

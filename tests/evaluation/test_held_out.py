@@ -70,6 +70,9 @@ def test_a_model_that_predicts_nothing_has_the_noises_own_power() -> None:
         pipe.transformer.proj_out.bias.zero_()
     loss = held_out_loss(pipe, _data(), samples_per_region=32)
     assert loss.noise == pytest.approx([1.0] * 4, abs=0.1)
+    other = held_out_loss(pipe, _data(), samples_per_region=32, seed=1)
+    # Every sample has noise of its own, whatever its region and the seed.
+    assert len({error for drawn in (loss, other) for row in drawn.samples for error in row}) == 256
 
 
 def test_bad_numbers_are_refused() -> None:

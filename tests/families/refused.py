@@ -29,6 +29,27 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "training", "HunyuanVideoTransformer3DModel-token_replace", "it is given a first frame"
     ),
+    Refusal("training", "HunyuanVideo15Transformer3DModel-i2v", "it is given a first frame"),
+    Refusal(
+        "training",
+        "HunyuanVideoFramepackTransformer3DModel*",
+        "it is given a picture and frames of the past to continue",
+    ),
+    Refusal("training", "CogVideoXTransformer3DModel-v15", "it takes 8 channels and gives 4"),
+    Refusal("training", "ChronoEditTransformer3DModel", "it is given the picture to edit"),
+    Refusal(
+        "training",
+        "WanVACETransformer3DModel",
+        "it is given a control video as its autoencoder encodes it, without one a grey video",
+    ),
+    Refusal(
+        "training",
+        "WanAnimateTransformer3DModel",
+        "it is given a reference picture and videos of a pose and a face",
+    ),
+    Refusal(
+        "training", "GlmImageTransformer2DModel", "beside a text it is told tokens of the picture"
+    ),
     Refusal(
         "gradient checkpointing",
         "ChromaTransformer2DModel*",

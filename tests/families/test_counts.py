@@ -20,6 +20,7 @@ _VIDEO = (8, 4, 3)
 _OTHER_LATENTS = {
     "BriaFiboTransformer2DModel": (6, 4),
     "LTXVideoTransformer3DModel": (4, 2, 3),
+    "LTX2VideoTransformer3DModel": (4, 2, 3),
     "HunyuanVideoTransformer3DModel": _VIDEO,
     "HunyuanVideoTransformer3DModel-token_replace": _VIDEO,
     "CogVideoXTransformer3DModel": _VIDEO,
@@ -29,6 +30,9 @@ _OTHER_LATENTS = {
     "Kandinsky5Transformer3DModel-visual_cond": _VIDEO,
     "EasyAnimateTransformer3DModel": _VIDEO,
     "MotifVideoTransformer3DModel": _VIDEO,
+    "CosmosTransformer3DModel": _VIDEO,
+    "CosmosTransformer3DModel-cosmos2": _VIDEO,
+    "AllegroTransformer3DModel": _VIDEO,
 }
 
 
@@ -36,13 +40,21 @@ def _is_counted(family: Family) -> bool:
     return family.blank_inputs is not None or family.blank_prompt is not no_blank_prompt
 
 
-# Its forward reads the lengths of the texts off their mask.
-_READS_VALUES = "Lumina2Transformer2DModel"
+# Their forwards read values, such as the lengths of the texts off their mask, or ask for a device's
+# precision.
+_NOT_COUNTED = {
+    "Lumina2Transformer2DModel": _LATENTS,
+    "MochiTransformer3DModel": _VIDEO,
+    "HeliosTransformer3DModel": _VIDEO,
+    "HunyuanVideo15Transformer3DModel": (4, 2, 3),
+    "HunyuanImageTransformer2DModel": _LATENTS,
+    "Ideogram4Transformer2DModel": _LATENTS,
+}
 _COUNTED = [
     name
     for name, host in TINY_HOSTS.items()
     if host.transformer_class in _FAMILIES
-    and name != _READS_VALUES
+    and name not in _NOT_COUNTED
     and "encoder_hidden_states" in host.inputs(1, 0)
     and (not host.variant or name in _OTHER_LATENTS)
     and _is_counted(_FAMILIES[host.transformer_class])
@@ -65,10 +77,10 @@ def _size(host: TinyHost) -> InputSize:
     return InputSize(text_tokens, *_OTHER_LATENTS.get(host.name, _LATENTS))
 
 
-def test_a_forward_that_reads_its_inputs_is_not_counted() -> None:
-    host = TINY_HOSTS[_READS_VALUES]
-    with pytest.raises(DiffCRError, match="depends on values in its inputs"):
-        count_flops(host.make(), _size(host))
+@pytest.mark.parametrize("name", _NOT_COUNTED)
+def test_a_forward_that_needs_more_than_shapes_is_not_counted(name: str) -> None:
+    with pytest.raises(DiffCRError, match="shapes alone"):
+        count_flops(TINY_HOSTS[name].make(), InputSize(7, *_NOT_COUNTED[name]))
 
 
 def test_a_model_without_a_size_asks_for_one() -> None:

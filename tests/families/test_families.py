@@ -16,9 +16,20 @@ from tests.tiny_hosts import TINY_HOSTS
 
 HOSTS = {n: host for n, host in TINY_HOSTS.items() if host.transformer_class in _FAMILIES}
 
+# Of the same model, called in another way than training calls it.
+OTHER_CALLS = (
+    *("ragged", "per_token_timestep", "diffusion_forcing"),
+    *("kontext", "edit", "reference", "square"),
+)
+CASES = [
+    (name, feature)
+    for name, host in HOSTS.items()
+    for feature in FEATURES
+    if feature != "training" or host.variant not in OTHER_CALLS
+]
 
-@pytest.mark.parametrize("feature", FEATURES)
-@pytest.mark.parametrize("name", HOSTS)
+
+@pytest.mark.parametrize(("name", "feature"), CASES)
 def test_feature(name: str, feature: str) -> None:
     refused = refusal(feature, name)
     if refused is None:
@@ -26,6 +37,13 @@ def test_feature(name: str, feature: str) -> None:
         return
     with pytest.raises((DiffCRError, ValueError), match=re.escape(refused.message)):
         FEATURES[feature](HOSTS[name])
+
+
+def test_what_is_not_trained_is_the_plain_model_of_its_class() -> None:
+    for name, host in HOSTS.items():
+        if host.variant in OTHER_CALLS:
+            plain = HOSTS[name.partition("-")[0]]
+            assert dict(host.make().config) == dict(plain.make().config), name
 
 
 def test_every_refusal_is_of_a_host_and_a_feature() -> None:

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import diffcr
 from diffcr.binding.model import get_compressor
 from diffcr.hosts import family_of
+from diffcr.hosts.noise_scale import QuarterLogSigma
 from diffcr.hosts.prompt import Prompt
 from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.job import train
@@ -30,13 +31,22 @@ ROWS, COLUMNS, FRAMES, TEXT_ROWS = 8, 8, 2, 7
 # On one batch; a model that learns nothing stays where it is.
 STEPS, LEFT = 12, 0.75
 
-DISCRETE = {"pixart": "epsilon", "dit": "epsilon", "cogvideox": "v_prediction"}
+DISCRETE = {
+    "pixart": "epsilon",
+    "dit": "epsilon",
+    "cogvideox": "v_prediction",
+    "cogview3-plus": "v_prediction",
+    "allegro": "epsilon",
+}
 
 
-def scheduler_of(family: str) -> Any:
+def scheduler_of(transformer: Any) -> Any:
     """As its pipelines have: what it predicts, not its numbers."""
-    if family in DISCRETE:
-        return DDPMScheduler(prediction_type=DISCRETE[family])
+    family = family_of(transformer)
+    if family.name in DISCRETE:
+        return DDPMScheduler(prediction_type=DISCRETE[family.name])
+    if isinstance(family.noise_scale(transformer.config), QuarterLogSigma):
+        return EDMEulerScheduler()
     return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
 
 
@@ -76,8 +86,7 @@ def recipe(steps: int) -> TrainingRecipe:
 
 def pipe_of(host: TinyHost) -> Any:
     transformer = host.make()
-    scheduler = scheduler_of(family_of(transformer).name)
-    return SimpleNamespace(transformer=transformer, scheduler=scheduler)
+    return SimpleNamespace(transformer=transformer, scheduler=scheduler_of(transformer))
 
 
 def losses_of_one_batch(host: TinyHost) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from diffcr.evaluation.held_out import held_out_loss
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 from diffcr.pretraining.build import STAGES, build_default, read_records
 from diffcr.pretraining.install import install_build, install_checkpoint
+from diffcr.pretraining.size import EMBEDDED
 from diffcr.pretraining.text import MAX_SEQUENCE_LENGTH, make_tokenizer
 from diffcr.pretraining.transformer import make_transformer
 from diffcr.scenes import ScenesDataset
@@ -39,7 +41,7 @@ def test_the_tokenizer_knows_the_grammar_and_survives_a_round_trip(tmp_path: Pat
 
 
 def test_an_untrained_transformer_predicts_nothing() -> None:
-    transformer = make_transformer(0, layers=2)
+    transformer = make_transformer(0, replace(EMBEDDED, layers=2))
     output = transformer(
         torch.randn(1, 4, 24, 24),
         encoder_hidden_states=torch.randn(1, 3, 128),

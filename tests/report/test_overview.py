@@ -6,13 +6,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffcr.cli import main
 from diffcr.errors import DiffCRError
 from diffcr.records.record import make_record, write_record
 from diffcr.report.comparison import Seeds, read_collection, read_rows
-from diffcr.report.figures.trade_off import trade_offs
+from diffcr.report.figures.trade_off import (
+    TradeOff,
+    TradeOffPoint,
+    plot_trade_offs,
+    trade_offs,
+)
 from diffcr.report.overview import write_overview
 
 
@@ -95,15 +102,36 @@ def test_cost_is_operations_times_steps_until_time_was_measured(records: Path) -
     wrong, _ = trade_offs(read_collection(records))
     costs = {(point.series, point.label): point.cost for point in wrong.points}
     assert costs == {
-        ("mod", "30"): pytest.approx(0.7),
-        ("fewer denoising steps", "20"): 1.0,
-        ("fewer denoising steps", "10"): 0.5,
+        ("mod", "30 %"): pytest.approx(0.7),
+        ("fewer denoising steps", "20 steps"): 1.0,
+        ("fewer denoising steps", "10 steps"): 0.5,
     }
     _speed(records)
     wrong, distance = trade_offs(read_collection(records))
-    assert [(point.series, point.cost) for point in wrong.points] == [("mod", 0.75)]
+    assert {point.row: point.cost for point in wrong.points} == {
+        "mod-30": 0.75,
+        "dense-20-steps": 1.0,
+    }
     assert wrong.points[0].quality == pytest.approx(7.0)
     assert distance.points[0].quality > 0
+
+
+def test_what_another_beats_in_cost_and_quality_is_grey(tmp_path: Path) -> None:
+    points = [
+        TradeOffPoint("ahead", "ahead", "", 0.5, 3.0, 0.0),
+        TradeOffPoint("beaten", "beaten", "", 0.6, 4.0, 0.0),
+    ]
+    panel = TradeOff("time", "errors", points)
+    drawn = {}
+    for titles in ({"ahead": "x"}, {"beaten": "x"}, {"ahead": "x", "beaten": "y"}):
+        path = tmp_path / "panel.png"
+        plot_trade_offs([panel], path, titles)
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        drawn[*titles] = (np.ptp(pixels, axis=-1) > 60).sum()
+    # Alone either is the best there is.
+    assert drawn["ahead",] > 100 and drawn["beaten",] > 100
+    assert drawn["ahead", "beaten"] < 1.5 * drawn["ahead",]
 
 
 def test_what_is_within_the_spread_does_not_differ() -> None:

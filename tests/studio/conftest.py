@@ -16,8 +16,19 @@ RECORDS = Path(__file__).parents[2] / "benchmarks" / "results"
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Pictures of the docs are written where this says, else thrown away.
 _PICTURES = "STUDIO_PICTURES"
-# In software: the editor draws with WebGL.
-_ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+_ARGUMENTS = [
+    # Root has no sandbox.
+    "--no-sandbox",
+    # In software: the editor draws with WebGL.
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    # Nothing but the page is asked of the network.
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -32,13 +43,13 @@ def studio() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
+    """Windows of Debian's Chromium."""
     if _CHROMIUM is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with playwright.sync_playwright() as running:
         chromium = running.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
-        yield chromium
+        yield chromium.new_context()
         chromium.close()
 
 
@@ -55,7 +66,7 @@ def visit(studio: Any, browser: Any, tmp_path: Path) -> Iterator[Callable[..., V
 
     yield come
     for visitor in visitors:
-        visitor.page.context.close()
+        visitor.page.close()
         assert visitor.errors == []
         assert visitor.elsewhere == []
 

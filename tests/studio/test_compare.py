@@ -33,6 +33,6 @@ def test_a_point_opens_its_pictures_by_keyboard(visitor: Visitor) -> None:
 
 def test_a_point_without_pictures_says_so(visitor: Visitor) -> None:
     visitor.open_tab("Compare")
-    visitor.page.get_by_role("button", name="Structured pruning, trained, 50%").click()
+    visitor.page.get_by_role("button", name="Structured pruning, trained, 50 %").click()
     visitor.page.get_by_text("No pictures of it were kept.").wait_for()
     assert visitor.page.locator("#opened img").count() == 0

@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-_PATIENCE = 120_000
+# A busy machine takes minutes for what an idle one does in two seconds.
+_PATIENCE = 600_000
 _LOCAL = ("data:", "blob:")
 # What a screenshot waits for: transitions of the page.
 _SETTLED = 800
@@ -33,10 +34,13 @@ class Visitor:
 
     @classmethod
     def of(cls, browser: Any, url: str, folder: Path, width: int, height: int) -> Visitor:
-        """A window of its own, with the page open."""
-        context = browser.new_context(viewport={"width": width, "height": height})
-        context.set_default_timeout(_PATIENCE)
-        visitor = cls(context.new_page(), [], [], folder)
+        """A window of its own, with the page open. All windows share the browser's cache: scripts
+        are read once; who is who the page knows by the window."""
+        page = browser.new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        page.set_default_timeout(_PATIENCE)
+        page.set_default_navigation_timeout(_PATIENCE)
+        visitor = cls(page, [], [], folder)
         visitor.page.on("console", lambda message: visitor._hear(message))
         visitor.page.on("pageerror", lambda error: visitor.errors.append(str(error)))
         visitor.page.on("request", lambda request: visitor._follow(request.url, url))

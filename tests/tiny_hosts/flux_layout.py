@@ -30,6 +30,8 @@ TEXT_ROWS = 7
 IMAGE = (6, 4)
 TOKENS = 6 * 4
 DOUBLE_BLOCKS, SINGLE_BLOCKS = 2, 3
+# Of a layer of Fibo's text encoder; the prompt's embeddings are two of them, side by side.
+FIBO_WIDTH = 10
 # Places of LongCat's images begin behind those of the longest prompt.
 LONGCAT_START = 32
 
@@ -76,7 +78,7 @@ def fibo_inputs(batch: int, seed: int, ragged: bool) -> Inputs:
         seed,
         1000,
         text_encoder_layers=[
-            draws.normal(TEXT_ROWS, 18) for _ in range(DOUBLE_BLOCKS + SINGLE_BLOCKS)
+            draws.normal(TEXT_ROWS, FIBO_WIDTH) for _ in range(DOUBLE_BLOCKS + SINGLE_BLOCKS)
         ],
         joint_attention_kwargs={"attention_mask": mask[:, None, None, :]} if ragged else {},
     )
@@ -131,7 +133,7 @@ HOSTS = (
     *(
         tiny_host(
             BriaFiboTransformer2DModel,
-            partial(build, BriaFiboTransformer2DModel, text_encoder_dim=18),
+            partial(build, BriaFiboTransformer2DModel, text_encoder_dim=FIBO_WIDTH),
             partial(fibo_inputs, ragged=bool(variant)),
             TOKENS,
             linear_timesteps(1000),

@@ -89,9 +89,10 @@ def framepack_inputs(batch: int, seed: int, variant: str) -> Inputs:
     return given
 
 
-def build_video15() -> nn.Module:
+def build_video15(task: str = "t2v") -> nn.Module:
     return HunyuanVideo15Transformer3DModel(
         **COMMON,
+        task_type=task,
         in_channels=9,
         out_channels=4,
         num_layers=3,
@@ -172,7 +173,12 @@ HOSTS = tuple(
         (HunyuanVideoTransformer3DModel, replacing, video_inputs, "token_replace"),
         (HunyuanVideo15Transformer3DModel, build_video15, video15_inputs, ""),
         (HunyuanVideo15Transformer3DModel, build_video15, video15_inputs, "ragged"),
-        (HunyuanVideo15Transformer3DModel, build_video15, video15_inputs, "i2v"),
+        (
+            HunyuanVideo15Transformer3DModel,
+            partial(build_video15, task="i2v"),
+            video15_inputs,
+            "i2v",
+        ),
         (HunyuanImageTransformer2DModel, build_image, image_inputs, ""),
         (HunyuanImageTransformer2DModel, build_image, image_inputs, "ragged"),
         (HunyuanVideoFramepackTransformer3DModel, build_framepack, framepack_inputs, ""),

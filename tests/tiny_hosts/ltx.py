@@ -22,7 +22,8 @@ from tests.tiny_hosts.host import (
 FRAMES, ROWS, COLUMNS = 3, 4, 2
 TOKENS = FRAMES * ROWS * COLUMNS
 TEXT_ROWS = 7
-AUDIO_ROWS = 9
+# As long as the video, at 24 frames and 25 rows of sound per second.
+AUDIO_ROWS = 18
 
 
 def build1() -> nn.Module:
@@ -60,19 +61,21 @@ def inputs1(batch: int, seed: int, ragged: bool = False) -> Inputs:
 
 def build2(**options: Any) -> nn.Module:
     return LTX2VideoTransformer3DModel(
-        in_channels=16,
-        out_channels=16,
-        num_attention_heads=HEADS,
-        attention_head_dim=12,
-        cross_attention_dim=HEADS * 12,
-        audio_in_channels=14,
-        audio_out_channels=14,
-        audio_num_attention_heads=HEADS,
-        audio_attention_head_dim=8,
-        audio_cross_attention_dim=HEADS * 8,
-        num_layers=3,
-        caption_channels=20,
-        **options,
+        **{
+            "in_channels": 16,
+            "out_channels": 16,
+            "num_attention_heads": HEADS,
+            "attention_head_dim": 12,
+            "cross_attention_dim": HEADS * 12,
+            "audio_in_channels": 14,
+            "audio_out_channels": 14,
+            "audio_num_attention_heads": HEADS,
+            "audio_attention_head_dim": 8,
+            "audio_cross_attention_dim": HEADS * 8,
+            "num_layers": 3,
+            "caption_channels": 20,
+            **options,
+        }
     )
 
 

@@ -148,6 +148,22 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path: Path) -> None:
         _read(folder, name)
 
 
+@pytest.mark.parametrize("store", ["datasets--somebody--photos/blobs", "blobs"])
+def test_the_hubs_cache_is_a_folder_and_another_repository_is_outside(
+    tmp_path: Path, store: str
+) -> None:
+    snapshot = tmp_path / "datasets--somebody--photos" / "snapshots" / "abc" / "train"
+    for folder in (snapshot, tmp_path / store, tmp_path / "datasets--somebody--else" / "blobs"):
+        folder.mkdir(parents=True)
+    for blob in (tmp_path / store / "0f", tmp_path / "datasets--somebody--else" / "blobs" / "1e"):
+        Image.new("RGB", (SIDE, SIDE)).save(blob, format="PNG")
+    (snapshot / "own.png").symlink_to(Path("../../../..") / store / "0f")
+    (snapshot / "else.png").symlink_to(blob)
+    _read(snapshot, "own.png")
+    with pytest.raises(DiffCRError, match="outside of the folder"):
+        _read(snapshot, "else.png")
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DiffCRError, match=r"pipe\.png is missing"):

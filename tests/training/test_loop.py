@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -139,8 +140,22 @@ def test_no_readable_checkpoint_is_an_error(finished: Path, tmp_path: Path) -> N
         run(directory, tiny_recipe())
 
 
-def test_two_processes_train_to_the_weights_of_one(finished: Path, tmp_path: Path) -> None:
+def test_two_processes_that_are_terminated_go_on_to_the_weights_of_one(
+    finished: Path, tmp_path: Path
+) -> None:
     directory = tmp_path / "run"
+    program = Program(WORKER, directory, 12, "--delay", 0.25, processes=2)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(read_history(directory / "history.jsonl")) < 4:
+        assert program.running, program.printed
+        time.sleep(0.05)
+    program.send(signal.SIGTERM)
+    while program.running and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert program.wait() == 128 + signal.SIGTERM, program.printed
+    (reached,) = re.findall(r"stopped and saved after step (\d+)", program.printed)
+    assert 4 <= int(reached) < 12
+    assert (directory / "checkpoints" / f"step-{int(reached):07d}").exists()
     finish(WORKER, directory, 12, processes=2)
     together, alone = state(directory, 12), state(finished, 12)
     assert together.keys() == alone.keys()

@@ -193,11 +193,35 @@ def test_a_multistep_sampler_of_a_flow_has_its_shift() -> None:
     assert isinstance(objective, FlowMatching) and objective.shift.at(16) == 5.0
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_model_without_error_is_denoised_by_its_scheduler_of_edm(prediction_type: Any) -> None:
+    """At the minimum of the loss the scheduler finds x_0,
+    which it has multiplied by sigma_data."""
+    scheduler = EDMEulerScheduler(prediction_type=prediction_type)
+    objective = objective_of(scheduler)
+    latents, noise = torch.randn(2, 1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for place in (0, 400, 999):
+        draw = objective.draw(torch.tensor([place]), 1, 16)
+        (level,) = (draw.timesteps / 1000).tolist()
+        sigma = level / (1 - level)
+        assert 0.002 - 1e-6 <= sigma <= 80.1
+        sample = scheduler.config.sigma_data * latents + sigma * noise
+        given = objective.add_noise(latents, noise, draw.timesteps)
+        assert torch.allclose(given, scheduler.precondition_inputs(sample, sigma), atol=1e-5)
+        output = torch.zeros_like(latents, requires_grad=True)
+        (slope,) = torch.autograd.grad(
+            objective.loss(output, latents, noise, draw.timesteps).total.sum(), output
+        )
+        best = -slope * latents.numel() / 2
+        found = scheduler.precondition_outputs(sample, best, sigma)
+        assert torch.allclose(found, scheduler.config.sigma_data * latents, atol=1e-3)
+
+
 def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(DiffCRError, match="prediction_type 'sample'"):
         objective_of(DDPMScheduler(prediction_type="sample"))
-    with pytest.raises(DiffCRError, match="EDMEulerScheduler with prediction_type 'v_pred"):
-        objective_of(EDMEulerScheduler(prediction_type="v_prediction"))
+    with pytest.raises(DiffCRError, match="timestep_density is 'logit-normal', and EDMEuler"):
+        objective_of(EDMEulerScheduler(), density="logit-normal")
     with pytest.raises(DiffCRError, match="timestep_density is 'logit-normal'"):
         objective_of(SCHEDULER, density="logit-normal")
     with pytest.raises(DiffCRError, match="largest_loss_weight is 5"):

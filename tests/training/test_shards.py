@@ -15,15 +15,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from diffcr.errors import DiffCRError
+from diffcr.hosts.prompt import Prompt
 from diffcr.training import optimization
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.order import ItemOrder
 from diffcr.training.data.part_encoder import ShardSettings
 from diffcr.training.data.pictures import ImageFolder
 from diffcr.training.data.sharding import begin_shards, encode_shards, finish_shards
-from diffcr.training.data.shards import ShardedDataset
+from diffcr.training.data.shards import (
+    ShardContents,
+    ShardedDataset,
+    write_empty_caption,
+    write_index,
+    write_shard,
+)
 from diffcr.training.data.sizes import PictureSize, sizes_of_area
 from diffcr.training.data.sources import open_source
 from diffcr.training.encode_job import EncodingRequest, run_encoding
@@ -93,6 +101,24 @@ def test_shards_hold_what_is_encoded_in_memory(folder: Path, tmp_path: Path) -> 
     dropped = data.batch(torch.tensor([3, 4]), torch.tensor([True, False]))
     assert int(dropped.prompts.mask[0].sum()) < int(dropped.prompts.mask[1].sum())
     assert torch.equal(dropped.prompts.embeds[1], own.prompts.embeds[4])
+
+
+@pytest.mark.parametrize(
+    "embeds", [torch.randn(2, 3, 4, 5), torch.arange(1, 7).view(2, 3)], ids=["layers", "tokens"]
+)
+def test_prompts_of_layers_and_of_tokens_are_kept(embeds: Tensor, tmp_path: Path) -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    captions, latents = torch.tensor([1, 0]), torch.randn(2, 4, 2, 2)
+    contents = ShardContents.of(latents, Prompt(embeds, mask), captions)
+    shard = write_shard(tmp_path, "000000.safetensors", contents)
+    write_empty_caption(tmp_path, Prompt(embeds[:1, :1], mask[:1, :1]))
+    write_index(tmp_path, {}, [shard])
+    prompts = all_of(ShardedDataset(tmp_path), 2).prompts
+    assert prompts.embeds.dtype == embeds.dtype
+    assert torch.equal(prompts.mask, mask[captions])
+    assert torch.equal(prompts.embeds[0], embeds[1])
+    assert torch.equal(prompts.embeds[1, :2], embeds[0, :2])
+    assert not prompts.embeds[1, 2].any()
 
 
 def test_shards_do_not_depend_on_the_number_of_processes(folder: Path, tmp_path: Path) -> None:

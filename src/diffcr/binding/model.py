@@ -162,11 +162,11 @@ def parameter_groups(
     ratio_lr: float | None = None,
     weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Groups for an own optimizer: no weight decay on routers and ratios, which it would pull.
+    """Groups for an own optimizer: no weight decay on what DiffCR adds, which it would pull.
 
     Args:
         transformer: An attached pipeline or transformer.
-        lr: Learning rate of the trainable host and adapter weights.
+        lr: Learning rate of the trainable host and adapter weights, and of a linear bypass.
         router_lr: Of the routers, `lr` by default.
         ratio_lr: Of the ratios, `router_lr` by default.
         weight_decay: Of the host and adapter weights.
@@ -188,9 +188,13 @@ def parameter_groups(
         p for n, p in host.named_parameters() if p.requires_grad and not n.startswith("diffcr.")
     ]
     routers = [p for p in compressor.routers.values() if p.requires_grad]
+    bypass = []
+    if compressor.linear_bypass is not None:
+        bypass = [p for p in compressor.linear_bypass.parameters() if p.requires_grad]
     ratios = [compressor.ratios] if compressor.ratios.requires_grad else []
     groups = [
         {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": bypass, "lr": lr, "weight_decay": 0.0},
         {"params": routers, "lr": router_lr, "weight_decay": 0.0},
         {"params": ratios, "lr": ratio_lr, "weight_decay": 0.0},
     ]

@@ -12,7 +12,8 @@ from diffcr.binding import lora
 from diffcr.binding.acting import require_unfused
 from diffcr.binding.calls import refuse_disk_offload
 from diffcr.binding.model import get_attached
-from diffcr.checkpoint.card import model_card
+from diffcr.checkpoint.card import CARD_FILE, PICTURE_FILE, card_of_parts, model_card
+from diffcr.checkpoint.ratio_picture import draw_ratios
 from diffcr.checkpoint.stored import (
     ADAPTER_DIRECTORY,
     BASE_BESIDE,
@@ -54,10 +55,16 @@ def save(pipe_or_transformer: Any, directory: str | Path, weights: bool | None =
     target = Path(directory)
     require_replaceable(target)
     with replacing_directory(target) as written:
+        if len(parts) == 1:
+            (transformer,) = parts.values()
+            _write(written, transformer, get_attached(transformer), weights)
+            return target
+        cards = {}
         for name, transformer in parts.items():
-            place = written / name if len(parts) > 1 else written
-            place.mkdir(exist_ok=True)
-            _write(place, transformer, get_attached(transformer), weights)
+            (written / name).mkdir()
+            attached = get_attached(transformer)
+            cards[name] = _write(written / name, transformer, attached, weights)
+        write_text(written / CARD_FILE, card_of_parts(cards))
     return target
 
 
@@ -86,13 +93,15 @@ def require_replaceable(target: Path) -> None:
 
 def _is_checkpoint(directory: Path) -> bool:
     parts = stored_parts(directory)
-    of_parts = bool(parts) and {*parts.values()} == {*directory.iterdir()}
+    others = {*directory.iterdir()} - {*parts.values(), directory / CARD_FILE}
+    of_parts = bool(parts) and not others
     return of_parts or (directory / CONFIG_FILE).exists()
 
 
 def _write(
     directory: Path, transformer: nn.Module, attached: Attached[Any, Any], weights: bool | None
-) -> None:
+) -> dict[str, Any]:
+    """Returns what `diffcr_config.json` holds."""
     base = attached.base.fingerprint
     if base is None:
         raise DiffCRError("the model was attached without weights (meta device): nothing to save")
@@ -126,7 +135,10 @@ def _write(
         "files": list_files(directory),
     }
     write_json(directory / CONFIG_FILE, description)
-    write_text(directory / "README.md", model_card(description))
+    write_text(directory / CARD_FILE, model_card(description))
+    if "compression_ratios" in description:
+        draw_ratios(description["compression_ratios"], directory / PICTURE_FILE)
+    return description
 
 
 def _refuse_quantised(transformer: nn.Module) -> None:

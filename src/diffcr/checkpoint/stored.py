@@ -5,9 +5,10 @@ diffcr_config.json     methods, configurations, base model, ratios for people, v
 diffcr.safetensors     routers, learned ratios, sampled weights of the base model
 adapter/               the LoRA in peft's format, where there is one
 transformer.safetensors  the host's weights, where training changed them
-README.md              model card
+README.md              model card, with ratios.png, its table of ratios, where there is one
 
-Of a pipeline of several transformers: a sub-directory of these for each, by its name there.
+Of a pipeline of several transformers: a sub-directory of these for each, by its name there, and a
+model card.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from diffcr.core.finite import require_finite
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.files import read_json, read_tensors
 from diffcr.hosts import PARTS
+from diffcr.hosts.loading import is_hub_id
 from diffcr.hosts.weights import SAMPLES, Fingerprint
 from diffcr.methods.config import DenseConfig, MethodConfig
 from diffcr.methods.registry import config_from_json_dict
@@ -69,7 +71,7 @@ def resolve_checkpoint(directory_or_hub_id: str | Path, revision: str | None = N
     `huggingface_hub`'s cache.
 
     Raises:
-        DiffCRError: It is neither.
+        DiffCRError: It is neither, or cannot be had from the Hub.
     """
     path = Path(directory_or_hub_id)
     if path.is_dir():
@@ -77,19 +79,11 @@ def resolve_checkpoint(directory_or_hub_id: str | Path, revision: str | None = N
         of_run = not (path / CONFIG_FILE).exists() and (in_run / CONFIG_FILE).exists()
         return in_run if of_run else path
     name = str(directory_or_hub_id)
-    if isinstance(directory_or_hub_id, Path) or name.count("/") != 1 or name[0] in "./~":
+    if isinstance(directory_or_hub_id, Path) or not is_hub_id(name):
         raise DiffCRError(f"{name} is not a directory: give a checkpoint directory or a Hub id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from diffcr.checkpoint import hub
 
-    patterns = ["*.json", "*.safetensors", "README.md"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise DiffCRError(
-            f"{name} is not a directory and could not be had from the Hub: {first_line}"
-        ) from error
+    return hub.fetch(name, revision, CONFIG_FILE)
 
 
 def list_files(directory: Path) -> dict[str, str]:

@@ -8,13 +8,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import typer
 
 from diffcr.cli.commands import app
-from diffcr.errors import DiffCRError, DiffCRWarning, in_one_line
+from diffcr.cli.quiet import quiet_libraries
+from diffcr.errors import DiffCRError, DiffCRWarning, first_line, in_one_line
 
 __all__ = ["main"]
 
@@ -25,14 +26,15 @@ _INTERRUPTED, _TERMINATED = 130, 128 + signal.SIGTERM
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 2 and one line on stderr after a mistake of the caller's, 130
-    after Ctrl-C, 143 after SIGTERM. With `DIFFCR_DEBUG=1` set, mistakes show their traceback.
+    after Ctrl-C, 143 after SIGTERM. With `DIFFCR_DEBUG=1` set, mistakes show their traceback,
+    and libraries say what they say.
 
     Args:
         arguments: Those of the process by default; none show the help.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _in_lines_of_our_own():
+        with _in_lines_of_our_own(), _quiet():
             code = app(words or ["--help"], prog_name="diffcr", standalone_mode=False) or 0
     except (DiffCRError, typer.TyperException, OSError, MemoryError, RuntimeError) as error:
         if os.environ.get("DIFFCR_DEBUG") == "1" or not (text := _one_line(error)):
@@ -48,16 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _quiet() -> AbstractContextManager[None]:
+    return nullcontext() if os.environ.get("DIFFCR_DEBUG") == "1" else quiet_libraries()
+
+
 @contextmanager
 def _in_lines_of_our_own() -> Iterator[None]:
     """Within the context warnings are one line each, and SIGTERM ends a command as Ctrl-C does:
     nothing is left half-written."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
+        said: set[str] = set()
 
         def show(message: Any, category: type[Warning], *where: Any) -> None:
             if issubclass(category, DiffCRWarning):
-                typer.echo(f"diffcr: warning: {in_one_line(str(message))}", err=True)
+                text = in_one_line(str(message))
+                if text not in said:
+                    typer.echo(f"diffcr: warning: {text}", err=True)
+                said.add(text)
             else:
                 shown(message, category, *where)
 
@@ -85,8 +95,8 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, DiffCRError | OSError):
         return in_one_line(str(error))
     spent = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-    first = (str(error).splitlines() or [""])[0]
-    return in_one_line(f"out of memory: give smaller sizes ({first})") if spent else ""
+    said = f"out of memory: give smaller sizes ({first_line(error)})"
+    return in_one_line(said) if spent else ""
 
 
 def _exit_with(text: str, code: int) -> NoReturn:

@@ -15,6 +15,7 @@ from diffcr.cli.inputs import (
     read_prompts,
 )
 from diffcr.cli.options import BatchSize, Guidance, Model, Pixels, Seed, Steps
+from diffcr.cli.screens import calibrated_screen
 from diffcr.errors import DiffCRError
 
 _SHOWN = 8
@@ -27,8 +28,13 @@ def calibrate(
         typer.Option("--prompts", help="A file with one prompt per line; captions of scenes."),
     ] = None,
     target: Annotated[
-        float, typer.Option(help="Mean share of tokens that a run skips.", min=0.01, max=0.9)
-    ] = 0.3,
+        float | None,
+        typer.Option(help="Mean share of tokens that a run skips; 0.3.", min=0.01, max=0.9),
+    ] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="In place of --target: how many times as fast, timed on this machine."),
+    ] = None,
     granularity: Annotated[str, typer.Option(help="What is skipped: steps or tokens.")] = "steps",
     steps: Steps = 20,
     guidance_scale: Guidance = None,
@@ -37,7 +43,8 @@ def calibrate(
     height: Pixels = None,
     width: Pixels = None,
     frames: Annotated[
-        int | None, typer.Option(help="Of a video; the pictures shown have one.", min=1)
+        int | None,
+        typer.Option(help="Of a video; the pictures shown have one.", min=1, max=4096),
     ] = None,
     output: Annotated[
         Path, typer.Option(help="Directory of the checkpoint, pictures and report.")
@@ -45,6 +52,8 @@ def calibrate(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
 ) -> None:
     """Make a pipeline skip tokens that changed little, without training."""
+    if target is not None and speed is not None:
+        raise DiffCRError(f"--target is {target} and --speed {speed}: give one of them")
     check_output(output)
     from diffcr.report.report import RECORD, write_report
 
@@ -55,19 +64,27 @@ def calibrate(
     texts = read_prompts([], prompt_file) if prompt_file else _scene_captions()
     pipe = open_pipeline(model, "", dense=True)
     check_size(pipe, height=height, width=width)
+    from diffcr.hosts.sampling import OutputSize, call_parameters
+
+    if frames is not None and "num_frames" not in call_parameters(pipe):
+        raise DiffCRError(f"--frames is {frames}, and this pipeline makes pictures: leave it out")
     from rich.console import Console
 
     from diffcr.binding.model import disabled
     from diffcr.checkpoint.saving import save
     from diffcr.evaluation.calibration import calibrate as find_settings
     from diffcr.evaluation.generate import generate_images, save_images
-    from diffcr.hosts.sampling import OutputSize
+    from diffcr.evaluation.speed_target import target_for_speed
     from diffcr.records.record import make_record
-    from diffcr.report.console import show
+    from diffcr.report.screen import show_screen
 
     scale = choose_guidance(guidance_scale, model)
     kind: Any = granularity
     size = OutputSize(height, width, frames)
+    if speed is not None:
+        target = target_for_speed(pipe, texts, speed, kind, steps, scale, batch_size, size)
+        typer.echo(f"{speed:g} times as fast needs {target:.1%} of the tokens skipped here")
+    target = 0.3 if target is None else target
     found = find_settings(pipe, texts, target, kind, steps, scale, seed, batch_size, size=size)
     checkpoint = save(pipe, output / "checkpoint")
     images: dict[str, list[str]] = {"prompts": texts[:_SHOWN]}
@@ -85,18 +102,13 @@ def calibrate(
         "method": found.chosen.config.to_json_dict(),
         "prompts": len(texts),
         "target_compression_ratio": target,
+        **({} if speed is None else {"target_speed": speed}),
         "guidance_scale": scale,
         **{name: value for name, value in vars(size).items() if value is not None},
     }
     record = make_record("calibration", configuration, results, seeds={"images": seed})
     written = write_report(record, output, "Calibrated token reuse")
-    show(record, Console())
-    typer.echo(
-        f"checkpoint: {checkpoint}, report: {written.page}\n"
-        f"use it: diffcr generate --checkpoint {checkpoint}"
-        + (f" --model {model}" if model else "")
-        + ' "a prompt"'
-    )
+    show_screen(calibrated_screen(record, written, checkpoint, model), Console())
 
 
 def _scene_captions() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,10 @@ from diffcr.cli.generating import evaluate, generate
 from diffcr.cli.inpainting import inpaint
 from diffcr.cli.inputs import check_file, check_output
 from diffcr.cli.options import Model
+from diffcr.cli.pushing import push
+from diffcr.cli.quiet import hide_loading_bars
 from diffcr.cli.scoring import score
+from diffcr.cli.screens import trained_screen
 from diffcr.cli.studio import studio
 from diffcr.errors import DiffCRError
 
@@ -86,13 +90,15 @@ def train(
         return
     directory = output or Path("runs") / chosen.name
     check_output(directory)
+    from rich.console import Console
+
+    from diffcr.report.screen import show_screen
     from diffcr.training.job import run_recipe
 
+    hide_loading_bars()
     result = run_recipe(chosen, directory, resume)
-    ratio = result.mean_compression_ratio
-    target = getattr(chosen.method, "target_compression_ratio", None)
-    reached = "" if ratio is None else f", mean compression ratio {ratio:.1%} of {target:.1%}"
-    typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{reached}: {directory / 'final'}")
+    if os.environ.get("RANK", "0") == "0":
+        show_screen(trained_screen(chosen, result), Console())
 
 
 @app.command()
@@ -110,7 +116,7 @@ def report(
 
 app.command()(generate)
 app.command("eval")(evaluate)
-for command in (encode, calibrate, inpaint, score, flops, bench, studio):
+for command in (encode, calibrate, inpaint, score, flops, bench, studio, push):
     app.command()(command)
 
 
@@ -164,4 +170,5 @@ def demo(
     check_output(output)
     from diffcr.demo import run_demo
 
+    hide_loading_bars()
     run_demo(output, steps)

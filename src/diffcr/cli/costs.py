@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcr.cli.options import Checkpoint, Pixels
+from diffcr.cli.quiet import hide_loading_bars
 
 
 def flops(
@@ -131,6 +132,7 @@ def bench(
     from diffcr.evaluation.timing.bench import bench as measure
     from diffcr.evaluation.timing.subject import open_subject
 
+    hide_loading_bars()
     subject = open_subject(model, resolution, dtype, device, tiny)
     options = BenchOptions(
         tuple(batch_size or [1]),

@@ -9,6 +9,7 @@ import typer
 
 from diffcr.cli.inputs import check_output
 from diffcr.cli.options import Model
+from diffcr.cli.quiet import hide_loading_bars
 
 
 def encode(
@@ -22,7 +23,8 @@ def encode(
     output: Annotated[Path, typer.Option(help="Directory of the shards.")],
     model: Model = "",
     resolution: Annotated[
-        int | None, typer.Option(help="Side in pixels; the pipeline's own by default.", min=8)
+        int | None,
+        typer.Option(help="Side in pixels; the pipeline's own by default.", min=8, max=8192),
     ] = None,
     largest_ratio: Annotated[
         float,
@@ -34,18 +36,22 @@ def encode(
         ),
     ] = 1.0,
     max_sequence_length: Annotated[
-        int | None, typer.Option(help="Tokens of a caption; the pipeline's own by default.", min=1)
+        int | None,
+        typer.Option(help="Tokens of a caption; the pipeline's own by default.", min=1, max=8192),
     ] = None,
     shard_items: Annotated[
-        int | None, typer.Option(help="Pictures of a shard; about 256 MiB by default.", min=1)
+        int | None,
+        typer.Option(help="Pictures of a shard; about 256 MiB by default.", min=1, max=10**9),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures per call.", min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(help="Pictures per call.", min=1, max=65536)] = 32,
 ) -> None:
     """Encode pictures and captions into shards, once; the same command goes on with the rest."""
     check_output(output)
     from accelerate import PartialState
 
     from diffcr.training.encode_job import EncodingRequest, run_encoding
+
+    hide_loading_bars()
 
     request = EncodingRequest(
         source, model, resolution, largest_ratio, max_sequence_length, shard_items, batch_size

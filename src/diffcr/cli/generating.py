@@ -28,6 +28,7 @@ from diffcr.cli.options import (
     Seed,
     Steps,
 )
+from diffcr.cli.screens import evaluated_screen
 from diffcr.errors import DiffCRError
 from diffcr.ownership import own_directory
 
@@ -146,8 +147,8 @@ def _report(
     from diffcr.evaluation.evaluate import evaluate as measure
     from diffcr.hosts.loading import text_tokens
     from diffcr.pretrained import judge_path
-    from diffcr.report.console import show
     from diffcr.report.report import write_report
+    from diffcr.report.screen import show_screen
     from diffcr.scenes import ScenesDataset
     from diffcr.scenes.judge import load_judge
     from diffcr.training.data.encoding import encode_dataset
@@ -159,8 +160,7 @@ def _report(
         subjects, judge = replace(subjects, held_out=held_out), load_judge(judge_path())
     record = measure(pipe, subjects, options, judge, bare).save(output)
     written = write_report(record, output)
-    show(record, Console())
-    typer.echo(f"report: {written.page}, record: {written.record}")
+    show_screen(evaluated_screen(record, written), Console())
 
 
 def _processes() -> Any:

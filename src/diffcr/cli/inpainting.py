@@ -10,6 +10,7 @@ import typer
 
 from diffcr.cli.inputs import check_output, check_prompt, choose_guidance
 from diffcr.cli.options import Guidance, Steps
+from diffcr.cli.quiet import hide_loading_bars
 from diffcr.errors import DiffCRError, DiffCRWarning
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def _open(model: str, checkpoint: str, encoder_checkpoint: str) -> Any:
     from diffcr.inpainting.opening import load_inpainting_pipeline
     from diffcr.pretrained import load_default_inpainting
 
+    hide_loading_bars()
     pipe = load_inpainting_pipeline(model) if model else load_default_inpainting()
     if checkpoint:
         load(pipe, checkpoint)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffcr.cli.quiet import hide_loading_bars
 from diffcr.errors import DiffCRError
 from diffcr.files import read_text
 
@@ -173,7 +174,10 @@ def open_pipeline(model: str, checkpoint: str, dense: bool, method: str = "") ->
     if not named or checkpoint:
         directory = resolve_checkpoint(checkpoint) if checkpoint else default_checkpoint_path()
         read_checkpoint(directory)
+    hide_loading_bars()
     pipe = load_pipeline(model or default_pipeline_path())
+    # Of denoising steps: commands show how many pictures are made.
+    pipe.set_progress_bar_config(disable=True)
     if directory is not None:
         load(pipe, directory)
     if config is not None:

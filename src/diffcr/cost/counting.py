@@ -21,7 +21,7 @@ from diffcr.binding.model import computing_all_tokens, get_attached, is_attached
 from diffcr.checkpoint.contenders import Contender, attach_untrained, leave_out_layers
 from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import FlopCount, Flops
-from diffcr.errors import DiffCRError, DiffCRWarning
+from diffcr.errors import DiffCRError, DiffCRWarning, first_line
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.host import HostBlock, host_blocks
@@ -43,7 +43,8 @@ def count_flops(transformer: nn.Module, size: InputSize, batch_size: int = 1) ->
         batch_size: Samples.
 
     Raises:
-        DiffCRError: Its class is not supported, or its forward depends on values in its inputs.
+        DiffCRError: Its class is not supported, or its forward does not run on shapes
+            alone, as one that depends on values in its inputs.
     """
     transformer = find_transformer(transformer)
     twin = _on_meta(transformer)
@@ -159,10 +160,10 @@ def _run(twin: Any, arguments: Mapping[str, Any]) -> _Forward:
         simplefilter("ignore", DiffCRWarning)
         try:
             twin(**arguments)
-        except NotImplementedError as error:
+        except RuntimeError as error:
             raise DiffCRError(
-                f"operations of {type(twin).__name__} cannot be counted: its forward depends on "
-                "values in its inputs, and counting has shapes alone"
+                f"operations of {type(twin).__name__} cannot be counted: its forward does not run "
+                f"on shapes alone, without values or a device ({first_line(error)})"
             ) from error
     root = type(twin).__name__
     by_module = {

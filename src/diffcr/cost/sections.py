@@ -51,12 +51,12 @@ def flops_section(
             sampler_levels(pipe, num_inference_steps, OutputSize(height, width, frames=1))
         )
         section["per_region"] = [asdict(region) for region in regions]
-        compressed = mean_flops([regions[region] for region in visited])
+        compressed = mean_flops([count.dense if r is None else regions[r] for r in visited])
         for layer, share in zip(count.per_layer, computed or (), strict=computed is not None):
-            compressed += mean_flops([layer[region] for region in visited]) * (share - 1)
+            compressed += mean_flops([layer[r] for r in visited if r is not None]) * (share - 1)
         section["compressed"] = asdict(compressed)
         if count.region_names is not None:
             section["region_names"] = list(count.region_names)
-            shares = [mean(layer[region] for layer in count.skipped) for region in visited]
+            shares = [mean(layer[r] for layer in count.skipped) for r in visited if r is not None]
             section["skipped_mean"] = mean(shares)
     return section

@@ -5,28 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import is_attached
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import (
-    Generation,
-    check_prompts,
-    generators,
-    without_progress,
-)
+from diffcr.evaluation.generate import Generation, without_progress
 from diffcr.evaluation.modes import evaluating
+from diffcr.evaluation.sampling_runs import SamplingRuns
 from diffcr.hosts import find_transformer
-from diffcr.hosts.sampling import OutputSize, call_options, guidance_options, sampler_levels
+from diffcr.hosts.sampling import OutputSize
 from diffcr.methods.reuse.config import LARGEST_RATIO, LEAST_LEVEL, Granularity, ReuseConfig
 from diffcr.methods.reuse.reuser import TokenReuser
-from diffcr.validation import between, require_integer
+from diffcr.validation import between
 
 _MOST_DENSE_STEPS = 5
 _DRIFTS = (0.5, 0.85, 1.0)
@@ -109,18 +103,12 @@ def calibrate(
         DiffCRError: Something is attached already, the model cannot reuse tokens, or a number is
             outside its range.
     """
-    if not hasattr(pipe, "scheduler") or "image" in signature(type(pipe).__call__).parameters:
-        raise DiffCRError(f"{type(pipe).__name__} makes no pictures of texts: give such a pipeline")
-    require_integer("num_inference_steps", num_inference_steps, 1)
-    check_prompts(prompts)
-    Generation(seed, num_inference_steps, guidance_scale, batch_size=batch_size)
+    generation = Generation(seed, num_inference_steps, guidance_scale, batch_size=batch_size)
     between(0.01, 0.9).check("target_compression_ratio", target_compression_ratio)
     if is_attached(find_transformer(pipe)):
         raise DiffCRError("a method is attached already: call diffcr.detach(pipe) first")
-    size = size or OutputSize()
-    levels = tuple(sampler_levels(pipe, num_inference_steps, size))
-    runs = _Runs(pipe, prompts, num_inference_steps, levels, guidance_scale, seed, batch_size, size)
-    candidates = _first_candidates(levels, target_compression_ratio, granularity)
+    runs = SamplingRuns(pipe, prompts, generation, size or OutputSize())
+    candidates = _first_candidates(runs.levels, target_compression_ratio, granularity)
     drifts = _DRIFTS if granularity == "tokens" else ()
     total = len(prompts) * (1 + len(candidates) + len(drifts))
     with (
@@ -134,10 +122,11 @@ def calibrate(
         reuser = attach(pipe, candidates[0])
         assert isinstance(reuser, TokenReuser)
         try:
-            trials = [runs.trial(reuser, config, reference, bar) for config in candidates]
+            trials = [_trial(runs, reuser, config, reference, bar) for config in candidates]
             best = min(trials, key=lambda trial: trial.error).config
             for drift in drifts:
-                trials.append(runs.trial(reuser, replace(best, drift=drift), reference, bar))
+                config = replace(best, drift=drift)
+                trials.append(_trial(runs, reuser, config, reference, bar))
             chosen = min(trials, key=lambda trial: trial.error)
             if chosen.mean_compression_ratio == 0:
                 raise DiffCRError(
@@ -151,49 +140,26 @@ def calibrate(
     return Calibration(chosen, tuple(trials), dense_seconds, num_inference_steps)
 
 
-@dataclass(frozen=True)
-class _Runs:
-    """Sampling runs of one set of prompts and seeds."""
+def mean_skipped(reuser: TokenReuser, noise_levels: Sequence[float]) -> float:
+    """Share of tokens that a sampling run of these levels skips, dense steps included."""
+    config = reuser.config
+    skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
+    dense = sum(map(bool, reuser.visited_regions(noise_levels)))
+    return skipped * (1 - dense / len(noise_levels))
 
-    pipe: Any
-    prompts: Sequence[str]
-    num_inference_steps: int
-    levels: tuple[float, ...]
-    guidance_scale: float
-    seed: int
-    batch_size: int
-    size: OutputSize
 
-    def latents(self, bar: Any) -> Tensor:
-        """Final latents of all prompts, float32 on the CPU."""
-        found = []
-        for start in range(0, len(self.prompts), self.batch_size):
-            batch = list(self.prompts[start : start + self.batch_size])
-            output = self.pipe(
-                batch,
-                generator=generators(self.seed + start, len(batch)),
-                num_inference_steps=self.num_inference_steps,
-                output_type="latent",
-                **guidance_options(self.pipe, self.guidance_scale, len(batch)),
-                **self.size.arguments(self.pipe),
-                **call_options(self.pipe),
-            )
-            found.append(output[0].detach().float().cpu())
-            bar.update(len(batch))
-        return torch.cat(found)
-
-    def trial(self, reuser: TokenReuser, config: ReuseConfig, reference: Tensor, bar: Any) -> Trial:
-        """A run under one setting against the dense one."""
-        reuser.config = config
-        started = time.perf_counter()
-        latents = self.latents(bar)
-        seconds = time.perf_counter() - started
-        gap = (latents - reference).square().sum() / reference.square().sum()
-        levels = self.levels
-        skipped = 1.0 if config.granularity == "steps" else config.compression_ratio
-        mean = skipped * (1 - sum(reuser.visited_regions(levels)) / len(levels))
-        first = max(1, sum(level > config.dense_above for level in levels))
-        return Trial(config, first, mean, float(gap.sqrt()), seconds)
+def _trial(
+    runs: SamplingRuns, reuser: TokenReuser, config: ReuseConfig, reference: Tensor, bar: Any
+) -> Trial:
+    """A run under one setting against the dense one."""
+    reuser.config = config
+    started = time.perf_counter()
+    latents = runs.latents(bar)
+    seconds = time.perf_counter() - started
+    gap = (latents - reference).square().sum() / reference.square().sum()
+    levels, mean = runs.levels, mean_skipped(reuser, runs.levels)
+    first = max(1, sum(level > config.dense_above for level in levels))
+    return Trial(config, first, mean, float(gap.sqrt()), seconds)
 
 
 def _first_candidates(

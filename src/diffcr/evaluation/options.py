@@ -32,8 +32,9 @@ class EvaluationOptions:
             without ratios.
         held_out_samples: Per region.
         latency_batch_size: Images per timed call.
-        denoiser_repeats: Timed pairs of forwards, 0 for none.
-        pipeline_repeats: Timed pairs of whole generations, 0 for none.
+        denoiser_repeats: Timed pairs of forwards, 0 for none; from 6 on up to four times as many
+            where they scatter.
+        pipeline_repeats: Timed pairs of whole generations, likewise.
         map_timesteps: Noise levels of the router maps on a scene; as many denoising steps are
             mapped for a prompt of one's own. No maps without any.
         router_scenes: Scenes that the routers' scores are held against the objects of, 0 for none.
@@ -52,7 +53,7 @@ class EvaluationOptions:
     held_out_samples: int = 128
     latency_batch_size: int = 8
     denoiser_repeats: int = 15
-    pipeline_repeats: int = 5
+    pipeline_repeats: int = 6
     map_timesteps: tuple[int, ...] = (950, 700, 450, 200, 50)
     router_scenes: int = 32
 

@@ -94,7 +94,12 @@ class Evaluation:
         seconds = {
             f"latency/{name}/{side}": list(timing.samples)
             for name, latency in self.latency.items()
-            for side, timing in (("dense", latency.baseline), ("compressed", latency.candidate))
+            for side, timing in (
+                ("dense", latency.baseline),
+                ("compressed", latency.candidate),
+                ("dense again", latency.control),
+            )
+            if timing is not None
         }
         return losses | seconds
 

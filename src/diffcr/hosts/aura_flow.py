@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, of_embeds
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
 AURA_FLOW_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -39,10 +39,6 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     }
 
 
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    return Prompt(torch.zeros(1, text_tokens, config.joint_attention_dim))
-
-
 AURA_FLOW = Family(
     name="aura-flow",
     transformer_class=(
@@ -55,7 +51,7 @@ AURA_FLOW = Family(
     timestep=NoiseScale(noisy=1),
     call_inputs=_inputs,
     encode_prompt=of_embeds,
-    blank_prompt=_blank_prompt,
+    blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     lora_targets=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),

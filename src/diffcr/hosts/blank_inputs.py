@@ -6,9 +6,6 @@ from typing import Any
 
 from diffcr.hosts.family import InputSize
 
-# Latents a side of what is packed into a token.
-_PACKED = 2
-
 
 def spatial_blank_inputs(
     transformer: Any, size: InputSize, text_channels: str = "joint_attention_dim"
@@ -31,24 +28,3 @@ def video_blank_inputs(
     arguments = spatial_blank_inputs(transformer, size, text_channels)
     latents = arguments["hidden_states"].unsqueeze(2).repeat(1, 1, size.frames, 1, 1)
     return {**arguments, "hidden_states": latents}
-
-
-def packed_blank_inputs(
-    transformer: Any, size: InputSize, packed: int = _PACKED, axes: int = 3
-) -> dict[str, Any]:
-    """Tokens of `packed` x `packed` latents, [1, N, C], text [1, T, D], and the places of both on
-    so many axes."""
-    config, weights = transformer.config, next(transformer.parameters())
-    rows, columns = (side // packed for side in size.latents(config))
-    text = weights.new_zeros(1, size.text_tokens, config.joint_attention_dim)
-    arguments = {
-        "hidden_states": weights.new_zeros(1, rows * columns, config.in_channels),
-        "encoder_hidden_states": text,
-        "timestep": weights.new_zeros(1),
-        "img_ids": weights.new_zeros(rows * columns, axes),
-        "txt_ids": weights.new_zeros(size.text_tokens, axes),
-        "return_dict": False,
-    }
-    if config.get("guidance_embeds"):
-        arguments["guidance"] = weights.new_zeros(1)
-    return arguments

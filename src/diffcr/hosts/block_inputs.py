@@ -56,6 +56,15 @@ class BlockInputs:
             return self.sequence
         return tuple(self.arguments[name] for name in self.layout.outputs)
 
+    def bypassed(self, bypass: Tensor | None) -> BlockOutput:
+        """What a block returns that computes nothing; `bypass` as in `run_kept`."""
+        return self.replaced(self.unchanged, self._bypassed(bypass))
+
+    def _bypassed(self, bypass: Tensor | None) -> Tensor:
+        if bypass is None:
+            return self.sequence
+        return self._with_routed(self.sequence, self.routed + bypass)
+
     def of_samples(self, samples: Tensor) -> BlockInputs:
         """Those of some samples of the batch, `samples` [B'] int64."""
         starts = None if self.starts is None else self.starts.index_select(0, samples)
@@ -91,13 +100,15 @@ class BlockInputs:
         indices: Tensor,
         run: Callable[[dict[str, Any]], BlockOutput],
         change: Callable[[Tensor, Tensor], Tensor],
+        bypass: Tensor | None = None,
     ) -> BlockOutput:
-        """A block on some tokens and all pinned rows; the other tokens stay as they are.
+        """A block on some tokens and all pinned rows; the other tokens bypass it.
 
         Args:
             indices: [B, K] int64, the tokens.
             run: The block.
             change: What becomes of the tokens before and after the block, [B, K, D] each.
+            bypass: What is added to a token that bypasses it, [B, N, D]; None for nothing.
         """
         rows = self.rows_of(indices)
         places = token_rows(rows, self.sequence.shape[1])
@@ -106,7 +117,7 @@ class BlockInputs:
         after, kept = sequence_of(self.layout, output), indices.shape[1]
         updated = change(self._kept(before, kept), self._kept(after, kept))
         after = with_routed_rows(after, updated, self._kept_where, None)
-        return self.replaced(output, put_back(self.sequence, places, after))
+        return self.replaced(output, put_back(self._bypassed(bypass), places, after))
 
     def over_rows(self, values: Tensor) -> Tensor:
         """One value for each row of the sequence that a block computes with K tokens, K <= N: those

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
@@ -79,6 +80,37 @@ def same_output(transformer: Any, output: Any, latents: Tensor) -> Tensor:
     return predicted
 
 
+def text_inputs(
+    transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
+) -> dict[str, Any]:
+    """Of a transformer that is told a text and nothing else."""
+    return {
+        "hidden_states": latents,
+        "timestep": timesteps,
+        "encoder_hidden_states": prompt.embeds,
+        "return_dict": False,
+    }
+
+
+def masked_text_inputs(
+    transformer: Any,
+    latents: Tensor,
+    timesteps: Tensor,
+    prompt: Prompt,
+    mask: torch.dtype = torch.int64,
+) -> dict[str, Any]:
+    """The same with the text's mask, in a dtype `mask`."""
+    given = text_inputs(transformer, latents, timesteps, prompt)
+    seen = None if prompt.mask is None else prompt.mask.to(mask)
+    return {**given, "encoder_attention_mask": seen}
+
+
+def with_no_given_frames(latents: Tensor) -> Tensor:
+    """Latents [B, C, f, h, w] with zeros for given frames and their mask, [B, 2 C + 1, f, h, w], as
+    text-to-video pipelines make them for models that also continue pictures."""
+    return torch.cat([latents, torch.zeros_like(latents), torch.zeros_like(latents[:, :1])], 1)
+
+
 def given_beside(config: Any, packed: int = 1) -> str | None:
     """Why a model that takes more channels than it gives is not trained: the others hold a first
     frame, or what is to be filled in.
@@ -87,7 +119,7 @@ def given_beside(config: Any, packed: int = 1) -> str | None:
         config: Of the transformer.
         packed: Channels of its input for one of `out_channels`.
     """
-    given = packed * (config.out_channels or config.in_channels)
+    given = packed * (config.get("out_channels") or config.in_channels)
     if given == config.in_channels:
         return None
     return (

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffcr.hosts.calls import pack_latents
-from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE, image_places
+from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, encode_with
+from diffcr.hosts.places import image_places
+from diffcr.hosts.prompt import Prompt, blank_text, encode_with
 
 _TOKEN_INPUTS = (JOINT_TABLE, TokenInput("attention_mask", others="before"))
 CHROMA_BLOCK = replace(
@@ -65,15 +67,11 @@ def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Pro
     return Prompt(embeds, mask)
 
 
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    return Prompt(torch.zeros(1, text_tokens, config.joint_attention_dim))
-
-
 CHROMA = replace(
     FLUX,
     call_inputs=_inputs,
     encode_prompt=_encode,
-    blank_prompt=_blank_prompt,
+    blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     name="chroma",
     transformer_class="diffusers.models.transformers.transformer_chroma.ChromaTransformer2DModel",
     block_groups={

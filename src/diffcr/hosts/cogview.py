@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from diffcr.hosts.blank_inputs import spatial_blank_inputs
-from diffcr.hosts.family import Family, InputSize
+from torch import Tensor
+
+from diffcr.hosts.calls import given_beside
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, blank_text, encode_with, of_embeds
+
+# Of a side of what their autoencoders make a latent of.
+_PIXELS = 8
 
 COGVIEW3_PLUS_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -23,10 +31,33 @@ COGVIEW4_BLOCK = replace(
 )
 
 
-def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
-    arguments = spatial_blank_inputs(transformer, size, text_channels="text_embed_dim")
-    sizes = ("original_size", "target_size", "crop_coords")
-    return arguments | {name: arguments["timestep"].new_zeros(1, 2) for name in sizes}
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """Pictures that were not cropped."""
+    samples, _, rows, columns = latents.shape
+    size = prompt.embeds.new_tensor([_PIXELS * rows, _PIXELS * columns]).expand(samples, 2)
+    return {
+        "hidden_states": latents,
+        "encoder_hidden_states": prompt.embeds,
+        "timestep": timesteps,
+        "original_size": size,
+        "target_size": size,
+        "crop_coords": prompt.embeds.new_zeros(samples, 2),
+        "return_dict": False,
+    }
+
+
+def _cogview4_inputs(
+    transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
+) -> dict[str, Any]:
+    return {**_inputs(transformer, latents, timesteps, prompt), "attention_kwargs": None}
+
+
+def _encode_of_one_length(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    """The pipeline pads prompts to the longest of a call, and the model sees the padding: beside a
+    prompt that is too long all have as many tokens in every call."""
+    too_long = "a " * max_sequence_length
+    embeds, *_ = encode_with(pipe, [*captions, too_long], max_sequence_length)
+    return Prompt(embeds[:-1])
 
 
 COGVIEW3_PLUS = Family(
@@ -35,7 +66,10 @@ COGVIEW3_PLUS = Family(
         "diffusers.models.transformers.transformer_cogview3plus.CogView3PlusTransformer2DModel"
     ),
     block_groups={"transformer_blocks": COGVIEW3_PLUS_BLOCK},
-    blank_inputs=_blank_inputs,
+    call_inputs=_inputs,
+    encode_prompt=of_embeds,
+    blank_prompt=partial(blank_text, channels="text_embed_dim"),
+    refuse_training=given_beside,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
         *("ff.net.0.proj", "ff.net.2"),
@@ -48,4 +82,6 @@ COGVIEW4 = replace(
         "diffusers.models.transformers.transformer_cogview4.CogView4Transformer2DModel"
     ),
     block_groups={"transformer_blocks": COGVIEW4_BLOCK},
+    call_inputs=_cogview4_inputs,
+    encode_prompt=_encode_of_one_length,
 )

@@ -6,33 +6,17 @@ without, and is told a quarter of log sigma instead of a noise level (pipeline_c
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import Any
 
+from torch import Tensor
+
+from diffcr.hosts.calls import text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.noise_scale import NoiseScale
+from diffcr.hosts.noise_scale import NoiseScale, QuarterLogSigma
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
-# Of the published schedulers of Cosmos 1; at noise levels 0 and 1 there is no sigma.
-_SMALLEST_SIGMA, _LARGEST_SIGMA = 0.002, 80.0
-
-
-@dataclass(frozen=True)
-class QuarterLogSigma(NoiseScale):
-    """0.25 log sigma, where the noise level is sigma / (1 + sigma)."""
-
-    clean: float = -math.inf
-    noisy: float = math.inf
-
-    def level(self, value: float) -> float:
-        """Noise level at a value of the argument."""
-        return 1 / (1 + math.exp(-4 * value))
-
-    def value(self, noise_level: float) -> float:
-        """The argument at a noise level in [0, 1], within the sigmas of Cosmos 1."""
-        sigma = noise_level / max(1 - noise_level, 1 / (1 + _LARGEST_SIGMA))
-        return 0.25 * math.log(min(max(sigma, _SMALLEST_SIGMA), _LARGEST_SIGMA))
-
+_PIXELS_PER_LATENT, _FRAMES_PER_SECOND = 8, 30
 
 COSMOS_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -51,14 +35,58 @@ COSMOS_BLOCK = BlockLayout(
     first_linear="attn1.to_q",
     mlp="ff",
 )
+
+
+def _is_first(config: Any) -> bool:
+    """Whether it is Cosmos 1."""
+    return config.extra_pos_embed_type is not None
+
+
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """Cosmos 1 is told the frames per second; 2.5 a noise level a frame and that none is given."""
+    config = transformer.config
+    batch, _, frames, rows, columns = latents.shape
+    pixels = (_PIXELS_PER_LATENT * rows, _PIXELS_PER_LATENT * columns)
+    given = {
+        **text_inputs(transformer, latents, timesteps, prompt),
+        "padding_mask": latents.new_zeros(1, 1, *pixels),
+    }
+    if _is_first(config):
+        return {**given, "fps": _FRAMES_PER_SECOND}
+    if config.in_channels == config.out_channels:
+        return given
+    levels = timesteps.view(batch, 1, 1, 1, 1).expand(-1, -1, frames, -1, -1)
+    mask = latents.new_zeros(batch, 1, frames, rows, columns)
+    return {**given, "timestep": levels, "condition_mask": mask}
+
+
+def _refuse_training(config: Any) -> str | None:
+    given = config.in_channels != config.out_channels
+    # Cosmos 2.5 alone projects its texts; it is one model for texts and given frames.
+    if config.img_context_dim_in or (given and not config.use_crossattn_projection):
+        return "it is given frames to continue"
+    return None
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    projected = config.use_crossattn_projection
+    return blank_text(
+        config, text_tokens, "crossattn_proj_in_channels" if projected else "text_embed_dim"
+    )
+
+
 COSMOS = Family(
     name="cosmos",
     transformer_class="diffusers.models.transformers.transformer_cosmos.CosmosTransformer3DModel",
     block_groups={"transformer_blocks": COSMOS_BLOCK},
     timestep=NoiseScale(noisy=1),
-    timestep_of=lambda config: (
-        QuarterLogSigma() if config.extra_pos_embed_type else NoiseScale(noisy=1)
-    ),
+    timestep_of=lambda config: QuarterLogSigma() if _is_first(config) else NoiseScale(noisy=1),
+    call_inputs=_inputs,
+    encode_prompt=of_embeds,
+    refuse_training=_refuse_training,
+    blank_prompt=_blank_prompt,
+    latent_channels=lambda config: int(config.out_channels),
+    video=True,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
         *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),

@@ -5,9 +5,12 @@ Its last blocks call one feed-forward for video and for text.
 
 from __future__ import annotations
 
-from diffcr.hosts.blank_inputs import video_blank_inputs
+from functools import partial
+
+from diffcr.hosts.calls import given_beside, text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import blank_text, of_embeds
 
 EASYANIMATE_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -22,7 +25,11 @@ EASYANIMATE = Family(
         "diffusers.models.transformers.transformer_easyanimate.EasyAnimateTransformer3DModel"
     ),
     block_groups={"transformer_blocks": EASYANIMATE_BLOCK},
-    blank_inputs=video_blank_inputs,
+    call_inputs=text_inputs,
+    encode_prompt=of_embeds,
+    refuse_training=given_beside,
+    blank_prompt=partial(blank_text, channels="text_embed_dim"),
+    video=True,
     lora_targets=(
         *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
         *("attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj", "attn1.to_add_out"),

@@ -125,14 +125,15 @@ class Family:
         encode_prompt: Captions as `call_inputs` takes them; raises likewise.
         prediction: What the output says of the noise, in the latents' layout and as the scheduler
             takes it, from the transformer, its output's first entry and the latents.
-        refuse_training: Why a model of some configurations is not trained as `call_inputs` calls
-            it; None where it is.
+        refuse_training: Why a model is not trained, from its configuration; None where it is.
         blank_prompt: A prompt without content; raises DiffCRError where its shape is not known.
         blank_inputs: Arguments of the transformer's forward for one sample, without content, on
             the transformer's device and in its dtype, where they are not those of `call_inputs` for
             a blank prompt.
         latent_channels: Of what is denoised, from the configuration; [B, C, ...].
         patch: Frames, rows and columns of the latents that become a token, from the configuration.
+        places_first: Whether the channels of packed latents count the places within a square before
+            the autoencoder's channels, [p p C] in place of [C p p].
         video: Whether latents have a dimension of frames.
         guidance: Argument of the pipeline's call with the scale of guidance.
         latents: Argument of the transformer's forward with what is denoised.
@@ -169,6 +170,7 @@ class Family:
     blank_inputs: Callable[[Any, InputSize], dict[str, Any]] | None = None
     latent_channels: Callable[[Any], int] = lambda config: int(config.in_channels)
     patch: Callable[[Any], tuple[int, int, int]] = config_patch
+    places_first: bool = False
     video: bool = False
     guidance: str = "guidance_scale"
     latents: str = "hidden_states"
@@ -206,14 +208,14 @@ class Family:
 
     def check_trainable(self, transformer: Any) -> None:
         """Raises DiffCRError where it is not known how a transformer is called in training."""
-        if self.call_inputs is no_inputs:
-            no_inputs(transformer)
         reason = self.refuse_training and self.refuse_training(transformer.config)
         if reason:
             raise DiffCRError(
-                f"this {type(transformer).__name__} cannot be trained: {reason}; give a model of "
-                "texts alone, or use a training loop of your own"
+                f"this {type(transformer).__name__} cannot be trained: {reason}; give another "
+                "model, or use a training loop of your own"
             )
+        if self.call_inputs is no_inputs:
+            no_inputs(transformer)
 
     def inputs_without_content(self, transformer: Any, size: InputSize) -> dict[str, Any]:
         """Arguments of the transformer's forward for one sample, without content, on its device and

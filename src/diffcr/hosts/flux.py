@@ -15,6 +15,7 @@ from diffcr.hosts.family import Family, packed_patch
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_image_ids, packed_grid
+from diffcr.hosts.places import image_places
 from diffcr.hosts.prompt import Prompt, encode_with
 
 # Of a guidance-distilled model in training: the pipeline's default, as in diffusers'
@@ -35,13 +36,6 @@ FLUX_BLOCK = BlockLayout(
 )
 # Its attention and its feed-forward run side by side over text and image.
 FLUX_SINGLE_BLOCK = replace(FLUX_BLOCK, mlp="act_mlp", mlp_others="before")
-
-
-def image_places(latents: Tensor) -> Tensor:
-    """Of the tokens of packed latents [B, C, h, w]: [N, 3], picture, row and column."""
-    rows, columns = (side // 2 for side in latents.shape[2:])
-    axes = (torch.arange(n, device=latents.device) for n in (1, rows, columns))
-    return torch.cartesian_prod(*axes).to(latents.dtype)
 
 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:

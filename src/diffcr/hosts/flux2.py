@@ -8,12 +8,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from diffcr.hosts.blank_inputs import packed_blank_inputs
-from diffcr.hosts.family import Family
+import torch
+from torch import Tensor
+
+from diffcr.hosts.calls import pack_latents, unpack_latents
+from diffcr.hosts.family import Family, packed_patch
 from diffcr.hosts.flux import FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_image_ids, packed_grid
+from diffcr.hosts.places import places
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
+
+# Of a guidance-distilled model in training: the pipeline's default. Klein is told none.
+DISTILLED_GUIDANCE = 4.0
 
 FLUX2_BLOCK = replace(
     FLUX_BLOCK,
@@ -40,6 +48,24 @@ def _refuse(config: Any, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """Places have four axes: picture, row, column, and the token of the text."""
+    samples, device = len(latents), latents.device
+    guidance = timesteps.new_full((samples,), DISTILLED_GUIDANCE, dtype=torch.float32)
+    rows, columns = (side // 2 for side in latents.shape[2:])
+    text = places(device, 1, 1, 1, prompt.embeds.shape[1])
+    return {
+        "hidden_states": pack_latents(latents),
+        "timestep": timesteps,
+        "guidance": guidance if transformer.config.guidance_embeds else None,
+        "encoder_hidden_states": prompt.embeds,
+        "txt_ids": text.expand(samples, -1, -1),
+        "img_ids": places(device, 1, rows, columns, 1).expand(samples, -1, -1),
+        "joint_attention_kwargs": None,
+        "return_dict": False,
+    }
+
+
 FLUX2 = Family(
     name="flux2",
     transformer_class="diffusers.models.transformers.transformer_flux2.Flux2Transformer2DModel",
@@ -48,7 +74,12 @@ FLUX2 = Family(
         "single_transformer_blocks": FLUX2_SINGLE_BLOCK,
     },
     timestep=NoiseScale(noisy=1),
-    blank_inputs=partial(packed_blank_inputs, axes=4),
+    call_inputs=_inputs,
+    encode_prompt=of_embeds,
+    prediction=unpack_latents,
+    blank_prompt=partial(blank_text, channels="joint_attention_dim"),
+    latent_channels=lambda config: int(config.in_channels) // 4,
+    patch=packed_patch,
     grid=packed_grid,
     read_grid=grid_of_image_ids,
     refuse=_refuse,

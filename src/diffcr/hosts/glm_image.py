@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.cogview import COGVIEW4
-from diffcr.hosts.family import Family
 from diffcr.hosts.noise_scale import NoiseScale
 
 
@@ -20,14 +20,21 @@ def _refuse_kept_pictures(config: Any, arguments: Mapping[str, Any]) -> str | No
     return None
 
 
+def _refuse_training(config: Any) -> str:
+    return (
+        "beside a text it is told tokens of the picture (prior_token_id), which a language model "
+        "writes for the pipeline and which are not encoded with the data"
+    )
+
+
 GLM_IMAGE = replace(
     COGVIEW4,
+    **UNTRAINED,
     name="glm-image",
     transformer_class=(
         "diffusers.models.transformers.transformer_glm_image.GlmImageTransformer2DModel"
     ),
     timestep=NoiseScale(clean=-1, noisy=999),
     refuse=_refuse_kept_pictures,
-    # It looks for the dropped tokens' places, which the meta device has none of.
-    blank_inputs=Family.blank_inputs,
+    refuse_training=_refuse_training,
 )

@@ -12,6 +12,7 @@ from diffcr.hosts.hunyuan_video import HUNYUAN_VIDEO
 HUNYUAN_FRAMEPACK = replace(
     HUNYUAN_VIDEO,
     **UNTRAINED,
+    refuse_training=lambda config: "it is given a picture and frames of the past to continue",
     name="hunyuan-video-framepack",
     transformer_class=(
         "diffusers.models.transformers.transformer_hunyuan_video_framepack."

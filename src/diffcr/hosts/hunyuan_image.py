@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from diffcr.hosts.calls import given_beside
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, blank_text, encode_with
+
+# Of a guidance-distilled model in training: the pipeline's default, in thousandths.
+DISTILLED_GUIDANCE = 3250.0
+# What the pipeline pads the texts between quotation marks to.
+_GLYPHS = 128
 
 HUNYUAN_IMAGE_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -22,6 +34,45 @@ HUNYUAN_IMAGE_BLOCK = BlockLayout(
 )
 # Its attention and its feed-forward run side by side over image and text.
 HUNYUAN_IMAGE_SINGLE_BLOCK = replace(HUNYUAN_IMAGE_BLOCK, mlp="act_mlp", mlp_others="after")
+
+
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    guidance = timesteps.new_full((len(latents),), DISTILLED_GUIDANCE, dtype=latents.dtype)
+    return {
+        "hidden_states": latents,
+        "timestep": timesteps,
+        "timestep_r": None,
+        "guidance": guidance if transformer.config.guidance_embeds else None,
+        "encoder_hidden_states": prompt.embeds,
+        "encoder_attention_mask": prompt.mask,
+        "encoder_hidden_states_2": prompt.extra["glyphs"],
+        "encoder_attention_mask_2": prompt.extra["glyph_mask"],
+        "attention_kwargs": {},
+        "return_dict": False,
+    }
+
+
+def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    """What stands between quotation marks is told once more, letter by letter."""
+    found = encode_with(pipe, captions, max_sequence_length, batch_size=len(captions))
+    embeds, mask, glyphs, glyph_mask = found
+    return Prompt(embeds, mask, extra={"glyphs": glyphs, "glyph_mask": glyph_mask})
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    """Nothing stands between quotation marks."""
+    text = blank_text(config, text_tokens, "text_embed_dim", masked=True)
+    mask = torch.zeros(1, _GLYPHS, dtype=torch.int64)
+    glyphs = torch.zeros(1, _GLYPHS, config.text_embed_2_dim or 0)
+    return replace(text, extra={"glyphs": glyphs, "glyph_mask": mask})
+
+
+def _refuse_training(config: Any) -> str | None:
+    if config.use_meanflow:
+        return "it is told the timestep of the sampler's next step, too, which training has none of"
+    return given_beside(config)
+
+
 HUNYUAN_IMAGE = Family(
     name="hunyuan-image",
     transformer_class=(
@@ -31,5 +82,9 @@ HUNYUAN_IMAGE = Family(
         "transformer_blocks": HUNYUAN_IMAGE_BLOCK,
         "single_transformer_blocks": HUNYUAN_IMAGE_SINGLE_BLOCK,
     },
+    call_inputs=_inputs,
+    encode_prompt=_encode,
+    blank_prompt=_blank_prompt,
+    refuse_training=_refuse_training,
     lora_targets=FLUX.lora_targets,
 )

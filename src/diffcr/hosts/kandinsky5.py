@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from diffcr.hosts.family import Family, Grid, InputSize
+from diffcr.hosts.calls import with_no_given_frames
+from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, blank_text, encode_with
+
+_PIXELS_PER_LATENT = 8
 
 KANDINSKY5_BLOCK = BlockLayout(
     hidden_states="visual_embed",
@@ -27,21 +33,56 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return Grid(height // patch[1], width // patch[2], frames // patch[0])
 
 
-def _blank_inputs(transformer: Any, size: InputSize) -> dict[str, Any]:
-    config, weights = transformer.config, next(transformer.parameters())
-    channels = config.in_visual_dim * (2 if config.visual_cond else 1) + config.visual_cond
-    latents = weights.new_zeros(1, size.frames, *size.latents(config), channels)
-    grid = _grid(transformer, {"hidden_states": latents})
+def _scale_of_places(grid: Grid, config: Any) -> tuple[float, float, float]:
+    """Of the rotary tables: `_get_scale_factor` of the pipeline of videos, by their size in pixels,
+    and what that of pictures has, whose models alone take no given frames."""
+    if grid.frames == 1 and not config.visual_cond:
+        return 1.0, 1.0, 1.0
+    _, rows, columns = config.patch_size
+    sides = (_PIXELS_PER_LATENT * rows * grid.rows, _PIXELS_PER_LATENT * columns * grid.columns)
+    return (1, 2, 2) if all(480 <= side <= 854 for side in sides) else (1, 3.16, 3.16)
+
+
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """Its blocks see a caption's padding: as much as the longest of the batch has."""
+    config, device = transformer.config, latents.device
+    given = with_no_given_frames(latents) if config.visual_cond else latents
+    texts = Prompt.concatenated([prompt]).embeds
+    arguments = {"hidden_states": given.permute(0, 2, 3, 4, 1), "encoder_hidden_states": texts}
+    grid = _grid(transformer, arguments)
     sides = (grid.frames, grid.rows, grid.columns)
     return {
-        "hidden_states": latents,
-        "encoder_hidden_states": weights.new_zeros(1, size.text_tokens, config.in_text_dim),
-        "pooled_projections": weights.new_zeros(1, config.in_text_dim2),
-        "timestep": weights.new_zeros(1),
-        "visual_rope_pos": [torch.arange(side, device=weights.device) for side in sides],
-        "text_rope_pos": torch.arange(size.text_tokens, device=weights.device),
-        "return_dict": False,
+        **arguments,
+        "timestep": timesteps,
+        "pooled_projections": prompt.pooled,
+        "visual_rope_pos": [torch.arange(side, device=device) for side in sides],
+        "text_rope_pos": torch.arange(texts.shape[1], device=device),
+        "scale_factor": _scale_of_places(grid, config),
+        "sparse_params": None,
+        # Without, it gives no tuple.
+        "return_dict": True,
     }
+
+
+def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
+    return output.permute(0, 4, 1, 2, 3)
+
+
+def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    embeds, pooled, ends = encode_with(pipe, captions, max_sequence_length)
+    places = torch.arange(embeds.shape[1], device=embeds.device)
+    return Prompt(embeds, (places < ends.diff()[:, None]).long(), pooled)
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    pooled = torch.zeros(1, config.in_text_dim2)
+    return replace(blank_text(config, text_tokens, "in_text_dim"), pooled=pooled)
+
+
+def _refuse_training(config: Any) -> str | None:
+    if config.attention_type == "nabla":
+        return "its pipeline computes sparse attention over squares of tokens"
+    return None
 
 
 _ATTENTION = ("to_query", "to_key", "to_value", "out_layer")
@@ -51,7 +92,13 @@ KANDINSKY5 = Family(
         "diffusers.models.transformers.transformer_kandinsky.Kandinsky5Transformer3DModel"
     ),
     block_groups={"visual_transformer_blocks": KANDINSKY5_BLOCK},
-    blank_inputs=_blank_inputs,
+    call_inputs=_inputs,
+    encode_prompt=_encode,
+    prediction=_prediction,
+    refuse_training=_refuse_training,
+    blank_prompt=_blank_prompt,
+    latent_channels=lambda config: int(config.out_visual_dim),
+    video=True,
     grid=_grid,
     width=lambda config: int(config.model_dim),
     lora_targets=(

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffcr.hosts.family import Family, Grid
+import torch
+from torch import Tensor
+
+from diffcr.hosts.calls import pack_latents, unpack_latents
+from diffcr.hosts.family import Family, Grid, packed_patch
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.packed import grid_of_places, packed_grid
+from diffcr.hosts.places import places
+from diffcr.hosts.prompt import Prompt, of_seen_rows
 
 KREA2_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -28,11 +34,38 @@ def _read_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return grid_of_places(arguments["position_ids"][-arguments["hidden_states"].shape[1] :])
 
 
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    """All of the text is at the origin."""
+    rows, columns = (side // 2 for side in latents.shape[2:])
+    image = places(latents.device, 1, rows, columns).float()
+    text = image.new_zeros(prompt.embeds.shape[1], 3)
+    return {
+        "hidden_states": pack_latents(latents),
+        "encoder_hidden_states": prompt.embeds,
+        "timestep": timesteps,
+        "position_ids": torch.cat([text, image]),
+        "encoder_attention_mask": None if prompt.mask is None else prompt.mask.bool(),
+        "attention_kwargs": None,
+        "return_dict": False,
+    }
+
+
+def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
+    embeds = torch.zeros(1, text_tokens, config.num_text_layers, config.text_hidden_dim)
+    return Prompt(embeds, torch.ones(1, text_tokens, dtype=torch.int64))
+
+
 KREA2 = Family(
     name="krea2",
     transformer_class="diffusers.models.transformers.transformer_krea2.Krea2Transformer2DModel",
     block_groups={"transformer_blocks": KREA2_BLOCK},
     timestep=NoiseScale(noisy=1),
+    call_inputs=_inputs,
+    encode_prompt=of_seen_rows,
+    prediction=unpack_latents,
+    blank_prompt=_blank_prompt,
+    latent_channels=lambda config: int(config.in_channels) // 4,
+    patch=packed_patch,
     grid=packed_grid,
     read_grid=_read_grid,
     lora_targets=(

@@ -20,8 +20,8 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
     device and in its dtype.
 
     Returns:
-        [B, C, h, w]; [B, C, 1, h, w] for a transformer of videos, to which a picture is a video of
-        one frame.
+        [B, C, h, w]; [B, C, f, h, w] for a transformer of videos, to which a picture is a video of
+        one frame of latents, or where a token has several, as CogVideoX 1.5's, of as many alike.
 
     Raises:
         DiffCRError: How the autoencoder's latents are scaled is not known, or they are not finite,
@@ -30,33 +30,46 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
     pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
     of_videos = _encodes_videos(pipe.vae)
     encoded = pipe.vae.encode(pixels.unsqueeze(2) if of_videos else pixels)
-    latents = normalise(pipe.vae, _mode(encoded))
+    latents = normalise(pipe.vae, _mode(encoded), family_of(find_transformer(pipe)).places_first)
     if not bool(latents.isfinite().all()):
         raise DiffCRError(
             f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
             "wider dtype"
         )
-    video = family_of(find_transformer(pipe)).video
-    if of_videos == video:
-        return latents
-    return latents.squeeze(2) if of_videos else latents.unsqueeze(2)
+    transformer: Any = find_transformer(pipe)
+    family = family_of(transformer)
+    if not family.video:
+        return latents.squeeze(2) if of_videos else latents
+    frames, *_ = family.patch(transformer.config)
+    return (latents if of_videos else latents.unsqueeze(2)).expand(-1, -1, frames, -1, -1)
 
 
-def normalise(vae: Any, latents: Tensor) -> Tensor:
+def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:
     """What a pipeline makes of an autoencoder's latents [B, C, ...] before it adds noise: by the
     mean and deviation of every channel where the autoencoder has them, else by shift and factor.
+
+    Args:
+        vae: The autoencoder.
+        latents: Its own.
+        places_first: As in `Family`, for statistics of packed latents (FLUX.2's autoencoder).
 
     Raises:
         DiffCRError: The autoencoder has none of them.
     """
     config = vae.config
+    if hasattr(vae, "bn"):
+        return _normalise_squares(vae, latents, places_first)
     # LTX's autoencoder has them as buffers.
     known = {**dict(vae.named_buffers()), **{k: v for k, v in config.items() if v is not None}}
     mean, deviation = known.get("latents_mean"), known.get("latents_std")
     factor = config.get("scaling_factor")
     if mean is not None and deviation is not None:
-        shape = (1, -1, *[1] * (latents.dim() - 2))
-        mean, deviation = (torch.as_tensor(v).to(latents).view(shape) for v in (mean, deviation))
+        # Those of Cosmos 1 are of every frame, for as many as a video may have.
+        shape = (1, latents.shape[1], -1, *[1] * (latents.dim() - 3))
+        mean, deviation = (
+            torch.as_tensor(v).to(latents).reshape(shape)[:, :, : latents.shape[2]]
+            for v in (mean, deviation)
+        )
         normalised: Tensor = (latents - mean) / deviation
         return normalised if factor is None else normalised * factor
     if factor is None:
@@ -67,6 +80,22 @@ def normalise(vae: Any, latents: Tensor) -> Tensor:
     shift = config.get("shift_factor")
     scaled: Tensor = (latents if shift is None else latents - shift) * factor
     return scaled
+
+
+def _normalise_squares(vae: Any, latents: Tensor, places_first: bool) -> Tensor:
+    """By a mean and a variance for each channel and place in a square of p x p latents (diffusers,
+    pipeline_flux2.py: `_encode_vae_image`)."""
+    (_, channels, rows, columns), (side, _) = latents.shape, vae.config.patch_size
+
+    def over_picture(statistic: Tensor) -> Tensor:
+        squares = statistic.to(latents)
+        if places_first:
+            squares = squares.unflatten(0, (-1, channels)).T.flatten()
+        return squares.view(channels, side, side).repeat(1, rows // side, columns // side)
+
+    deviation = (over_picture(vae.bn.running_var) + vae.config.batch_norm_eps).sqrt()
+    normalised: Tensor = (latents - over_picture(vae.bn.running_mean)) / deviation
+    return normalised
 
 
 def _encodes_videos(vae: Any) -> bool:

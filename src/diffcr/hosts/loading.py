@@ -8,7 +8,7 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 from diffcr.files import read_json
 from diffcr.hosts import family_of, find_transformer
 
@@ -28,7 +28,7 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     from diffusers import DiffusionPipeline
 
     name = str(model)
-    is_id = isinstance(model, str) and name.count("/") == 1 and name[0] not in "./~"
+    is_id = isinstance(model, str) and is_hub_id(name)
     if not is_id and not Path(model).is_dir():
         raise DiffCRError(f"{name} is not a directory: give a pipeline directory or a Hub id")
     index = Path(model) / "model_index.json"
@@ -40,6 +40,11 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
     pipe = read_pipeline(DiffusionPipeline, model)
     family_of(find_transformer(pipe))
     return pipe.to(device or own_device())
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is written as the Hub's are, "user/name"."""
+    return name.count("/") == 1 and name[0] not in "./~" and not name.endswith("/")
 
 
 def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> Any:
@@ -57,7 +62,7 @@ def read_pipeline(pipeline_class: Any, model: str | Path, **components: Any) -> 
         raise
     # Wrong values in its files are found where they are used: a division by a patch size of 0.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = first_line(error)
         raise DiffCRError(
             f"no pipeline can be loaded from {model}: {type(error).__name__}: {reason}"
         ) from error
@@ -87,8 +92,12 @@ def vae_scale(pipe: Any) -> int:
 
 def text_tokens(pipe: Any) -> int:
     """Length that the pipeline's prompts are padded to."""
-    accepted = inspect.signature(type(pipe).__call__).parameters
-    default = accepted["max_sequence_length"].default if "max_sequence_length" in accepted else 120
+    functions = (type(pipe).__call__, getattr(type(pipe), "encode_prompt", type(pipe).__call__))
+    named = (inspect.signature(function).parameters for function in functions)
+    lengths = (
+        names["max_sequence_length"].default for names in named if "max_sequence_length" in names
+    )
+    default = next(lengths, 120)
     tokenizer = longest_tokenizer(pipe)
     return int(min(default, default if tokenizer is None else tokenizer.model_max_length))
 
@@ -97,7 +106,9 @@ def longest_tokenizer(pipe: Any) -> Any | None:
     """Of a pipeline's tokenizers the one that `max_sequence_length` is for: beside T5's, CLIP's
     always gives 77 tokens. None where there is none."""
     names = ("tokenizer", "tokenizer_2", "tokenizer_3")
-    present = [t for name in names if (t := getattr(pipe, name, None)) is not None]
+    parts = (getattr(pipe, name, None) for name in names)
+    # FLUX.2's is a processor that holds one.
+    present = [getattr(part, "tokenizer", part) for part in parts if part is not None]
     return max(present, key=lambda tokenizer: tokenizer.model_max_length, default=None)
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds_and_mask
 
 # A norm of the feed-forward's output undoes what scales that.
 LUMINA2_REFINER = BlockLayout(
@@ -50,11 +50,6 @@ def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
     return -output
 
 
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    mask = torch.ones(1, text_tokens, dtype=torch.int64)
-    return Prompt(torch.zeros(1, text_tokens, config.cap_feat_dim), mask)
-
-
 LUMINA2 = Family(
     name="lumina2",
     transformer_class=(
@@ -65,7 +60,7 @@ LUMINA2 = Family(
     call_inputs=_inputs,
     encode_prompt=of_embeds_and_mask,
     prediction=_prediction,
-    blank_prompt=_blank_prompt,
+    blank_prompt=partial(blank_text, channels="cap_feat_dim", masked=True),
     width=lambda config: int(config.hidden_size),
     starts=_starts,
     lora_targets=("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),

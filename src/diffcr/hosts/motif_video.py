@@ -6,11 +6,18 @@ computed whole, and the decoder's own tokens are routed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from diffcr.hosts.blank_inputs import video_blank_inputs
+import torch
+from torch import Tensor
+
+from diffcr.hosts.calls import masked_text_inputs, with_no_given_frames
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.prompt import Prompt, blank_text, encode_with
 
 MOTIF_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -25,6 +32,18 @@ MOTIF_BLOCK = BlockLayout(
 )
 # Its attention and its feed-forward run side by side over video and text.
 MOTIF_SINGLE_BLOCK = replace(MOTIF_BLOCK, mlp="act_mlp", mlp_others="after")
+
+
+def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
+    beside = with_no_given_frames(latents)
+    return masked_text_inputs(transformer, beside, timesteps, prompt, torch.bool)
+
+
+def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    embeds, _, mask, _ = encode_with(pipe, captions, max_sequence_length)
+    return Prompt(embeds, mask)
+
+
 MOTIF_VIDEO = Family(
     name="motif-video",
     transformer_class=(
@@ -34,7 +53,11 @@ MOTIF_VIDEO = Family(
         "transformer_blocks": MOTIF_BLOCK,
         "single_transformer_blocks": MOTIF_SINGLE_BLOCK,
     },
-    blank_inputs=video_blank_inputs,
+    call_inputs=_inputs,
+    encode_prompt=_encode,
+    blank_prompt=partial(blank_text, channels="text_embed_dim", masked=True),
+    latent_channels=lambda config: int(config.out_channels),
+    video=True,
     lora_targets=(
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,3 +81,32 @@ class NoiseScale:
 
 # Of most classes: steps of a scheduler, from 0 to 1000.
 SCHEDULER_STEPS = NoiseScale()
+
+# Of the published schedulers of Cosmos 1; at noise levels 0 and 1 there is no sigma.
+_SMALLEST_SIGMA, _LARGEST_SIGMA = 0.002, 80.0
+
+
+@dataclass(frozen=True)
+class QuarterLogSigma(NoiseScale):
+    """0.25 log sigma, where the noise level is sigma / (1 + sigma)."""
+
+    clean: float = -math.inf
+    noisy: float = math.inf
+
+    def level(self, value: float) -> float:
+        """Noise level at a value of the argument."""
+        return 1 / (1 + math.exp(-4 * value))
+
+    def value(self, noise_level: float) -> float:
+        """The argument at a noise level in [0, 1], within the sigmas of Cosmos 1."""
+        sigma = noise_level / max(1 - noise_level, 1 / (1 + _LARGEST_SIGMA))
+        return 0.25 * math.log(min(max(sigma, _SMALLEST_SIGMA), _LARGEST_SIGMA))
+
+    def values(self, timesteps: Tensor) -> Tensor:
+        """The argument at timesteps, from 0, clean, to 1000, within the same sigmas."""
+        sigma = timesteps / (TIMESTEPS - timesteps)
+        return 0.25 * sigma.clamp(_SMALLEST_SIGMA, _LARGEST_SIGMA).log()
+
+    def timesteps(self, values: Tensor) -> Tensor:
+        """The inverse of `values`."""
+        return TIMESTEPS * (4 * values).sigmoid()

@@ -19,7 +19,9 @@ class Prompt:
     """Encoded prompts of B samples.
 
     Attributes:
-        embeds: [B, T, D]; [B] int64, classes, for a model that is told classes in place of texts.
+        embeds: [B, T, D]; [B, T, L, D] of L layers of a text encoder; [B, T] int64, tokens, for a
+            model that embeds them itself; [B] int64, classes, for a model that is told classes in
+            place of texts.
         mask: [B, T], 1 for a token of the prompt, 0 for padding that the model does not see; None
             where it sees everything.
         pooled: [B, P], of the whole prompt; None for models without.
@@ -62,12 +64,20 @@ class Prompt:
             {n.removeprefix(_EXTRA): t for n, t in tensors.items() if n.startswith(_EXTRA)},
         )
 
+    def padded_in_front(self) -> PaddedText:
+        """The embeddings with each sample's padding in front of its tokens."""
+        embeds, mask = self.embeds, self.mask
+        seen = embeds.new_ones(embeds.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        order = seen.long().argsort(dim=1, stable=True)
+        rows = order.view(*order.shape, *[1] * (embeds.dim() - 2)).expand_as(embeds)
+        return PaddedText(embeds.gather(1, rows), seen.gather(1, order))
+
     @classmethod
     def concatenated(cls, prompts: Sequence[Prompt]) -> Prompt:
-        """All samples of some prompts, with as many tokens as the longest has. Shorter ones are
-        padded, so that there has to be a mask where lengths differ."""
+        """All samples of some prompts, with as many tokens as there are up to the last that is
+        seen. Shorter ones are padded, so that there has to be a mask where lengths differ."""
         masks = [prompt.mask for prompt in prompts if prompt.mask is not None]
-        longest = max((int(mask.sum(1).max()) for mask in masks), default=None)
+        longest = max((_seen_length(mask) for mask in masks), default=None)
         joined = {
             name: torch.cat(
                 [_of_length(prompt.tensors()[name], name, longest) for prompt in prompts]
@@ -77,12 +87,38 @@ class Prompt:
         return cls.of_tensors(joined)
 
 
+@dataclass(frozen=True)
+class PaddedText:
+    """Encoded prompts whose padding is in front.
+
+    Attributes:
+        embeds: As a prompt's.
+        seen: [B, T] bool, False for padding.
+    """
+
+    embeds: Tensor
+    seen: Tensor
+
+
+def _seen_length(mask: Tensor) -> int:
+    """Tokens up to the last one that a sample of a mask [B, T] sees."""
+    seen = mask.bool().any(0).nonzero()
+    return int(seen.max()) + 1 if len(seen) else 0
+
+
 def _of_length(tensor: Tensor, name: str, length: int | None) -> Tensor:
     if length is None or name not in ("embeds", "mask"):
         return tensor
     missing = max(0, length - tensor.shape[1])
     widths = [0] * (2 * (tensor.dim() - 2)) + [0, missing]
     return pad(tensor, widths)[:, :length].contiguous()
+
+
+def blank_text(config: Any, text_tokens: int, channels: str, masked: bool = False) -> Prompt:
+    """Zeros [1, T, D], whose width the configuration calls `channels`; all seen, where there is a
+    mask."""
+    seen = torch.ones(1, text_tokens, dtype=torch.int64) if masked else None
+    return Prompt(torch.zeros(1, text_tokens, config[channels]), seen)
 
 
 @torch.no_grad()
@@ -102,6 +138,7 @@ def encode_with(
         "do_classifier_free_guidance": False,
         "device": pipe._execution_device,
         "max_sequence_length": max_sequence_length,
+        "tokenizer_max_length": max_sequence_length,
         "prompt_2": None,
         "prompt_3": None,
     }
@@ -125,5 +162,17 @@ def of_embeds_and_mask(pipe: Any, captions: Sequence[str], max_sequence_length: 
 def of_list(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
     """Of a pipeline that gives a list of embeddings [T_i, D], which are padded to the longest."""
     embeds, *_ = encode_with(pipe, captions, max_sequence_length)
-    rows = [Prompt(e[None], e.new_ones(1, len(e), dtype=torch.int64)) for e in embeds]
-    return Prompt.concatenated(rows)
+    return of_rows(embeds)
+
+
+def of_seen_rows(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
+    """Of a pipeline that gives embeddings and their mask, of a model to which the order of a
+    prompt's tokens says nothing: those that are seen, wherever the padding was."""
+    embeds, mask, *_ = encode_with(pipe, captions, max_sequence_length)
+    return of_rows([e[seen] for e, seen in zip(embeds, mask.bool(), strict=True)])
+
+
+def of_rows(prompts: Sequence[Tensor]) -> Prompt:
+    """Prompts of T_i rows each, [T_i, ...], padded behind to the longest."""
+    samples = [Prompt(r[None], r.new_ones(1, len(r), dtype=torch.int64)) for r in prompts]
+    return Prompt.concatenated(samples)

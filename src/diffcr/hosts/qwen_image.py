@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffcr.hosts.calls import given_beside, pack_latents, unpack_latents
 from diffcr.hosts.family import Family, Grid, packed_patch
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds_and_mask
 
 QWEN_IMAGE_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -60,10 +59,6 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     }
 
 
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    return Prompt(torch.zeros(1, text_tokens, config.joint_attention_dim))
-
-
 QWEN_IMAGE = Family(
     name="qwen-image",
     transformer_class=(
@@ -76,7 +71,7 @@ QWEN_IMAGE = Family(
     call_inputs=_inputs,
     encode_prompt=of_embeds_and_mask,
     prediction=unpack_latents,
-    blank_prompt=_blank_prompt,
+    blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     refuse_training=partial(given_beside, packed=4),
     latent_channels=lambda config: int(config.in_channels) // 4,
     patch=packed_patch,

@@ -124,4 +124,12 @@ def sampler_levels(
     finally:
         hook.remove()
         pipe.scheduler = own
-    return NoiseScale().levels(timesteps[0])
+    return _scale_of_scheduler(pipe).levels(timesteps[0])
+
+
+def _scale_of_scheduler(pipe: Any) -> NoiseScale:
+    """How it counts: from 0, clean, to 1000, but for Mochi's, which counts as the model is told,
+    and those of EDM, which count in a logarithm of sigma."""
+    scheduler, transformer = pipe.scheduler, find_transformer(pipe)
+    as_told = scheduler.config.get("invert_sigmas") or type(scheduler).__name__.startswith("EDM")
+    return family_of(transformer).denoising_scale(transformer.config) if as_told else NoiseScale()

@@ -8,15 +8,12 @@ to others stay dense: a token without a hint would be another.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-import torch
-from torch import Tensor
-
-from diffcr.hosts.calls import UNTRAINED, given_beside
+from diffcr.hosts.calls import UNTRAINED, given_beside, text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, of_embeds
+from diffcr.hosts.prompt import blank_text, of_embeds
 
 WAN_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -27,27 +24,13 @@ WAN_BLOCK = BlockLayout(
 )
 
 
-def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    return {
-        "hidden_states": latents,
-        "timestep": timesteps,
-        "encoder_hidden_states": prompt.embeds,
-        "attention_kwargs": None,
-        "return_dict": False,
-    }
-
-
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    return Prompt(torch.zeros(1, text_tokens, config.text_dim))
-
-
 WAN = Family(
     name="wan",
     transformer_class="diffusers.models.transformers.transformer_wan.WanTransformer3DModel",
     block_groups={"blocks": WAN_BLOCK},
-    call_inputs=_inputs,
+    call_inputs=text_inputs,
     encode_prompt=of_embeds,
-    blank_prompt=_blank_prompt,
+    blank_prompt=partial(blank_text, channels="text_dim"),
     refuse_training=given_beside,
     video=True,
     lora_targets=(
@@ -60,6 +43,9 @@ WAN_VACE = replace(
     WAN,
     name="wan-vace",
     **UNTRAINED,
+    refuse_training=lambda config: (
+        "it is given a control video as its autoencoder encodes it, without one a grey video"
+    ),
     transformer_class=(
         "diffusers.models.transformers.transformer_wan_vace.WanVACETransformer3DModel"
     ),
@@ -68,6 +54,9 @@ WAN_ANIMATE = replace(
     WAN,
     name="wan-animate",
     **UNTRAINED,
+    refuse_training=lambda config: (
+        "it is given a reference picture and videos of a pose and a face"
+    ),
     transformer_class=(
         "diffusers.models.transformers.transformer_wan_animate.WanAnimateTransformer3DModel"
     ),
@@ -76,6 +65,7 @@ CHRONO_EDIT = replace(
     WAN,
     name="chrono-edit",
     **UNTRAINED,
+    refuse_training=lambda config: "it is given the picture to edit",
     transformer_class=(
         "diffusers.models.transformers.transformer_chronoedit.ChronoEditTransformer3DModel"
     ),

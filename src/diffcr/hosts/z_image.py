@@ -7,6 +7,7 @@ Samples come in lists, and the timestep falls from 1 for a picture to 0 for nois
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, of_list
+from diffcr.hosts.prompt import Prompt, blank_text, of_list
 
 Z_IMAGE_BLOCK = BlockLayout(
     hidden_states="x",
@@ -60,10 +61,6 @@ def _prediction(transformer: Any, output: list[Tensor], latents: Tensor) -> Tens
     return -torch.stack(output).squeeze(2)
 
 
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    return Prompt(torch.zeros(1, text_tokens, config.cap_feat_dim))
-
-
 Z_IMAGE = Family(
     name="z-image",
     transformer_class=(
@@ -77,7 +74,7 @@ Z_IMAGE = Family(
     call_inputs=_inputs,
     encode_prompt=of_list,
     prediction=_prediction,
-    blank_prompt=_blank_prompt,
+    blank_prompt=partial(blank_text, channels="cap_feat_dim"),
     patch=lambda config: (1, config.all_patch_size[0], config.all_patch_size[0]),
     width=lambda config: int(config.dim),
     refuse=_refuse,

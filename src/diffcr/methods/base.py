@@ -96,7 +96,7 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
 
     replaces_weights: ClassVar[bool] = False
     needs_grid: ClassVar[bool] = False
-    keeps_steps: ClassVar[bool] = False
+    keeps_steps: bool = False
     hooks_blocks: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, host: Host) -> None:
@@ -122,8 +122,9 @@ class Attached(nn.Module, Generic[ConfigT, ContextT]):
         """What the regions are called, clean to noisy; None for equal parts of the noise range."""
         return None
 
-    def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
-        """Region of every step of a sampling run, from the steps' noise levels in [0, 1]."""
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int | None]:
+        """Region of every step of a sampling run, from the steps' noise levels in [0, 1]; None of
+        a step that computes every token where no region does."""
         return [region_of(level, self.timestep_regions) for level in noise_levels]
 
     def forget_run(self) -> None:

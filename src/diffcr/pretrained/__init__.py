@@ -60,10 +60,17 @@ def load_default_inpainting(device: str | None = None) -> Any:
 
 
 def load_default_pipeline(device: str | None = None) -> Any:
-    """The embedded pipeline, on a GPU where there is one."""
-    from diffcr.hosts.loading import load_pipeline
+    """The embedded `PixArtSigmaPipeline`, on a GPU where there is one; `pipe(prompt)` needs no
+    further argument.
 
-    return load_pipeline(default_pipeline_path(), device)
+    Raises:
+        DiffCRError: The weights are not in this installation.
+    """
+    from diffcr.hosts.loading import own_device, read_pipeline
+    from diffcr.pretrained.pipeline import PixArtSigmaPipeline
+
+    pipe = read_pipeline(PixArtSigmaPipeline, default_pipeline_path())
+    return pipe.to(device or own_device())
 
 
 def judge_path() -> Path:

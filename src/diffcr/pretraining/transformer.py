@@ -1,4 +1,4 @@
-"""The embedded pipeline's untrained transformer and the pipeline around it."""
+"""A pipeline of scenes with an untrained transformer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from diffcr.pretraining.size import EMBEDDED, PipelineSize
+
 if TYPE_CHECKING:
     from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
 
 
 def make_transformer(
-    seed: int, layers: int = 8, width: int = 128, caption_channels: int = 128
+    seed: int, size: PipelineSize = EMBEDDED, caption_channels: int = 128
 ) -> PixArtTransformer2DModel:
-    """A PixArt transformer for 24 x 24 latents (144 tokens) with learned sigma."""
+    """A PixArt transformer with learned sigma; a token is 8 x 8 pixels."""
     from diffusers import PixArtTransformer2DModel
 
     torch.manual_seed(seed)
     transformer = PixArtTransformer2DModel(
-        num_attention_heads=width // 32,
+        num_attention_heads=size.width // 32,
         attention_head_dim=32,
         in_channels=4,
         out_channels=8,
-        num_layers=layers,
-        cross_attention_dim=width,
-        sample_size=24,
+        num_layers=size.layers,
+        cross_attention_dim=size.width,
+        sample_size=size.latent_side,
         patch_size=2,
         interpolation_scale=1,
         caption_channels=caption_channels,
@@ -62,7 +64,7 @@ def initialise_transformer(transformer: PixArtTransformer2DModel) -> None:
 
 
 def assemble_pipeline(
-    vae: Any, text_encoder: Any, tokenizer: Any, seed: int
+    vae: Any, text_encoder: Any, tokenizer: Any, seed: int, size: PipelineSize = EMBEDDED
 ) -> PixArtSigmaPipeline:
     """A `PixArtSigmaPipeline` with an untrained transformer.
 
@@ -80,6 +82,6 @@ def assemble_pipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=vae,
-        transformer=make_transformer(seed),
+        transformer=make_transformer(seed, size),
         scheduler=scheduler,
     )

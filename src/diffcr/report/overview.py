@@ -14,7 +14,7 @@ from diffcr.files import write_text
 from diffcr.report.comparison import QUALITY_HEADER, Collection, quality_rows, read_collection
 from diffcr.report.figures.curves import plot_loss_against_ratio
 from diffcr.report.figures.heat_maps import plot_compression
-from diffcr.report.figures.trade_off import plot_trade_offs, trade_offs
+from diffcr.report.figures.trade_off import MOST_SERIES, plot_trade_offs, trade_offs
 from diffcr.report.page import figure_html, make_page, table_html
 from diffcr.report.sections import make_tables
 from diffcr.report.tables import Table
@@ -70,8 +70,12 @@ def _write(collection: Collection, target: Path) -> Path:
 
 
 def _figures(collection: Collection) -> list[tuple[str, Callable[[Path], None]]]:
+    panels = trade_offs(collection)
+    title = "Quality against cost"
+    if len({point.series for point in panels[0].points}) > MOST_SERIES:
+        title += f", {MOST_SERIES} of the methods; the table has all"
     figures: list[tuple[str, Callable[[Path], None]]] = [
-        ("Quality against cost", lambda path: plot_trade_offs(trade_offs(collection), path))
+        (title, lambda path: plot_trade_offs(panels, path))
     ]
     learned = {
         name: row.records

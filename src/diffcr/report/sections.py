@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from diffcr.records.record import Record
@@ -108,17 +108,25 @@ def _latency(section: Mapping[str, Any]) -> Table:
             f"{1000 * values['dense']:.1f}",
             f"{1000 * values['compressed']:.1f}",
             f"{values['ratio']:.3f}",
+            _interval(values.get("interval")),
+            _interval(values.get("control_interval")),
         )
         for name, values in section.items()
         if isinstance(values, Mapping)
     ]
     return Table(
         "Latency, ms",
-        ("", "dense", "compressed", "compressed / dense"),
+        ("", "dense", "compressed", "compressed / dense", "interval", "dense / itself"),
         tuple(rows),
-        "Medians of interleaved pairs on this machine; the last column is the median of the "
-        "pairs' ratios, below 1 is faster. " + section.get("note", ""),
+        "Medians of interleaved pairs on this machine; compressed / dense is the median of the "
+        "pairs' ratios, below 1 is faster, with its 95 % interval (of fewer than 6 pairs: smallest "
+        "and largest). dense / itself is the same of the dense model timed twice: where both "
+        "intervals overlap, the noise is larger than the difference. " + section.get("note", ""),
     )
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _quality(section: Mapping[str, Any]) -> Table:

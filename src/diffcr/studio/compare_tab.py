@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from diffcr.report.figures.trade_off import MOST_SERIES
 from diffcr.studio.elements import LOCAL, told
-from diffcr.studio.frontier import MOST_LINES, REFERENCE, Frontier
+from diffcr.studio.frontier import REFERENCE, Frontier
 from diffcr.studio.pictures import OPEN_NAMED, picture_row
 
 _MISSING = (
@@ -28,9 +29,9 @@ class CompareTab:
 
     def switch(self, shown: list[str]) -> tuple[Any, str]:
         """The first lines of those that are chosen, and their chart."""
-        if len(shown) > MOST_LINES:
-            gr.Info(f"A chart shows {MOST_LINES} methods at most: switch one off first.")
-            shown = shown[:MOST_LINES]
+        if len(shown) > MOST_SERIES:
+            gr.Info(f"A chart shows {MOST_SERIES} methods at most: switch one off first.")
+            shown = shown[:MOST_SERIES]
         return shown, self.frontier.draw(shown)
 
     def open(self, event: gr.EventData) -> str:
@@ -48,11 +49,11 @@ def add_compare_tab(frontier: Frontier | None) -> None:
         gr.Markdown(_MISSING)
         return
     tab, series = CompareTab(frontier), frontier.series
-    first = [name for name in series if name != REFERENCE][:MOST_LINES]
+    first = [name for name in series if name != REFERENCE][:MOST_SERIES]
     chosen = gr.CheckboxGroup(
         [(title, name) for name, title in series.items()],
         value=first,
-        label=f"Methods, {MOST_LINES} at most",
+        label=f"Methods, {MOST_SERIES} at most",
     )
     chart = gr.HTML(frontier.draw(first), js_on_load=OPEN_NAMED, elem_id="frontier")
     opened = gr.HTML("<p>A point opens its pictures.</p>", elem_id="opened")

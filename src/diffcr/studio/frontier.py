@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from diffcr.errors import DiffCRError
-from diffcr.report.comparison import accuracy, read_collection
+from diffcr.report.comparison import read_collection
 from diffcr.report.figures.canvas import PALETTE
-from diffcr.report.figures.trade_off import TradeOff, TradeOffPoint, trade_offs
+from diffcr.report.figures.trade_off import (
+    MOST_SERIES,
+    SERIES,
+    TradeOff,
+    TradeOffPoint,
+    trade_offs,
+)
 from diffcr.scenes import ScenesDataset
 from diffcr.studio.chart import Axis, Line, Mark, draw_chart
 from diffcr.studio.pictures import Thumbnail
 
-MOST_LINES = 6
 REFERENCE = "dense"
-_FULL_STEPS = "dense-20-steps"
 _TIMED_IN = "frontier-embedded"
-_TITLES = {
-    "reuse-steps": "Reuse of whole steps",
-    "reuse-tokens": "Reuse of tokens",
-    "fewer denoising steps": "Fewer denoising steps",
-    "pruning": "Structured pruning, trained",
-    "diffcr-lt": "DiffCR-LT, trained",
-    "diffcr-l": "DiffCR-L, trained",
-    "mod": "Uniform ratios (MoD), trained",
-    "tome": "Token merging (ToMe)",
-    "at-edm": "Attention-driven pruning (AT-EDM)",
-    REFERENCE: "Dense, trained for as long",
-}
 # In place of the palette's yellow, which is lost on white.
 _COLOURS = tuple(colour for colour in PALETTE if colour != "#F0E442")
 _SHEET_ROWS = "experiments"
@@ -52,20 +44,20 @@ class Frontier:
 
     @property
     def series(self) -> dict[str, str]:
-        """Names of the series that were measured and their titles, those of `_TITLES` first."""
+        """Names of the series that were measured and their titles, those of `SERIES` first."""
         measured = {point.series for point in self.panel.points}
-        known = {name: title for name, title in _TITLES.items() if name in measured}
+        known = {name: _sentence(title) for name, title in SERIES.items() if name in measured}
         return known | {name: name for name in sorted(measured - {*known})}
 
     def draw(self, shown: Sequence[str]) -> str:
         """The chart of some series, by name.
 
         Raises:
-            DiffCRError: There are more than `MOST_LINES` of them.
+            DiffCRError: There are more than `MOST_SERIES` of them.
         """
-        if len(shown) > MOST_LINES:
+        if len(shown) > MOST_SERIES:
             raise DiffCRError(
-                f"{len(shown)} methods are chosen: a chart shows {MOST_LINES} at most"
+                f"{len(shown)} methods are chosen: a chart shows {MOST_SERIES} at most"
             )
         if not shown:
             return "<p>No method is chosen.</p>"
@@ -98,8 +90,7 @@ class Frontier:
     def describe(self, point: TradeOffPoint) -> str:
         """A point in words."""
         title = self.series[point.series]
-        unit = " steps" if point.series == "fewer denoising steps" else "%"
-        which = f", {point.label}{unit}" if point.label else ""
+        which = f", {point.label}" if point.label else ""
         return (
             f"{title}{which}: {point.cost:.0%} of the dense time, "
             f"{point.quality:.1f}% of the attributes wrong"
@@ -132,11 +123,8 @@ def read_frontier(directory: Path) -> Frontier:
         raise DiffCRError(f"{directory} holds no records of quality: give benchmarks/results")
     timed_in = _TIMED_IN if _TIMED_IN in collection.others else ""
     wrong, _ = trade_offs(collection, timed_in)
-    points = [*wrong.points]
-    if _FULL_STEPS in collection.rows:
-        # What every time is a share of, whichever weights it has.
-        seeds = collection.rows[_FULL_STEPS].over_seeds(accuracy)
-        series, steps = "fewer denoising steps", _FULL_STEPS.split("-")[1]
-        quality = 100 * (1 - seeds.mean)
-        points.append(TradeOffPoint(_FULL_STEPS, series, steps, 1.0, quality, 100 * seeds.spread))
-    return Frontier(replace(wrong, points=points), directory)
+    return Frontier(wrong, directory)
+
+
+def _sentence(title: str) -> str:
+    return title[0].upper() + title[1:]

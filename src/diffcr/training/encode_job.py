@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -23,7 +23,7 @@ from diffcr.training.data.sharding import begin_shards, encode_shards, finish_sh
 from diffcr.training.data.shards import ShardedDataset
 from diffcr.training.data.sizes import sizes_of_area
 from diffcr.training.data.sources import open_source
-from diffcr.validation import AT_LEAST_1, require_integer
+from diffcr.validation import AT_LEAST_1, between, check_fields
 
 _SHARD_BYTES = 256 * 2**20
 _MOST_ITEMS = 4096
@@ -49,17 +49,14 @@ class EncodingRequest:
 
     source: str
     model: str = ""
-    resolution: int | None = None
-    largest_ratio: float = 1.0
-    max_sequence_length: int | None = None
-    shard_items: int | None = None
-    batch_size: int = 32
+    resolution: Annotated[int | None, between(1, 8192)] = None
+    largest_ratio: Annotated[float, AT_LEAST_1] = 1.0
+    max_sequence_length: Annotated[int | None, between(1, 8192)] = None
+    shard_items: Annotated[int | None, between(1, 10**9)] = None
+    batch_size: Annotated[int, between(1, 65536)] = 32
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "max_sequence_length", "shard_items", "batch_size"):
-            if (value := getattr(self, name)) is not None:
-                require_integer(name, value, 1)
-        AT_LEAST_1.check("largest_ratio", self.largest_ratio)
+        check_fields(self)
 
 
 def run_encoding(request: EncodingRequest, directory: Path) -> ShardedDataset:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 from diffcr.files import read_json
 from diffcr.hosts import family_of, host_blocks_within
 from diffcr.hosts.family import InputSize
@@ -137,7 +137,7 @@ def read_config(model: str, part: str) -> dict[str, Any]:
     try:
         return read_json(Path(hf_hub_download(model, f"{part}/config.json")))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise DiffCRError(f"{model} has no {part}/config.json: {reason}") from error
 
 

@@ -23,7 +23,7 @@ from diffcr.files import replacing_directory
 from diffcr.hosts import host_blocks_within, models_within
 from diffcr.methods.config import DenseConfig
 from diffcr.methods.diffcr.compressor import Compressor
-from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.methods.diffcr.config import DiffCRConfig, RoutedConfig
 from diffcr.methods.diffcr.ratios import BINS
 from diffcr.training.draws import Draws
 from diffcr.training.losses import Teacher
@@ -131,7 +131,10 @@ def make_accelerator(recipe: TrainingRecipe, directory: Path) -> Any:
     AcceleratorState._reset_state()
     directory.mkdir(parents=True, exist_ok=True)
     # At a ratio of 1 a layer computes no token, and its weights are in no graph.
-    unused = isinstance(recipe.method, DiffCRConfig) and recipe.method.max_bin == BINS
+    method = recipe.method
+    unused = isinstance(method, DiffCRConfig) and method.max_bin == BINS
+    # Where no layer skips a token, the maps of skipped ones are in none.
+    unused |= isinstance(method, RoutedConfig) and method.bypass == "linear"
     # Blocks under a method are compiled by `diffcr.compile`.
     dynamo = None
     if recipe.compile and recipe.is_dense:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 from diffcr.evaluation.metrics.images import ImageDirectory
 from diffcr.evaluation.metrics.local_model import load_model, model_name
 from diffcr.evaluation.metrics.preprocessing import (
@@ -96,7 +96,7 @@ def load_inception(path: Path, device: str) -> FeatureNetwork:
         with torch.no_grad():
             shape = features([Image.new("RGB", (_INCEPTION_SIDE, _INCEPTION_SIDE))]).shape
     except (RuntimeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise DiffCRError(
             f"{path} is not the TorchScript file of Inception ({reason}): get {_INCEPTION_SOURCE}"
         ) from error

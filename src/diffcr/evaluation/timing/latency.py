@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 import torch
 
 from diffcr.errors import DiffCRError
+
+# Below it a median of pairs has no interval that holds it with 95 % confidence.
+_FEWEST_PAIRS = 6
+# Width of an interval from which on more pairs are taken, and how many times as many at most.
+_NARROW, _MOST = 0.05, 4
+_MISSED = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,10 @@ class Timing:
         """Of the samples, seconds."""
         return median(self.samples)
 
+    def followed_by(self, later: Timing) -> Timing:
+        """These samples and later ones."""
+        return Timing(self.samples + later.samples)
+
 
 @dataclass(frozen=True)
 class LatencyRatio:
@@ -32,24 +43,79 @@ class LatencyRatio:
     Attributes:
         baseline: Timing of what others are held against, as a rule the dense model.
         candidate: Timing of what is compared with it, taken in turns with it.
+        control: The baseline's once more in the same turns: how far it is from itself is the
+            machine's noise. None where it was not taken.
     """
 
     baseline: Timing
     candidate: Timing
+    control: Timing | None = None
 
     @property
     def ratio(self) -> float:
         """Median over the pairs of candidate by baseline; below 1 is faster."""
-        pairs = zip(self.candidate.samples, self.baseline.samples, strict=True)
-        return median(candidate / baseline for candidate, baseline in pairs)
+        return median(_ratios(self.candidate, self.baseline))
 
-    def to_json_dict(self) -> dict[str, float]:
-        """Medians in seconds and the ratio."""
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the ratio lies with 95 % confidence, as `median_interval` has it."""
+        return median_interval(_ratios(self.candidate, self.baseline))
+
+    @property
+    def control_interval(self) -> tuple[float, float] | None:
+        """Likewise of the baseline by itself."""
+        if self.control is None:
+            return None
+        return median_interval(_ratios(self.control, self.baseline))
+
+    @property
+    def needs_more(self) -> bool:
+        """Whether the interval is wider than 0.05, and more pairs could narrow it."""
+        low, high = self.interval
+        return len(self.baseline.samples) >= _FEWEST_PAIRS and high - low > _NARROW
+
+    def followed_by(self, later: LatencyRatio) -> LatencyRatio:
+        """These pairs and later ones of the same calls."""
+        control = None
+        if self.control is not None and later.control is not None:
+            control = self.control.followed_by(later.control)
+        return LatencyRatio(
+            self.baseline.followed_by(later.baseline),
+            self.candidate.followed_by(later.candidate),
+            control,
+        )
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Medians in seconds, the ratio, its interval, that of the control, and pairs."""
         return {
             "dense": self.baseline.median,
             "compressed": self.candidate.median,
             "ratio": self.ratio,
+            "interval": list(self.interval),
+            "control_interval": self.control_interval and list(self.control_interval),
+            "pairs": len(self.baseline.samples),
         }
+
+
+def _ratios(candidate: Timing, baseline: Timing) -> list[float]:
+    pairs = zip(candidate.samples, baseline.samples, strict=True)
+    return [ours / theirs for ours, theirs in pairs]
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Between which two of the values the median of what they are drawn from lies with at least
+    95 % confidence, whatever their distribution (order statistics of the sign test). Of fewer than
+    6 values it is the smallest and the largest, with less confidence.
+
+    Args:
+        values: At least one.
+    """
+    ordered, count = sorted(values), len(values)
+    left_out, tail = 0, 0.0
+    while 2 * (tail := tail + comb(count, left_out) / 2**count) <= _MISSED:
+        left_out += 1
+    place = max(left_out - 1, 0)
+    return ordered[place], ordered[count - 1 - place]
 
 
 def summarise(timings: Mapping[str, Timing], baseline: str = "dense") -> dict[str, Any]:
@@ -104,9 +170,26 @@ def compare_latency(
     warmup: int = 2,
     device: torch.device | None = None,
 ) -> LatencyRatio:
-    """Time two callables in turns."""
-    calls = {"baseline": baseline, "candidate": candidate}
-    return LatencyRatio(**time_interleaved(calls, repeats, warmup, device))
+    """Time two callables in turns, and the first once more in each turn as a control. Where the
+    ratio's interval is wider than 0.05 more turns are taken, until it is not or there are four
+    times as many.
+
+    Args:
+        baseline: What the other is held against.
+        candidate: The other.
+        repeats: Turns, at least 1; only 6 or more can become more.
+        warmup: Turns before the first sample.
+        device: As `time_interleaved` has it.
+
+    Raises:
+        DiffCRError: A number is outside its range.
+    """
+    calls = {"baseline": baseline, "candidate": candidate, "control": baseline}
+    taken = LatencyRatio(**time_interleaved(calls, repeats, warmup, device))
+    while taken.needs_more and len(taken.baseline.samples) < _MOST * repeats:
+        later = LatencyRatio(**time_interleaved(calls, repeats, warmup=0, device=device))
+        taken = taken.followed_by(later)
+    return taken
 
 
 def _time(call: Callable[[], Any], device: torch.device | None) -> float:

@@ -38,7 +38,7 @@ def denoiser_latency(
         batch_size: Samples of a forward; with guidance, twice the images.
         height: Of the pictures in pixels, the pipeline's own by default.
         width: Of the pictures in pixels, the pipeline's own by default.
-        repeats: Pairs of samples.
+        repeats: Pairs of samples; more where they scatter, as `compare_latency` has it.
         warmup: Pairs before the first sample.
     """
     transformer = find_transformer(pipe)
@@ -48,7 +48,8 @@ def denoiser_latency(
         timed = compare_latency(
             _dense(pipe, sweep), sweep, repeats, warmup, next(transformer.parameters()).device
         )
-    return LatencyRatio(_divide(timed.baseline, regions), _divide(timed.candidate, regions))
+    parts = {name: _divide(timing, regions) for name, timing in vars(timed).items()}
+    return LatencyRatio(**parts)
 
 
 def sweep_regions(
@@ -150,7 +151,7 @@ def pipeline_latency(
     Args:
         pipe: An attached text-to-image pipeline.
         prompts: At least one.
-        repeats: Pairs of samples.
+        repeats: Pairs of samples; more where they scatter, as `compare_latency` has it.
         warmup: Pairs before the first sample.
         generation: Arguments of `generate_images`: steps, guidance, size.
     """

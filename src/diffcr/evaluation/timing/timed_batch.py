@@ -15,7 +15,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from diffcr.binding.cuda_graphs import CaptureError
 from diffcr.core.regions import TIMESTEPS
 from diffcr.cost.flops import Flops
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 from diffcr.evaluation.timing.captured_call import CapturedCall
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing, time_interleaved
 from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
@@ -232,7 +232,7 @@ def _why_it_fails(calls: Iterable[Call], after_each: Callable[[], object]) -> st
     except torch.OutOfMemoryError:
         return "out of memory"
     except TorchDynamoException as error:
-        return f"cannot be compiled: {str(error).strip().splitlines()[0]}"
+        return f"cannot be compiled: {first_line(error)}"
     except CaptureError as error:
         return f"cannot be captured in a CUDA graph: {error}"
     return None

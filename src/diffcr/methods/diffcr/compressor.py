@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 
 from diffcr.core.regions import region_of
 from diffcr.core.select import router_logits, scattered_positions
+from diffcr.errors import DiffCRError
 from diffcr.hosts.host import Host
-from diffcr.methods.base import CurrentCall, TransformerCall
-from diffcr.methods.diffcr.config import DiffCRConfig, RoutedConfig
+from diffcr.methods.base import TransformerCall
+from diffcr.methods.diffcr.bypass import LinearBypass
+from diffcr.methods.diffcr.config import Bypass, DiffCRConfig, RoutedConfig
+from diffcr.methods.diffcr.kept_updates import RoutedCall, UpdateRun
 from diffcr.methods.diffcr.plans import (
     LayerPlan,
     RegionPlan,
@@ -32,23 +36,13 @@ _IDLE = (
 )
 
 
-class RoutedCall(CurrentCall):
-    """As `CurrentCall`.
-
-    Attributes:
-        rankings: Token rankings [B, N] by layer that take the place of the routers'.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rankings: Mapping[int, Tensor] = {}
-
-
 class Compressor(RatioTable):
     """Routers and compression ratios of a transformer, registered on it as `transformer.diffcr`.
 
     Attributes:
         routers: Per block group one Parameter [layers of the group, D]; starts at 0.
+        linear_bypass: The maps of tokens that bypass a layer; None where the configuration has
+            none.
         gradient_scales: Per timestep region, what the ratios' gradient of the diffusion loss is
             multiplied with; None for 1 everywhere.
 
@@ -65,11 +59,34 @@ class Compressor(RatioTable):
             router = torch.zeros(host.width, device=host.device)
             rows.setdefault(block.group, []).append(router)
         self.routers = nn.ParameterDict({g: torch.stack(routers) for g, routers in rows.items()})
+        self.linear_bypass: LinearBypass | None = None
+        self.set_bypass(config.bypass, config.bypass_rank, config.max_age)
         self.gradient_scales: tuple[float, ...] | None = None
         # None where nothing is compiled. Between kernels the second is called, elsewhere the first.
         self.run_branch: Callable[..., Tensor] | None = None
         self.run_block: Callable[..., Tensor] | None = None
         self._branch_seed: int | None = None
+
+    @property
+    def width(self) -> int:
+        """D, of the tokens."""
+        router: Tensor = next(iter(self.routers.values()))
+        return router.shape[1]
+
+    def set_bypass(self, bypass: Bypass, bypass_rank: int = 16, max_age: int = 1) -> None:
+        """Give tokens that bypass a layer something else, see `DiffCRConfig`.
+
+        A map that was there is lost; a map that is made changes nothing before it is fitted or
+        trained. Make an optimizer after it, and compile after it.
+
+        Raises:
+            DiffCRError: A value is outside its range.
+        """
+        self.config = replace(self.config, bypass=bypass, bypass_rank=bypass_rank, max_age=max_age)
+        self.keeps_steps = bypass == "reuse"
+        maps = bypass == "linear"
+        regions = self.timestep_regions
+        self.linear_bypass = LinearBypass(self.routers, bypass_rank, regions) if maps else None
 
     def kept_tokens(self, sequence_length: int) -> list[list[int]]:
         """Tokens that each layer computes at inference, [L][R], of `sequence_length` ones."""
@@ -107,17 +124,40 @@ class Compressor(RatioTable):
         groups = group_by_region(regions, call.device)
         plan = self._plans(call.tokens)
         return StepContext(
-            tuple(RegionPlan(group.samples, plan(group.region)) for group in groups),
+            tuple(RegionPlan(g.samples, plan(g.region), g.region) for g in groups),
             scattered_positions(call.tokens, call.device),
             self.current.rankings,
+            self._run(call),
         )
 
-    def graph_key(self) -> Hashable | None:
-        """As `Attached.graph_key`: the plans of one region's layers."""
-        context = self.context
-        if len(context.regions) > 1 or context.rankings:
+    def _run(self, call: TransformerCall) -> UpdateRun | None:
+        """The sampling run whose updates a call reuses, and adds to. In batches that mix noise
+        levels and in a given region there is none, and skipped tokens get nothing."""
+        if self.config.bypass != "reuse":
             return None
-        return context.regions[0].layers
+        if self.training:
+            raise DiffCRError(
+                "bypass 'reuse' needs the steps of a sampling run, which training has not: call "
+                "transformer.eval(), or compressor.set_bypass('identity') to train"
+            )
+        levels = {*(call.noise_levels or ())}
+        if self.current.region is not None or len(levels) != 1:
+            # What follows is not the run that was left.
+            self.current.end(call.conditioning)
+            return None
+        run = self.current.run(call.conditioning, levels.pop())
+        run.calls += 1
+        return run
+
+    def graph_key(self) -> Hashable | None:
+        """As `Attached.graph_key`: the plans of one region's layers, and the maps of a region."""
+        context = self.context
+        if len(context.regions) > 1 or context.rankings or self.keeps_steps:
+            return None
+        (plan,) = context.regions
+        if self.linear_bypass is None:
+            return plan.layers
+        return plan.layers, plan.region, id(self.linear_bypass)
 
     def _plans(self, tokens: int) -> Callable[[int], tuple[LayerPlan, ...]]:
         """From a region to the plans of its layers."""
@@ -156,4 +196,32 @@ class Compressor(RatioTable):
     @property
     def reads_timesteps(self) -> bool:
         """Whether a call has to look at its timesteps (a host sync on an accelerator)."""
-        return super().reads_timesteps and self.current.region is None
+        reads = super().reads_timesteps or self.keeps_steps
+        return reads and self.current.region is None
+
+    def skips_somewhere(self, layer: int) -> bool:
+        """Whether a layer skips tokens in any region at inference."""
+        return any(self.inference_bins(may_wait=False)[layer])
+
+    def forget_run(self) -> None:
+        """As `Attached.forget_run`."""
+        self.current.forget()
+
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int | None]:
+        """As `Attached.visited_regions`: with "reuse" a step that begins a run is dense."""
+        regions = super().visited_regions(noise_levels)
+        if self.keeps_steps:
+            run = UpdateRun()
+            for step, level in enumerate(noise_levels):
+                if step == 0 or not run.goes_on(level):
+                    regions[step] = None
+                run.noise_level = level
+        return regions
+
+    def summary_lines(self) -> list[str]:
+        """As `RatioTable.summary_lines`, and what the calling thread's runs hold."""
+        lines = super().summary_lines()
+        if self.keeps_steps:
+            held = sum(run.memory for run in self.current.known())
+            lines.append(f"kept of past steps: {held / 2**20:.1f} MiB")
+        return lines

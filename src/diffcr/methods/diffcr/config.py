@@ -11,6 +11,10 @@ from diffcr.validation import Allowed, NotZeroShare, between
 
 Gate = Literal["identity", "sigmoid", "sigmoid-mlp"]
 Branching = Literal["sampled", "both"]
+Bypass = Literal["identity", "linear", "reuse"]
+
+LARGEST_BYPASS_RANK = 4096
+LARGEST_AGE = 1000
 
 
 def _bins(least: int, most: int) -> Allowed:
@@ -41,6 +45,14 @@ class DiffCRConfig(MethodConfig):
             (Sec. 3.3), "sampled" runs both with `mixing_probability` and else one of them, drawn by
             proximity, at about the cost of a dense step.
         mixing_probability: Probability in (0, 1] that "sampled" runs both bins.
+        bypass: What a skipped token gets from its layer. "identity" is nothing, the paper's form;
+            "linear" a low-rank map of the token and a bias per timestep region, which
+            `diffcr.fit_bypass` fits and training trains; "reuse", for sampling alone, the update
+            that the layer gave it when it was last computed in this sampling run, whose first step
+            computes every token.
+        bypass_rank: Rank of the map of "linear", 1 to the model's width.
+        max_age: Calls, 1 or more, after which "reuse" computes a token before those that the
+            router prefers, as far as the ratio lets it.
 
     Raises:
         DiffCRError: A value is outside its range.
@@ -55,6 +67,9 @@ class DiffCRConfig(MethodConfig):
     gate: Gate = "identity"
     branching: Branching = "sampled"
     mixing_probability: NotZeroShare = 1 / 3
+    bypass: Bypass = "identity"
+    bypass_rank: Annotated[int, between(1, LARGEST_BYPASS_RANK)] = 16
+    max_age: Annotated[int, between(1, LARGEST_AGE)] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,7 +95,7 @@ class MoDConfig(MethodConfig):
 
     Attributes:
         compression_ratio: Share of tokens that bypass a layer, a multiple of 0.1 in [0, 0.9].
-        gate: As `DiffCRConfig.gate`.
+        gate, bypass, bypass_rank, max_age: As those of `DiffCRConfig`.
 
     Raises:
         DiffCRError: A value is outside its range.
@@ -93,6 +108,9 @@ class MoDConfig(MethodConfig):
 
     compression_ratio: Annotated[float, _bins(0, 9)] = 0.2
     gate: Gate = "identity"
+    bypass: Bypass = "identity"
+    bypass_rank: Annotated[int, between(1, LARGEST_BYPASS_RANK)] = 16
+    max_age: Annotated[int, between(1, LARGEST_AGE)] = 1
 
     @property
     def initial_compression_ratio(self) -> float:

@@ -19,10 +19,12 @@ from diffcr.hosts.block_inputs import (
 )
 from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.bound import BoundBlock, bound_block, bound_part
+from diffcr.methods.diffcr.bypass import mapped
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import RoutedConfig
 from diffcr.methods.diffcr.gpu import kernels_for
-from diffcr.methods.diffcr.plans import RegionPlan
+from diffcr.methods.diffcr.kept_updates import UpdateRun
+from diffcr.methods.diffcr.plans import LayerPlan, RegionPlan
 from diffcr.methods.seam import Seam
 
 
@@ -50,6 +52,9 @@ def routed_forward(block: nn.Module, *args: Any, **kwargs: Any) -> BlockOutput:
         return bound.run(block, arguments)
     context, inputs = bound.attached.context, bound.inputs(arguments)
     ranking = context.rankings.get(bound.layer)
+    if context.run is not None:
+        plan = context.regions[0].layers[bound.layer]
+        return _run_reusing(block, bound, inputs, plan, ranking, context.run)
     if len(context.regions) == 1:
         return _run_region(block, bound, inputs, context.regions[0], ranking)
     return _run_mixed_regions(block, bound, inputs, context.regions, ranking)
@@ -80,29 +85,62 @@ def _run_region(
     region: RegionPlan,
     ranking: Tensor | None,
 ) -> BlockOutput:
-    plan = region.layers[bound.layer]
+    plan, attached = region.layers[bound.layer], bound.attached
     kernels = kernels_for(inputs.sequence)
-    if kernels is not None or bound.attached.run_branch is not None:
+    if kernels is not None or attached.run_branch is not None:
         # A compiled branch guards strides: a first layer with others would add graphs of its own.
         inputs = inputs.with_sequence(inputs.sequence.contiguous())
     routed = inputs.routed
     assert routed.shape[1] == inputs.tokens
+    bypass = None
+    if attached.linear_bypass is not None and plan.bypasses(inputs.tokens):
+        maps = attached.linear_bypass.of_block(bound.group, bound.row)
+        bypass = mapped(maps, region.region, routed)
     alone = inputs.layout.shares_tables and len(routed) > 1 and plan.drops(inputs.tokens)
     whole = inputs.tokens == inputs.sequence.shape[1] and not alone
-    if kernels is not None and whole and ranking is None and plan.weight is None:
+    takes_kernels = ranking is None and plan.weight is None and bypass is None
+    if kernels is not None and whole and takes_kernels:
         return _run_with_kernels(kernels, block, bound, inputs, plan.kept_tokens)
-    logits = router_logits(routed, bound.attached.routers[bound.group][bound.row])
+    logits = router_logits(routed, attached.routers[bound.group][bound.row])
     if ranking is None and plan.drops(inputs.tokens):
-        ranking = rank_tokens(logits, bound.attached.context.scattered)
+        ranking = rank_tokens(logits, attached.context.scattered)
     if plan.weight is not None and plan.mixed_kept_tokens is None:
         # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
         logits = logits + plan.weight.to(logits.dtype)
     run = _run_one_by_one if alone else _run_together
-    output = run(block, bound, inputs, logits, ranking, plan.kept_tokens)
+    output = run(block, bound, inputs, logits, ranking, plan.kept_tokens, bypass)
     if plan.mixed_kept_tokens is None:
         return output
-    mixed = run(block, bound, inputs, logits, ranking, plan.mixed_kept_tokens)
+    mixed = run(block, bound, inputs, logits, ranking, plan.mixed_kept_tokens, bypass)
     return combined(partial(_mixed, weight=plan.weight), output, mixed)
+
+
+def _run_reusing(
+    block: nn.Module,
+    bound: BoundBlock[Compressor],
+    inputs: BlockInputs,
+    plan: LayerPlan,
+    ranking: Tensor | None,
+    run: UpdateRun,
+) -> BlockOutput:
+    """Skipped tokens get what the layer added to them before. A layer that has nothing of tokens
+    like these, in a run's first call or after one that was aborted, computes all of them."""
+    attached, routed = bound.attached, inputs.routed
+    kept = run.kept(bound.layer, routed)
+    count = inputs.tokens if kept is None else plan.kept_tokens
+    logits = router_logits(routed, attached.routers[bound.group][bound.row])
+    if ranking is None:
+        ranking = rank_tokens(logits, attached.context.scattered)
+        if kept is not None:
+            ranking = kept.stale_first(ranking, attached.config.max_age)
+    alone = inputs.layout.shares_tables and len(routed) > 1 and 0 < count < inputs.tokens
+    compute = _run_one_by_one if alone else _run_together
+    updates = None if kept is None else kept.updates
+    output = compute(block, bound, inputs, logits, ranking, count, updates)
+    if attached.skips_somewhere(bound.layer):
+        updates = (inputs.routed_of(output) - routed).to(routed.dtype)
+        run.keep(bound.layer, updates, ranking[:, :count])
+    return output
 
 
 def _mixed(output: Tensor, mixed: Tensor, weight: Tensor | None) -> Tensor:
@@ -117,10 +155,11 @@ def _run_together(
     logits: Tensor,
     ranking: Tensor | None,
     kept_tokens: int,
+    bypass: Tensor | None = None,
 ) -> BlockOutput:
     run = bound.attached.run_branch or run_branch
     gate = bound.attached.config.gate
-    return run(block, inputs.arguments, logits, ranking, kept_tokens, gate, inputs.starts)
+    return run(block, inputs.arguments, logits, ranking, kept_tokens, gate, inputs.starts, bypass)
 
 
 def _run_one_by_one(
@@ -130,13 +169,15 @@ def _run_one_by_one(
     logits: Tensor,
     ranking: Tensor | None,
     kept_tokens: int,
+    bypass: Tensor | None,
 ) -> BlockOutput:
     """Samples that keep other tokens, where the block's tables have no batch dimension."""
     outputs = []
     for sample in torch.arange(len(logits), device=logits.device).split(1):
         held = None if ranking is None else ranking.index_select(0, sample)
         selected, scores = inputs.of_samples(sample), logits.index_select(0, sample)
-        outputs.append(_run_together(block, bound, selected, scores, held, kept_tokens))
+        added = None if bypass is None else bypass.index_select(0, sample)
+        outputs.append(_run_together(block, bound, selected, scores, held, kept_tokens, added))
     return concatenated(*outputs)
 
 
@@ -173,6 +214,7 @@ def run_branch(
     kept_tokens: int,
     gate: str,
     starts: Tensor | None = None,
+    bypass: Tensor | None = None,
 ) -> BlockOutput:
     """A block on the tokens that it keeps. This is the unit that is compiled; between
     kernels `run_block` is.
@@ -185,13 +227,14 @@ def run_branch(
         kept_tokens: K, 0 to N.
         gate: Name of the gate.
         starts: [B] int64, first routed row of each sample where they differ.
+        bypass: [B, N, D], what is added to a token that is not kept; None for nothing.
 
     Returns:
         What the bare block returns, its hidden states [B, S, D] in the dtype that it returns.
     """
     inputs = BlockInputs(bound_block(block).layout, arguments, logits.shape[1], starts)
     if kept_tokens == 0:
-        return inputs.unchanged
+        return inputs.bypassed(bypass)
     if kept_tokens < inputs.tokens:
         assert ranking is not None
         indices = ranking[:, :kept_tokens]
@@ -208,7 +251,7 @@ def run_branch(
 
     if kept_tokens == inputs.tokens:
         return inputs.run_all(run, gated)
-    return inputs.run_kept(indices, run, gated)
+    return inputs.run_kept(indices, run, gated, bypass)
 
 
 def run_block(block: nn.Module, arguments: dict[str, Any], mlp_scale: Tensor | None) -> BlockOutput:

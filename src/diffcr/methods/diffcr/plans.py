@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.methods.diffcr.kept_updates import UpdateRun
 from diffcr.methods.diffcr.ratios import BINS, bracket, kept_tokens
 
 
@@ -35,6 +36,11 @@ class LayerPlan:
         passes = (self.kept_tokens, self.mixed_kept_tokens)
         return any(kept is not None and 0 < kept < tokens for kept in passes)
 
+    def bypasses(self, tokens: int) -> bool:
+        """Whether a pass leaves out some of N tokens, or all."""
+        passes = (self.kept_tokens, self.mixed_kept_tokens)
+        return any(kept is not None and kept < tokens for kept in passes)
+
 
 @dataclass(frozen=True)
 class RegionPlan:
@@ -43,10 +49,12 @@ class RegionPlan:
     Attributes:
         samples: Their places in the batch, [B'] int64; None for the whole batch.
         layers: One plan per layer.
+        region: The region.
     """
 
     samples: Tensor | None
     layers: tuple[LayerPlan, ...]
+    region: int
 
 
 @dataclass(frozen=True)
@@ -58,11 +66,13 @@ class StepContext:
         scattered: `core.select.scattered_positions` of the call's tokens, for all its layers.
         rankings: Token rankings [B, N] by layer that take the place of the routers', for
             comparisons with selections held.
+        run: The sampling run whose updates are reused; None where none are.
     """
 
     regions: tuple[RegionPlan, ...]
     scattered: Tensor
     rankings: Mapping[int, Tensor] = field(default_factory=dict)
+    run: UpdateRun | None = None
 
 
 @dataclass(frozen=True)

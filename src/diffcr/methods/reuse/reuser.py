@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -52,7 +51,7 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
     makes others, begins anew.
     """
 
-    keeps_steps: ClassVar[bool] = True
+    keeps_steps = True
 
     current: ReusingCall
 
@@ -71,9 +70,10 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         """What the regions are called."""
         return ("steps that reuse", "dense steps")
 
-    def visited_regions(self, noise_levels: Sequence[float]) -> list[int]:
+    def visited_regions(self, noise_levels: Sequence[float]) -> list[int | None]:
         """As `Attached.visited_regions`: a step that begins a trajectory computes every token."""
-        run, visited = Trajectory(), []
+        run = Trajectory()
+        visited: list[int | None] = []
         for place, level in enumerate(noise_levels):
             begins = place == 0 or not run.goes_on(level)
             run = Trajectory() if begins else run
@@ -156,5 +156,5 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         return [
             f"{config.compression_ratio:.1%} of the {config.granularity} reuse updates at noise "
             f"levels of {config.dense_above:g} and below",
-            f"kept of past steps: {sum(t.memory for t in held) / 2**20:.1f} MiB",
+            f"kept of past steps: {sum(run.memory for run in held) / 2**20:.1f} MiB",
         ]

@@ -62,7 +62,7 @@ class StepCache(Attached[StepCacheConfig, None]):
     way is refused.
     """
 
-    keeps_steps: ClassVar[bool] = True
+    keeps_steps = True
     hooks_blocks: ClassVar[bool] = True
 
     current: CallInCachedRun

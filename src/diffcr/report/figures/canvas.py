@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, safe for colour-blind readers.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+# Of what others are better than.
+GREY = "#7a7a7a"
 # So that curves stay apart in greyscale.
 LINE_STYLES = ("-", "--", "-.", ":")
 # Of compared rows: yellow marks are lost on white, and there are more rows than the palette

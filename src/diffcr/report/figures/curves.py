@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffcr.records.record import Record
 from diffcr.report.comparison import held_out, skipped
 from diffcr.report.figures.canvas import (
+    GREY,
     LINE_STYLES,
     PALETTE,
     percent,
@@ -77,11 +78,18 @@ def plot_trajectories(records: Sequence[Record], path: str | Path) -> None:
     write_figure(draw, path, 6.4, 4.0)
 
 
-def plot_loss_against_ratio(records: Mapping[str, Sequence[Record]], path: str | Path) -> None:
+def plot_loss_against_ratio(
+    records: Mapping[str, Sequence[Record]], path: str | Path, grey: Collection[str] = ()
+) -> None:
     """Held-out loss against the realised mean ratio, by method, a line per seed.
 
     A line runs over `results["by_products"]` to the trained model; without them it is one mark,
     at ratio 0 without compression.
+
+    Args:
+        records: By the methods' names, six of them at most to be told apart.
+        path: PNG.
+        grey: Methods that are drawn in grey.
     """
 
     def draw(figure: Figure) -> None:
@@ -89,10 +97,13 @@ def plot_loss_against_ratio(records: Mapping[str, Sequence[Record]], path: str |
         for place, (name, seeds) in enumerate(records.items()):
             for seed, record in enumerate(seeds):
                 stages = [*record.results.get("by_products", []), record.results]
+                style = row_style(place)
+                if name in grey:
+                    style["color"] = GREY
                 axes.plot(
                     percent([skipped(stage) for stage in stages]),
                     [held_out(stage) for stage in stages],
-                    **row_style(place),
+                    **style,
                     ms=4,
                     lw=1.1,
                     label=name if seed == 0 else None,

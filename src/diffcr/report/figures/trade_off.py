@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffcr.records.record import Record
 from diffcr.report.comparison import Collection, Row, Value, accuracy, flops, frechet
-from diffcr.report.figures.canvas import row_style, write_figure
+from diffcr.report.figures.canvas import GREY, row_style, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+FEWER_STEPS = "fewer denoising steps"
+# In words and in the order in which figures have them: what needs no training, then what does.
+SERIES = {
+    "reuse-steps": "reuse of whole steps",
+    "reuse-tokens": "reuse of tokens",
+    FEWER_STEPS: FEWER_STEPS,
+    "pruning": "structured pruning, trained",
+    "diffcr-lt": "DiffCR-LT, trained",
+    "mod": "uniform ratios (MoD), trained",
+    "diffcr-l": "DiffCR-L, trained",
+    "tome": "token merging (ToMe)",
+    "at-edm": "attention-driven pruning (AT-EDM)",
+    "dense": "dense, trained for as long",
+}
+MOST_SERIES = 6
+# The pipeline that every time is a share of.
+_REFERENCE = "dense-20-steps"
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,9 @@ def trade_offs(collection: Collection, timed_in: str = "") -> list[TradeOff]:
     if timed:
         cost = "time of the pipeline, % of dense"
         costs = {name: seconds[name] for name in timed}
+        if _REFERENCE in collection.rows:
+            costs.setdefault(_REFERENCE, 1.0)
+            timed[_REFERENCE] = collection.rows[_REFERENCE]
         rows: Mapping[str, Row] = timed
     else:
         cost, rows = "operations of the denoiser over all steps, % of dense", collection.rows
@@ -100,11 +121,11 @@ def _points(
 
 
 def _series(name: str) -> tuple[str, str]:
-    """What a row is a point of, and which one: its number of steps, or its ratio in per cent."""
+    """What a row is a point of, and which one: its number of steps, or its ratio."""
     if matched := re.fullmatch(r"(?:dense-)?(\d+)-steps", name):
-        return "fewer denoising steps", matched[1]
+        return FEWER_STEPS, f"{matched[1]} steps"
     matched = re.fullmatch(r"(.+)-(\d+)(-finished|-steps|-tokens)?", name)
-    return (matched[1] + (matched[3] or ""), matched[2]) if matched else (name, "")
+    return (matched[1] + (matched[3] or ""), f"{matched[2]} %") if matched else (name, "")
 
 
 def _steps(row: Row) -> int:
@@ -123,62 +144,97 @@ def _pipeline_seconds(records: Iterable[Record]) -> Mapping[str, float]:
 def plot_trade_offs(
     panels: Sequence[TradeOff], path: str | Path, titles: Mapping[str, str] | None = None
 ) -> None:
-    """Panels side by side with one legend.
+    """Panels side by side with one legend, of six series at most.
+
+    A series with a point that no other point beats in both cost and quality is in colour, the
+    others are grey.
 
     Args:
         panels: At least one.
         path: PNG.
-        titles: Of the series that are shown, in that order; all under their names by default.
+        titles: Of the series that are shown, in that order; `SERIES` by default, and then those
+            that it does not know.
     """
-    if titles is not None:
-        panels = [
-            replace(
-                panel,
-                points=[
-                    replace(point, series=title)
-                    for series, title in titles.items()
-                    for point in panel.points
-                    if point.series == series
-                ],
-            )
-            for panel in panels
-        ]
+    shown = _shown(panels[0], titles)
 
     def draw(figure: Figure) -> None:
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, panel in zip(row, panels, strict=True):
-            _draw_panel(axes, panel)
+            _draw_panel(axes, panel, shown)
         handles, labels = row[0].get_legend_handles_labels()
-        columns = min(4, len(labels))
+        columns = min(2 * len(panels), len(labels))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
-    write_figure(draw, path, 0.6 + 5.2 * len(panels), 4.6)
+    write_figure(draw, path, 2.2 + 4.4 * len(panels), 4.8)
 
 
-def _draw_panel(axes: Axes, panel: TradeOff) -> None:
-    names = list(dict.fromkeys(point.series for point in panel.points))
-    for place, name in enumerate(names):
+def _shown(panel: TradeOff, titles: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Series that are drawn, and their titles."""
+    measured = {point.series for point in panel.points}
+    known = {name: title for name, title in (titles or SERIES).items() if name in measured}
+    others = {} if titles else {name: name for name in sorted(measured - {*known})}
+    return dict([*known.items(), *others.items()][:MOST_SERIES])
+
+
+def _best(points: Iterable[TradeOffPoint]) -> set[str]:
+    """Series with a point of less cost than every point of its quality or a better one."""
+    found, quality = set(), float("inf")
+    for point in sorted(points, key=lambda point: (point.cost, point.quality)):
+        if point.quality < quality:
+            found.add(point.series)
+            quality = point.quality
+    return found
+
+
+def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
+    from matplotlib.ticker import LogLocator, ScalarFormatter
+
+    best = _best(point for point in panel.points if point.series in shown)
+    # Labels of leading lines stand below the first one and above the others.
+    labels = {name: 9 if place else -20 for place, name in enumerate(n for n in shown if n in best)}
+    for place, (name, title) in enumerate(shown.items()):
         points = sorted((p for p in panel.points if p.series == name), key=lambda p: p.cost)
-        axes.errorbar(
-            [100 * point.cost for point in points],
-            [point.quality for point in points],
-            yerr=[point.spread for point in points],
-            **row_style(place),
-            lw=1.1,
-            ms=6,
-            capsize=3,
-            label=name,
-        )
-        for point in points if len(points) > 1 else ():
-            axes.annotate(
-                point.label,
-                (100 * point.cost, point.quality),
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=8,
-            )
+        _draw_series(axes, points, title, row_style(place), labels.get(name))
     axes.set_xlabel(panel.cost)
     axes.set_yscale("log", nonpositive="clip")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter("")
     axes.set_ylabel(f"{panel.quality} (lower is better)")
     axes.grid(alpha=0.25)
-    axes.margins(0.1)
+    axes.margins(0.12)
+
+
+def _draw_series(
+    axes: Axes,
+    points: Sequence[TradeOffPoint],
+    title: str,
+    style: dict[str, Any],
+    label_height: int | None,
+) -> None:
+    """Points joined by a line, with their labels so many typographic points above; in grey, and
+    labelled beside them, where no height is given."""
+    leads = label_height is not None
+    if not leads:
+        style["color"] = GREY
+    axes.errorbar(
+        [100 * point.cost for point in points],
+        [point.quality for point in points],
+        yerr=[point.spread for point in points],
+        **style,
+        lw=2.4 if leads else 1.1,
+        ms=8 if leads else 6,
+        capsize=3,
+        label=title,
+        zorder=3 if leads else 2,
+    )
+    for point in points if len(points) > 1 else ():
+        axes.annotate(
+            point.label,
+            (100 * point.cost, point.quality),
+            xytext=(5, 5) if label_height is None else (0, label_height),
+            ha="center" if leads else "left",
+            textcoords="offset points",
+            fontsize=9 if leads else 8,
+            color=style["color"],
+        )

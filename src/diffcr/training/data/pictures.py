@@ -25,6 +25,8 @@ _WORTH_PROCESSES = 500
 # Each holds two batches of pictures.
 _MOST_PROCESSES = 8
 _LONGEST_LINE = 2**20
+# Folders of repositories in the Hub's cache.
+_OF_THE_HUB = ("datasets--", "models--")
 
 
 class CaptionedImage(Protocol):
@@ -106,7 +108,8 @@ class ImageFolder:
 
 
 def find_picture(folder: Path, name: str) -> Path:
-    """A file of a folder.
+    """A file of a folder. In the Hub's cache a folder's files are links to where it keeps the
+    contents of that repository.
 
     Raises:
         DiffCRError: It is missing, or outside of the folder.
@@ -115,12 +118,22 @@ def find_picture(folder: Path, name: str) -> Path:
     # Names that the system cannot have are no files either.
     if not os.path.isfile(file):
         raise DiffCRError(f"{file} is missing, metadata.jsonl names it")
-    if not file.resolve().is_relative_to(folder.resolve()):
+    if not any(file.resolve().is_relative_to(root) for root in _roots(folder.resolve())):
         raise DiffCRError(
             f"{file} is outside of the folder, or a link that leads out of it: copy it into the "
-            "folder (from the Hub: with --local-dir)"
+            "folder"
         )
     return file
+
+
+def _roots(folder: Path) -> Iterator[Path]:
+    """Where the files of a folder may lie."""
+    yield folder
+    for snapshot in (folder, *folder.parents):
+        repository = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and repository.name.startswith(_OF_THE_HUB):
+            # The repository's own, and what its storage servers give several repositories.
+            yield from (repository / "blobs", repository.parent / "blobs")
 
 
 def _read_metadata(folder: Path) -> list[tuple[str, str]]:

@@ -79,7 +79,7 @@ class ShardContents:
         Raises:
             DiffCRError: The prompts are classes.
         """
-        if prompts.embeds.dim() < 3:
+        if prompts.embeds.dim() < 2:
             raise DiffCRError(
                 "a model that is told classes has no captions to encode: train on the folder itself"
             )
@@ -191,7 +191,9 @@ class ShardedDataset:
             row = item - int(self._ends[number]) + self.shards[number].items
             latents.append(shard.latents(row).float())
             captions.append(self._empty if dropped else shard.caption(row))
-        embeds = torch.zeros(len(items), self.longest, self._empty["prompt_embeds"].shape[1])
+        empty = self._empty["prompt_embeds"]
+        dtype = torch.float32 if empty.is_floating_point() else empty.dtype
+        embeds = empty.new_zeros(len(items), self.longest, *empty.shape[1:], dtype=dtype)
         masks = torch.zeros(len(items), self.longest, dtype=torch.int64)
         for row, caption in enumerate(captions):
             tokens = caption["prompt_embeds"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffcr.errors import DiffCRError
 from diffcr.training.objectives.discrete import NoisePrediction, VelocityPrediction
+from diffcr.training.objectives.edm import PreconditionedVelocity
 from diffcr.training.objectives.flow import Density, FlowMatching, NoiseShift
 from diffcr.training.objectives.objective import Objective
 from diffcr.training.objectives.schedule import NoiseSchedule
@@ -39,11 +40,13 @@ def objective_of(
         raise DiffCRError(
             f"timestep_density is {density!r}, and {name} samples no flow: give 'uniform'"
         )
+    if name.startswith("EDM"):
+        return PreconditionedVelocity.of(scheduler)
     if predicts_noise:
         return NoisePrediction(NoiseSchedule.of(scheduler), largest_loss_weight)
     if prediction == "v_prediction" and hasattr(scheduler, "alphas_cumprod"):
         return VelocityPrediction(NoiseSchedule.of(scheduler))
     raise DiffCRError(
         f"{name} with prediction_type {prediction!r} cannot be trained: use one that predicts "
-        "noise ('epsilon') or 'v_prediction' over discrete timesteps, or a flow"
+        "noise ('epsilon') or 'v_prediction' over discrete timesteps, one of EDM, or a flow"
     )

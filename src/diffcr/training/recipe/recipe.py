@@ -142,6 +142,11 @@ class TrainingRecipe:
                 "optimizer.algorithm is 'muon' with mixed_precision 'fp16', whose scaled gradients "
                 "two optimizers cannot share: give 'bf16'"
             )
+        if isinstance(self.method, RoutedConfig) and self.method.bypass == "reuse":
+            raise DiffCRError(
+                "method.bypass is 'reuse', which is for sampling: train with another one, and call "
+                "compressor.set_bypass('reuse') on the result"
+            )
         if not self.is_routed and self.finetune == "none":
             raise DiffCRError(
                 f"finetune is 'none' for the {method} method: there is nothing to train"

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 from diffcr.training.data.sources.item import (
     CAPTION_KEYS,
     SourceItem,
@@ -128,10 +128,12 @@ def open_streamed(name: str) -> StreamedSource:
 
     name, _, split = name.partition(":")
     split = split or "train"
+    if not name:
+        raise DiffCRError("datasets: names no data set: give datasets:NAME")
     try:
         stream = datasets.load_dataset(name, split=split, streaming=True)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise DiffCRError(f"datasets:{name}:{split} cannot be opened: {reason}") from error
     features = stream.features or {}
     pictures = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]

@@ -1,0 +1,104 @@
+"""What training gives transformers of videos is what their pipelines give them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from diffcr.hosts import family_of
+from diffcr.hosts.latents import encode_images, normalise
+from diffcr.hosts.sampling import _scale_of_scheduler
+from tests.flow_pipelines import tiny_wan_autoencoder
+from tests.one_step import assert_same, one_step
+from tests.pipelines import tiny_text_encoder, tiny_tokenizer
+from tests.video_pipelines import VIDEO_PIPELINES
+
+# Beside the noise of videos without sound. The model itself makes the coordinates that its pipeline
+# hands it.
+_OTHERWISE = {
+    "ltx2": {
+        *("audio_hidden_states", "audio_num_frames", "isolate_modalities"),
+        *("video_coords", "audio_coords"),
+    }
+}
+
+
+@pytest.mark.parametrize("name", VIDEO_PIPELINES)
+def test_training_calls_a_model_of_videos_as_its_pipeline_does(name: str) -> None:
+    call = VIDEO_PIPELINES[name]()
+    pipe, transformer = call.pipe, call.pipe.transformer
+    family = family_of(transformer)
+    family.check_trainable(transformer)
+    seen = one_step(pipe, **call.arguments)
+    scale = family.denoising_scale(transformer.config)
+    values = scale.per_sample(seen.inputs[scale.argument])
+    latents = seen.inputs["hidden_states"]
+    plain = torch.empty(call.latents)
+    assert (
+        family.latent_shape(transformer.config, *call.latents[3:], call.latents[2])
+        == call.latents[1:]
+    )
+    if latents.shape != plain.shape:
+        # Without what stands beside the noise, in the layout of the output.
+        latents = family.prediction(transformer, latents, plain)[:, : plain.shape[1]]
+    given = family.call_inputs(transformer, latents, values, call.prompt)
+    for argument, expected in seen.inputs.items():
+        if argument not in _OTHERWISE.get(name, ()):
+            assert_same(given.get(argument), expected, argument)
+    assert set(given) <= set(seen.inputs)
+    predicted = family.prediction(transformer, seen.output, plain)
+    assert predicted.shape == plain.shape
+    told = seen.prediction
+    if name == "cosmos-2":
+        # Of x_0 + sigma epsilon: the noise, where the output is the velocity.
+        assert torch.allclose(told, (1 - values) * (seen.sample + predicted), atol=1e-2)
+    elif name != "cosmos-1":
+        told = told if told.shape == plain.shape else family.prediction(transformer, told, plain)
+        assert torch.allclose(predicted, -told if name == "mochi" else told, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "mochi", "cosmos-1", "cosmos-2", "allegro"])
+def test_captions_are_encoded_one_like_another(name: str) -> None:
+    """By T5, which has a tiny form."""
+    pipe, tokenizer = VIDEO_PIPELINES[name]().pipe, tiny_tokenizer()
+    encoder = tiny_text_encoder(len(tokenizer)).eval()
+    pipe.register_modules(tokenizer=tokenizer, text_encoder=encoder)
+    encode = family_of(pipe.transformer).encode_prompt
+    captions = ["a red circle", "a blue square and a small star"]
+    both = encode(pipe, captions, 16)
+    assert both.embeds.shape == (2, 16, 32)
+    for place, caption in enumerate(captions):
+        alone = encode(pipe, [caption], 16)
+        assert torch.allclose(both.embeds[place], alone.embeds[0], atol=1e-5)
+        if both.mask is not None:
+            assert alone.mask is not None and torch.equal(both.mask[place], alone.mask[0])
+            assert both.mask[place].sum() == len(tokenizer(caption).input_ids)
+
+
+def test_schedulers_that_count_as_their_models_are_told() -> None:
+    """From 1000 to 0, or in a logarithm of sigma."""
+    levels = {
+        name: _scale_of_scheduler(VIDEO_PIPELINES[name]().pipe).levels(0.0)
+        for name in ("mochi", "cosmos-1", "allegro")
+    }
+    assert levels == {"mochi": [1.0], "cosmos-1": [0.5], "allegro": [0.0]}
+
+
+def test_frames_are_normalised_one_by_one_where_they_have_means_of_their_own() -> None:
+    autoencoder = nn.Module()
+    means, deviations = torch.arange(12.0).view(4, 3), torch.full((4, 3), 2.0)
+    autoencoder.config = {"latents_mean": means.flatten(), "latents_std": deviations.flatten()}
+    latents = means[None, :, :2, None, None].expand(1, 4, 2, 5, 5) + 2
+    assert torch.equal(normalise(autoencoder, latents), torch.ones(1, 4, 2, 5, 5))
+
+
+def test_a_picture_has_as_many_frames_as_a_token() -> None:
+    transformer = VIDEO_PIPELINES["cogvideox-1.5"]().pipe.transformer
+    pipe = SimpleNamespace(transformer=transformer, vae=tiny_wan_autoencoder())
+    latents = encode_images(pipe, [Image.new("RGB", (32, 16), (200, 30, 90))])
+    assert latents.shape == (1, 4, 2, 2, 4)
+    assert torch.equal(latents[:, :, 0], latents[:, :, 1])
