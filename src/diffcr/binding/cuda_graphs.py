@@ -137,6 +137,8 @@ class ForwardGraphs:
         reason = self._refuse(transformer, leaves)
         if reason is not None:
             return self._run_without(reason, host_forward, args, kwargs)
+        plan = _context_key(transformer)
+        assert plan is not None
         with self._lock:
             if self._state is None or not self._state.holds():
                 # Weights moved or were replaced, or adapters changed: all graphs read the old ones.
@@ -146,7 +148,7 @@ class ForwardGraphs:
             if elsewhere:
                 reason = f"weights are on {', '.join(sorted(elsewhere))} (offloaded?)"
                 return self._run_without(reason, host_forward, args, kwargs)
-            key = (structure, *map(_described, leaves), *(_context_key(transformer) or ()))
+            key = (structure, *map(_described, leaves), *plan)
             graph = self._graphs.get(key)
             if graph is None:
                 graph = self._capture(transformer, host_forward, leaves, structure)

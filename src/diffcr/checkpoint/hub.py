@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
@@ -32,6 +33,13 @@ PATTERNS = ("*.safetensors", "*.json", "*.md", "*.png")
 _REFUSED, _FORBIDDEN = 401, 403
 
 
+class _Unseen(tqdm):  # type: ignore[type-arg]
+    """A progress bar that is not shown."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{**settings, "disable": True})
+
+
 def fetch(repository: str, revision: str | None, needed: str) -> Path:
     """The files of a repository in the Hub's cache, fetched where they are not there yet: what is
     fetched is said on stderr. Where the Hub cannot be asked, a complete copy there is taken.
@@ -49,7 +57,11 @@ def fetch(repository: str, revision: str | None, needed: str) -> Path:
     with _in_one_line(repository, revision):
         try:
             files = snapshot_download(
-                repository, revision=revision, allow_patterns=patterns, dry_run=True
+                repository,
+                revision=revision,
+                allow_patterns=patterns,
+                tqdm_class=_Unseen,
+                dry_run=True,
             )
         except DryRunError:
             # What the cache holds decides, below.

@@ -129,6 +129,6 @@ class TGateConfig(StepCacheConfig):
 
 def _make_whole(config: TaylorSeerConfig | PyramidAttentionBroadcastConfig) -> None:
     """The command line reads every setting as a float."""
-    interval: object = config.interval
+    interval: float = config.interval
     if isinstance(interval, float) and interval.is_integer():
         object.__setattr__(config, "interval", int(interval))
