@@ -261,7 +261,7 @@ def test_model_and_checkpoint_errors(
 def test_a_hub_id_that_cannot_be_had() -> None:
     finished = _diffcr("generate", "x", "--checkpoint", "nobody/nothing")
     assert finished.returncode == 2
-    assert "from the Hub" in finished.stderr
+    assert "/nobody/nothing " in finished.stderr
     assert "Traceback" not in finished.stderr
 
 

@@ -109,7 +109,9 @@ def test_one_line_attaches_to_both_experts(cls: type[Any], tmp_path: Path) -> No
         assert np.array_equal(_frames(pipe), bare)
     assert diffcr.summary(pipe).count("WanTransformer3DModel with") == 2
     directory = diffcr.save(pipe, tmp_path / "saved")
-    assert sorted(path.name for path in directory.iterdir()) == sorted(EXPERTS)
+    assert {path.name for path in directory.iterdir()} == {*EXPERTS, "README.md"}
+    card = (directory / "README.md").read_text()
+    assert all(f"{name}/" in card for name in EXPERTS)
     other = _pipeline(cls)
     assert tuple(diffcr.load(other, directory)) == EXPERTS
     assert np.array_equal(_frames(other), routed)
