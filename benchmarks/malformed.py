@@ -20,7 +20,8 @@ from typing import Any
 from claim import RESULTS
 from forked import Limits, import_commands, start
 from malformed_directories import checkpoints, models, records, runs
-from malformed_inputs import SEED, Case, all_simple_cases, recipe
+from malformed_inputs import SEED, Case, options, prompts, recipe, recipes
+from malformed_pictures import folders, pictures, sources
 
 from diffcr.records.record import make_record, write_record
 
@@ -96,8 +97,8 @@ def _results(place: Path) -> set[Path]:
 
 def all_cases(place: Path) -> Iterator[Case]:
     """Every kind of input; some are made from a run of two steps."""
-    yield from all_simple_cases()
-    for cases in (checkpoints, models, records):
+    of_files = (recipes, folders, pictures, prompts, options, sources)
+    for cases in (*of_files, checkpoints, models, records):
         yield from cases()
     (place / "a.json").write_bytes(recipe(checkpoint_every=1))
     (trained,) = start(("train", "a.json", "--output", "run"), place)
