@@ -39,7 +39,7 @@ class Outcome:
     Attributes:
         case: The input.
         seconds: Of processor time.
-        mebibytes: Largest resident memory beyond that of what is imported.
+        mebibytes: Largest resident memory, imports included.
         said: The last line that it printed as an error.
         faults: What was not as wanted; none if nothing.
     """
@@ -51,7 +51,7 @@ class Outcome:
     faults: tuple[str, ...]
 
 
-def try_case(case: Case, place: Path, imported: float) -> Outcome:
+def try_case(case: Case, place: Path) -> Outcome:
     """Run one command in an empty folder."""
     for name, contents in case.files.items():
         path = place / name
@@ -86,7 +86,7 @@ def try_case(case: Case, place: Path, imported: float) -> Outcome:
         faults.append(f"{process.processor_seconds:.1f} s")
     if written := sorted(path.name for path in _results(place) - before):
         faults.append(f"written: {', '.join(written[:3])}")
-    mebibytes = max(0.0, process.usage.ru_maxrss / 1024 - imported)
+    mebibytes = process.usage.ru_maxrss / 1024
     last = " ".join((lines[-1:] or [""])[0].split())[:_LONGEST_LINE]
     return Outcome(case, process.processor_seconds, mebibytes, last, tuple(faults))
 
@@ -108,12 +108,6 @@ def all_cases(place: Path) -> Iterator[Case]:
     yield from runs(place / "run")
 
 
-def resident_mebibytes() -> float:
-    """Of this process, which forks begin with."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
-
-
 def write(outcomes: list[Outcome]) -> None:
     """The record."""
     worst = max(outcomes, key=lambda outcome: outcome.seconds)
@@ -122,7 +116,7 @@ def write(outcomes: list[Outcome]) -> None:
         "inputs": dict(Counter(outcome.case.kind for outcome in outcomes)),
         "refused_in_one_line": sum(not outcome.faults for outcome in outcomes),
         "longest_processor_seconds": {_name(worst): round(worst.seconds, 2)},
-        "largest_mebibytes_beyond_imports": {_name(largest): round(largest.mebibytes, 1)},
+        "largest_resident_mebibytes": {_name(largest): round(largest.mebibytes, 1)},
         "faults": {_name(each): list(each.faults) for each in outcomes if each.faults},
     }
     configuration = {"mebibytes": _MEBIBYTES, "processor_seconds": _SECONDS}
@@ -140,7 +134,6 @@ def main() -> None:
     parser.add_argument("--name", default="", help="Cases with this in their name; no record.")
     arguments = parser.parse_args()
     import_commands()
-    imported = resident_mebibytes()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "made").mkdir()
@@ -149,7 +142,7 @@ def main() -> None:
                 continue
             place = Path(folder) / "case"
             place.mkdir()
-            outcomes.append(try_case(case, place, imported))
+            outcomes.append(try_case(case, place))
             one = outcomes[-1]
             print(f"{_name(one)!a} {one.seconds:.1f} s {one.mebibytes:.0f} MiB", flush=True)
             print(

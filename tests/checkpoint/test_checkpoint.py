@@ -135,6 +135,7 @@ def test_a_checkpoint_that_describes_nothing_is_refused(saved: Path, config: obj
         {"r": "a"},
         {"target_modules": ["nowhere"]},
         {"target_modules": "(("},
+        {"target_modules": "(([a-z_.0-9]+)+)+!"},
         {"target_modules": 7},
         {"peft_type": "?"},
         {"peft_type": "IA3"},

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import diffcr
 from diffcr.cli import main
 from diffcr.errors import DiffCRError
-from diffcr.hosts.published import transformer_config
+from diffcr.hosts.published import make_transformer, transformer_config
 from diffcr.pretrained import (
     default_checkpoint_path,
     default_pipeline_path,
@@ -119,3 +120,18 @@ def test_another_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DiffCRError, match="holds a FluxTransformer2DModel"):
         transformer_config(str(tmp_path), 512)
     assert transformer_config(str(default_pipeline_path()), None)["sample_size"] == 24
+
+
+@pytest.mark.parametrize(
+    ("change", "saying"),
+    [
+        ({"attention_head_dim": "x"}, "no PixArtTransformer2DModel has such a configuration"),
+        ({"sample_size": None}, "no PixArtTransformer2DModel has such a configuration"),
+        ({"num_layers": 0}, "has no blocks"),
+    ],
+    ids=str,
+)
+def test_a_configuration_of_no_model_is_one_line(change: dict[str, object], saying: str) -> None:
+    config = transformer_config(str(default_pipeline_path()), None)
+    with torch.device("meta"), pytest.raises(DiffCRError, match=saying):
+        make_transformer(config | change)

@@ -19,6 +19,7 @@ from diffcr.hosts.weights import is_quantised
 from diffcr.validation import Share, between, check_fields
 
 _CONFIG_FILE = "adapter_config.json"
+_NESTED_REPEAT = re.compile(r"[+*}][^()]*\)[+*{]")
 _WEIGHTS_FILE = "adapter_model.safetensors"
 _SAYS_NOTHING = {
     "auto_mapping",
@@ -248,6 +249,11 @@ class _LoraSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if isinstance(self.target_modules, str) and _NESTED_REPEAT.search(self.target_modules):
+            raise DiffCRError(
+                "target_modules is a pattern that repeats what repeats, which may match for ever: "
+                "name the layers"
+            )
 
 
 def _plain_config(values: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout
@@ -78,6 +79,15 @@ class Host:
     def device(self) -> torch.device:
         """Of its weights."""
         return next(self.transformer.parameters()).device
+
+
+def require_blocks(transformer: nn.Module) -> None:
+    """Raises DiffCRError where a transformer has no blocks: its other layers would run alone."""
+    if not host_blocks(transformer):
+        raise DiffCRError(
+            f"this {type(transformer).__name__} has no blocks (its config.json says so): copy the "
+            "model again"
+        )
 
 
 def host_blocks(transformer: nn.Module) -> list[HostBlock]:

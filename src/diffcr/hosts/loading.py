@@ -11,6 +11,7 @@ from typing import Any
 from diffcr.errors import DiffCRError, first_line
 from diffcr.files import read_json
 from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.host import require_blocks
 
 _INPAINTING = "LazyInpaintPipeline"
 
@@ -38,7 +39,7 @@ def load_pipeline(model: str | Path, device: str | None = None) -> Any:
             "'inpainting'"
         )
     pipe = read_pipeline(DiffusionPipeline, model)
-    family_of(find_transformer(pipe))
+    require_blocks(find_transformer(pipe))
     return pipe.to(device or own_device())
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffcr.errors import DiffCRError
+from diffcr.errors import DiffCRError, first_line
 from diffcr.files import read_json
 from diffcr.hosts.family import InputSize
+from diffcr.hosts.host import require_blocks
 from diffcr.hosts.pixart import PIXELS_PER_LATENT
 
 # Of a prompt in the paper's counts, which is PixArt-alpha's.
@@ -202,12 +203,25 @@ def _resolution(model: str, asked: int | None, tiny: bool) -> int:
 
 def make_transformer(config: Mapping[str, Any]) -> Any:
     """A transformer of such a configuration with random weights, on torch's present device and in
-    its present dtype; on the meta device it has none."""
+    its present dtype; on the meta device it has none.
+
+    Raises:
+        DiffCRError: The configuration describes none.
+    """
     import diffusers
 
     values = dict(config)
     name = values.pop("_class_name", _PIXART)
-    return getattr(diffusers, name).from_config(values)
+    try:
+        transformer = getattr(diffusers, name).from_config(values)
+    # What a wrong value raises depends on where diffusers uses it.
+    except Exception as error:
+        raise DiffCRError(
+            f"no {name} has such a configuration ({type(error).__name__}: {first_line(error)}): "
+            "copy its config.json again"
+        ) from error
+    require_blocks(transformer)
+    return transformer
 
 
 def _of_directory(directory: Path) -> tuple[dict[str, Any], int]:
