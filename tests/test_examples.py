@@ -12,6 +12,7 @@ from PIL import Image
 
 import diffcr
 from diffcr import hosts
+from diffcr.evaluation.generate import generate_images
 from diffcr.pretrained import load_default_pipeline
 from diffcr.training.data.pictures import ImageFolder
 from tests.pipelines import tiny_pixart_pipeline
@@ -70,6 +71,15 @@ def test_methods_are_compared(run: Callable[..., str], model: str) -> None:
     assert len(lines) == 5
     pictures = {path.name: path.read_bytes() for path in Path("images").glob("*-0000.png")}
     assert len(pictures) == len({*pictures.values()}) == 5
+
+
+def test_a_checkpoints_picture_stands_beside_the_dense_one(run: Callable[..., str]) -> None:
+    files = run("compare_images").split()
+    assert files == ["images/dense-0000.png", "images/compressed-0000.png"]
+    prompt = "a large red circle in the centre on a plain white background"
+    bare = generate_images(load_default_pipeline(), [prompt], seed=1)[0]
+    with Image.open(files[0]) as dense, Image.open(files[1]) as compressed:
+        assert dense.tobytes() == bare.tobytes() != compressed.tobytes()
 
 
 def test_a_part_of_a_picture_is_painted_again(run: Callable[..., str]) -> None:
