@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from typing import Any
 
 import torch
 from diffusers import (
@@ -89,3 +90,15 @@ def tiny_tokenizer() -> T5Tokenizer:
     pieces += [(f"▁{word}", -1.0) for word in vocabulary()]
     pieces += [(character, -3.0) for character in string.ascii_letters + string.digits + ".,-"]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TEXT_LENGTH)
+
+
+def final_latents(pipe: Any, steps: int) -> torch.Tensor:
+    """Of one prompt and seed."""
+    latents: torch.Tensor = pipe(
+        "a red circle",
+        num_inference_steps=steps,
+        output_type="latent",
+        generator=torch.manual_seed(0),
+        use_resolution_binning=False,
+    ).images
+    return latents

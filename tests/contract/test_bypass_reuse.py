@@ -21,7 +21,7 @@ from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from diffcr.methods.diffcr.kept_updates import KeptUpdates
 from diffcr.training.recipe import TrainingRecipe
 from tests.hosts import denoise, inputs, pixart, scramble_routers
-from tests.pipelines import tiny_pixart_pipeline
+from tests.pipelines import final_latents, tiny_pixart_pipeline
 from tests.reuse import LEVELS, moved, sample
 from tests.tiny_hosts import TINY_HOSTS
 
@@ -175,16 +175,7 @@ def test_a_pipeline_counts_its_dense_step_and_twice_gives_the_same() -> None:
     dense = reusing["dense"]["total"]
     expected = dense / 4 + 3 / 4 * skipping["compressed"]["total"]
     assert reusing["compressed"]["total"] == pytest.approx(expected)
-    runs = [
-        pipe(
-            "a red circle",
-            num_inference_steps=4,
-            output_type="latent",
-            generator=torch.manual_seed(0),
-            use_resolution_binning=False,
-        ).images
-        for _ in range(2)
-    ]
+    runs = [final_latents(pipe, 4) for _ in range(2)]
     assert torch.equal(*runs) and not compressor.current.runs
 
 

@@ -17,7 +17,7 @@ from diffcr.errors import DiffCRError
 from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.methods.reuse.reuser import TokenReuser
 from tests.hosts import denoise, inputs, pixart
-from tests.pipelines import tiny_pixart_pipeline
+from tests.pipelines import final_latents, tiny_pixart_pipeline
 from tests.reuse import LEVELS, TOKENS, both_forms, moved, reusing, sample
 
 
@@ -186,15 +186,6 @@ def _plain() -> nn.Module:
 def test_a_pipeline_is_called_as_before_and_twice_gives_the_same() -> None:
     pipe = tiny_pixart_pipeline()
     reuser = attach(pipe, TOKENS)
-    runs = [
-        pipe(
-            "a red circle",
-            num_inference_steps=8,
-            output_type="latent",
-            generator=torch.manual_seed(0),
-            use_resolution_binning=False,
-        ).images
-        for _ in range(2)
-    ]
+    runs = [final_latents(pipe, 8) for _ in range(2)]
     assert torch.equal(*runs)
     assert isinstance(reuser, TokenReuser) and not reuser.current.runs

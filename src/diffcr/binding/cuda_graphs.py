@@ -134,10 +134,11 @@ class ForwardGraphs:
         """The transformer's forward within an open call, replayed where it can be."""
         host_forward = partial(type(transformer).forward, transformer)
         leaves, structure = tree_flatten((args, kwargs))
-        reason = self._refuse(transformer, leaves)
+        is_open = transformer.diffcr.current.call is not None
+        plan = _context_key(transformer) if is_open else None
+        reason = self._refuse(transformer, leaves, plan)
         if reason is not None:
             return self._run_without(reason, host_forward, args, kwargs)
-        plan = _context_key(transformer)
         assert plan is not None
         with self._lock:
             if self._state is None or not self._state.holds():
@@ -180,13 +181,15 @@ class ForwardGraphs:
         while len(self._graphs) > _MOST_GRAPHS:
             self._graphs.popitem(last=False)
 
-    def _refuse(self, transformer: Any, leaves: list[Any]) -> str | None:
+    def _refuse(
+        self, transformer: Any, leaves: list[Any], plan: tuple[Hashable, ...] | None
+    ) -> str | None:
         attached = transformer.diffcr
         if torch.is_grad_enabled() or transformer.training:
             return "gradients are on: call within torch.no_grad(), in eval mode"
         if attached.current.call is None:
             return "what is attached is disabled"
-        if _context_key(transformer) is None:
+        if plan is None:
             return "its samples lie in several timestep regions, or rankings are held"
         for leaf in leaves:
             if isinstance(leaf, Tensor):

@@ -140,11 +140,6 @@ def is_published(model: str) -> bool:
     return model in _MODELS
 
 
-def published_names() -> tuple[str, ...]:
-    """Of all published models."""
-    return tuple(_MODELS)
-
-
 def transformer_config(model: str, resolution: int | None, tiny: bool = False) -> dict[str, Any]:
     """A transformer's configuration, for pictures of `resolution` pixels a side.
 

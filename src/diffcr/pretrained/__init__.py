@@ -8,7 +8,6 @@ from typing import Any
 from diffcr.errors import DiffCRError
 
 _HERE = Path(__file__).parent
-RESOLUTION = 96
 # Chosen on validation captions: benchmarks/results/pretraining.json.
 GUIDANCE_SCALE = 4.0
 
