@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,7 +41,6 @@ from diffcr.report.sections import make_tables
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 
 _METHODS = ("mod:0.2", "diffcr:0.3", "tome:0.3:block", "at-edm:0.3", "pruning:0.3")
-_SUITE = Path(__file__).parents[3] / "benchmarks" / "gpu_suite.sh"
 
 
 def _subject(**options: Any) -> Subject:
@@ -363,36 +360,3 @@ def test_compiled_variants_compute_what_eager_ones_do() -> None:
     measured = bench(_subject(), [parse_contender("mod:0.2")], options).results["batches"]["1"]
     assert measured["mod:0.2, compiled"]["baseline"] == "dense, compiled"
     assert "forward" not in vars(find_transformer(bare).transformer_blocks[0])
-
-
-@pytest.mark.skipif(not _SUITE.exists(), reason="not in a clone")
-def test_the_suite_says_what_it_needs() -> None:
-    for arguments, environment, message in (
-        ((), {}, "OUT is not set"),
-        (("--all",), {"OUT": "runs/never"}, "--all is not known"),
-    ):
-        finished = subprocess.run(
-            ["bash", str(_SUITE), *arguments],
-            capture_output=True,
-            text=True,
-            env={"PATH": os.environ["PATH"], "PYTHON": sys.executable, **environment},
-        )
-        assert finished.returncode == 2
-        assert message in finished.stderr
-        assert len(finished.stderr.splitlines()) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not _SUITE.exists(), reason="not in a clone")
-def test_the_suite_writes_its_records(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)}
-    finished = subprocess.run(
-        ["bash", str(_SUITE), "--smoke"], cwd=_SUITE.parents[1], env=environment
-    )
-    assert finished.returncode == 0
-    names = ("a-eager-64", "b-flux-dev", "b-wan-1.3b", "c-batch-64", "c-compiled")
-    for name in names:
-        assert read_record(tmp_path / f"{name}.json").kind == "bench"
-    assert read_record(tmp_path / "a-profile.json").kind == "profile"
-    for name in ("d-quality", "d-cached"):
-        assert read_record(tmp_path / name / "report.json").kind == "evaluation"
