@@ -19,7 +19,6 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.binding.lora import add_lora, has_lora, require_lora_gradients
 from diffcr.binding.model import disabled, get_reuser
-from diffcr.distillation.sampled_run import differentiate, outputs_of, planned_calls, recording
 from diffcr.distillation.settings import DistillationSettings
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import Generation, without_progress
@@ -30,7 +29,6 @@ from diffcr.hosts import find_transformer, find_transformers
 from diffcr.hosts.sampling import OutputSize
 from diffcr.ownership import own_directory
 from diffcr.training.interruption import noticing_signals
-from diffcr.training.objectives import objective_of
 from diffcr.training.progress import Progress, TrainedState, load_progress, save_progress
 from diffcr.training.run import attention_kernel
 
@@ -45,9 +43,9 @@ class Distillation:
 
     Attributes:
         steps: Optimiser steps, over all resumptions.
-        first_error: Mean error of the first steps of this run, `sampled_run.differentiate`; None
-            where there was none left to do.
-        last_error: Of its last ones.
+        first_error: Mean `relative_error` of the first 20 steps of this call; None where there was
+            none left to do.
+        last_error: Of its last 20.
         seconds: Spent in steps, over all resumptions.
     """
 
@@ -67,10 +65,11 @@ def distill(
 ) -> Distillation:
     """Train a LoRA under token reuse, so that sampling runs end where the dense model's do.
 
-    Prompts alone are needed: a run of the pipeline as it is attached is recorded, the dense model
-    says what it would have given at each call of it, and the steps that compute learn to serve
-    those that reuse them. What was done is kept in `directory`; the same call goes on from there
-    after a kill, to the same weights.
+    Prompts alone are needed. A step samples a batch twice from the same noise, with the dense model
+    and as the pipeline is attached, and follows the gradient of the distance between the final
+    latents through the whole second run. Its memory is that of one training forward for each step
+    that computes. What was done is kept in `directory`; the same call goes on from there after a
+    kill, to the same weights.
 
     Args:
         pipe: A text-to-image or text-to-video pipeline with `ReuseConfig` of granularity "steps"
@@ -82,14 +81,21 @@ def distill(
         progress: Whether to show a progress bar.
 
     Raises:
-        DiffCRError: Something else is attached, the model or its sampler cannot be distilled, the
-            directory holds another run, or the error is not finite.
+        DiffCRError: Something else is attached, the directory holds another run, a setting is
+            outside its range, or the error is not finite.
     """
     path = Path(directory)
     given = DistillationSettings() if settings is None else settings
     distiller = _Distiller(pipe, prompts, given, size or OutputSize())
     with own_directory(path, ("checkpoints",)), distiller.prepared():
         return distiller.run(path, progress)
+
+
+def relative_error(latents: Tensor, wanted: Tensor) -> Tensor:
+    """Squared distance of final latents [B, ...] from those of the dense model, as a share of
+    their squares, mean over the batch."""
+    distance, size = ((x.flatten(1).square().sum(1)) for x in (latents - wanted, wanted))
+    return (distance / size).mean()
 
 
 class _Distiller:
@@ -106,7 +112,6 @@ class _Distiller:
                 "distilling takes reuse of whole steps with nothing beneath it: attach "
                 "diffcr.ReuseConfig(...) with granularity 'steps' to the bare model"
             )
-        self.objective = objective_of(pipe.scheduler)
         self._runs(self.prompts[:1], 0)
         attached = self.reuser.config
         for budget in settings.budgets:
@@ -193,8 +198,7 @@ class _Distiller:
         if settings.budgets:
             self.reuser.set_budget(draw.choice(settings.budgets))
         prompts = draw.choices(self.prompts, k=settings.batch_size)
-        with self._autocast():
-            error = self._differentiate(prompts, draw.randrange(2**31))
+        error = self._differentiate(prompts, draw.randrange(2**31))
         if not math.isfinite(error):
             raise DiffCRError(
                 f"the error is {error} at step {step + 1}: lower learning_rate, or give a wider "
@@ -208,14 +212,17 @@ class _Distiller:
         return error
 
     def _differentiate(self, prompts: list[str], seed: int) -> float:
-        with torch.no_grad(), recording(self.transformer) as recorded:
-            self._runs(prompts, seed).latents()
-        calls = planned_calls(self.transformer, self.reuser, recorded, self.objective)
-        with disabled(self.transformer):
-            targets: list[Tensor] = outputs_of(self.transformer, calls)
-        guided = all(len(target) == 2 * len(prompts) for target in targets)
-        scale = self.settings.guidance_scale if guided else 0.0
-        return differentiate(self.transformer, self.reuser, calls, targets, scale)
+        """Add the gradients of a batch; returns its error."""
+        runs, reuser = self._runs(prompts, seed), self.reuser
+        with torch.no_grad(), disabled(self.transformer), self._autocast():
+            wanted = runs.batch(self.pipe, 0).float()
+        # A context of its own: autocast keeps the weights' casts, here with gradients.
+        with torch.enable_grad(), reuser.carrying_gradients(), self._autocast():
+            given = runs.latents_with_gradients().float()
+        error = relative_error(given, wanted)
+        with torch.enable_grad():
+            error.backward()
+        return float(error.detach())
 
     def _runs(self, prompts: list[str], seed: int) -> SamplingRuns:
         settings = self.settings

@@ -16,12 +16,8 @@ from diffcr.training.objectives.objective import (
     NoiseDraw,
     Objective,
     squared_error,
-    turns,
 )
 from diffcr.training.objectives.schedule import NoiseSchedule, variational_bound
-
-# An error of the noise is one of the velocity by 1 / signal, which has no end at pure noise.
-_LARGEST_INVERSE_SIGNAL = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,11 +56,6 @@ class NoisePrediction(Objective):
         )
         return DiffusionLoss(error, bound)
 
-    def step_lengths(self, timesteps: Tensor) -> Tensor:
-        """As in `Objective`; an error of the noise is at most 5 of the velocity."""
-        inverse = (1 / self.schedule.signal[_whole(timesteps)]).clamp(max=_LARGEST_INVERSE_SIGNAL)
-        return turns(self.schedule.angles[_whole(timesteps)]) * inverse
-
 
 @dataclass(frozen=True)
 class VelocityPrediction(Objective):
@@ -94,12 +85,3 @@ class VelocityPrediction(Objective):
         )
         error = squared_error(prediction.float(), signal * noise - level * latents)
         return DiffusionLoss(error, torch.zeros_like(error))
-
-    def step_lengths(self, timesteps: Tensor) -> Tensor:
-        """As in `Objective`."""
-        return turns(self.schedule.angles[_whole(timesteps)])
-
-
-def _whole(timesteps: Tensor) -> Tensor:
-    """Places in the schedule; some samplers stand between two."""
-    return timesteps.round().long().cpu()

@@ -20,7 +20,6 @@ from diffcr.training.objectives.objective import (
     Objective,
     per_sample,
     squared_error,
-    turns,
 )
 
 
@@ -67,14 +66,7 @@ class PreconditionedVelocity(Objective):
         error = squared_error(prediction.float(), self.sign * (signal * noise - level * latents))
         return DiffusionLoss(error, torch.zeros_like(error))
 
-    def step_lengths(self, timesteps: Tensor) -> Tensor:
-        """As in `Objective`."""
-        return turns(self._angles(timesteps.double().cpu()))
-
-    def _angles(self, timesteps: Tensor) -> Tensor:
-        return (timesteps / (TIMESTEPS - timesteps) / self.sigma_data).atan()
-
     def _weights(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """cos(a) and sin(a)."""
-        angle = self._angles(timesteps)
+        angle = (timesteps / (TIMESTEPS - timesteps) / self.sigma_data).atan()
         return per_sample(angle.cos(), like), per_sample(angle.sin(), like)

@@ -115,8 +115,3 @@ class FlowMatching(Objective):
         """Squared error of the velocity."""
         error = squared_error(prediction.float(), noise - latents)
         return DiffusionLoss(error, torch.zeros_like(error))
-
-    def step_lengths(self, timesteps: Tensor) -> Tensor:
-        """As in `Objective`: of a straight line, what the noise level falls by."""
-        levels = timesteps.double().cpu() / TIMESTEPS
-        return levels - torch.cat([levels[1:], levels.new_zeros(1)])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -73,18 +72,6 @@ class Objective(ABC):
             timesteps: [B].
         """
 
-    @abstractmethod
-    def step_lengths(self, timesteps: Tensor) -> Tensor:
-        """How far a sampler's steps move the latents per unit of what the model gives, by the
-        velocity that it amounts to.
-
-        Args:
-            timesteps: [S], falling; the last step leads to 0.
-
-        Returns:
-            [S] float64 on the CPU.
-        """
-
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean over a sample, [B] float32."""
@@ -94,10 +81,3 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Values [B], shaped to multiply `like` [B, ...], on its device and in its dtype."""
     return values.to(like).view(-1, *[1] * (like.dim() - 1))
-
-
-def turns(angles: Tensor) -> Tensor:
-    """Sines of what angles [S] fall by to the next one and, the last, to 0: lengths of steps on the
-    circle cos(a) x_0 + sin(a) epsilon, along which the velocity leads."""
-    following = torch.cat([angles[1:], angles.new_zeros(1)])
-    return (angles - following).sin()

@@ -52,11 +52,6 @@ class NoiseSchedule:
             posterior_from_present=(1 - before) * alphas.sqrt() / (1 - kept),
         )
 
-    @property
-    def angles(self) -> Tensor:
-        """Whose cosine is the signal and whose sine the noise."""
-        return torch.atan2(self.noise, self.signal)
-
     def at(self, values: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
         """Entries of one of the tensors, shaped to multiply `like` [B, ...]."""
         picked = values.to(like.device)[timesteps].to(like.dtype)
