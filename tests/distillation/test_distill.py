@@ -84,7 +84,7 @@ def test_steps_hand_gradients_on_only_where_they_are_asked_to() -> None:
         return torch.autograd.grad(latents.square().sum(), weight)[0]
 
     assert not torch.allclose(gradient(True), gradient(False))
-    torch.testing.assert_close(runs.latents_with_gradients(), runs.latents())
+    torch.testing.assert_close(runs.latents_with_gradients(), runs.latents(), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("make", [tiny_pixart_pipeline, tiny_flux_pipeline, tiny_wan_pipeline])
