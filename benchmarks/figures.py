@@ -20,7 +20,7 @@ from diffcr.report.figures.trade_off import FEWER_STEPS, SERIES, plot_trade_offs
 from diffcr.scenes import ScenesDataset
 
 _COLUMNS = 8
-_FRONTIER = ("reuse-steps", "reuse-tokens", FEWER_STEPS, "pruning", "diffcr-lt")
+_FRONTIER = ("reuse-steps", "distilled", "reuse-tokens", FEWER_STEPS, "pruning", "diffcr-lt")
 _COMPARED = (FEWER_STEPS, "pruning", "diffcr-lt", "mod", "tome", "at-edm")
 
 
