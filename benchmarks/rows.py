@@ -245,7 +245,10 @@ TRAINED_SHEETS = tuple(Run(name) for name in ("dense", "mod-30", "diffcr-l-30", 
 UNTRAINED_SHEETS = tuple(
     Run(name) for name in ("dense-20-steps", "reuse-50-calibrated", "dense-10-steps")
 )
-SHEETS = (*TRAINED_SHEETS, *UNTRAINED_SHEETS)
+DISTILLED_SHEETS = tuple(
+    Run(name) for name in ("dense-20-steps", "reuse-80-calibrated", "distilled-80", "dense-6-steps")
+)
+SHEETS = tuple(dict.fromkeys((*TRAINED_SHEETS, *UNTRAINED_SHEETS, *DISTILLED_SHEETS)))
 MAPPED = Run("diffcr-lt-30")
 
 
