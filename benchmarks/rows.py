@@ -187,15 +187,13 @@ class Run:
 
     def _open(self) -> Any:
         if self.result is not None:
-            if not self.result.is_dir():
-                raise DiffCRError(f"{self.result} is missing: train it, benchmarks/experiments.py")
-            return load_result(self.result)
+            return load_result(_trained(self.result))
         pipe = load_default_pipeline()
         if "embedded" in self.configuration:
             diffcr.load(pipe, default_checkpoint_path())
             return pipe
         if self.is_distilled:
-            diffcr.load(pipe, self.directory / "checkpoint")
+            diffcr.load(pipe, _trained(self.directory / "checkpoint"))
             self._set_budget(pipe)
             return pipe
         if "calibration" in self.configuration:
@@ -250,6 +248,12 @@ DISTILLED_SHEETS = tuple(
 )
 SHEETS = tuple(dict.fromkeys((*TRAINED_SHEETS, *UNTRAINED_SHEETS, *DISTILLED_SHEETS)))
 MAPPED = Run("diffcr-lt-30")
+
+
+def _trained(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise DiffCRError(f"{directory} is missing: train it, benchmarks/experiments.py")
+    return directory
 
 
 def all_names() -> list[str]:
