@@ -132,6 +132,7 @@ class Family:
             a blank prompt.
         latent_channels: Of what is denoised, from the configuration; [B, C, ...].
         patch: Frames, rows and columns of the latents that become a token, from the configuration.
+        latents_of_scale: Of a side of what the pipeline's `vae_scale_factor` makes one of.
         places_first: Whether the channels of packed latents count the places within a square before
             the autoencoder's channels, [p p C] in place of [C p p].
         video: Whether latents have a dimension of frames.
@@ -170,6 +171,7 @@ class Family:
     blank_inputs: Callable[[Any, InputSize], dict[str, Any]] | None = None
     latent_channels: Callable[[Any], int] = lambda config: int(config.in_channels)
     patch: Callable[[Any], tuple[int, int, int]] = config_patch
+    latents_of_scale: int = 1
     places_first: bool = False
     video: bool = False
     guidance: str = "guidance_scale"

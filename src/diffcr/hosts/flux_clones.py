@@ -97,4 +97,5 @@ BRIA = replace(
     },
     timestep=NoiseScale(),
     call_inputs=_bria_inputs,
+    latents_of_scale=2,
 )
