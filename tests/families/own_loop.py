@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +31,10 @@ class Denoised:
     given_frames: int
 
     @classmethod
-    def of(cls, host: TinyHost, config: object) -> Denoised:
+    def of(cls, host: TinyHost, config: Any) -> Denoised:
         frames_first = host.transformer_class.endswith("CogVideoXTransformer3DModel")
         return cls(
-            config.out_channels,  # type: ignore[attr-defined]
+            config.out_channels,
             2 if frames_first else 1,
             int(host.variant == "token_replace"),
         )
