@@ -187,15 +187,13 @@ class Run:
 
     def _open(self) -> Any:
         if self.result is not None:
-            if not self.result.is_dir():
-                raise DiffCRError(f"{self.result} is missing: train it, benchmarks/experiments.py")
-            return load_result(self.result)
+            return load_result(_trained(self.result))
         pipe = load_default_pipeline()
         if "embedded" in self.configuration:
             diffcr.load(pipe, default_checkpoint_path())
             return pipe
         if self.is_distilled:
-            diffcr.load(pipe, self.directory / "checkpoint")
+            diffcr.load(pipe, _trained(self.directory / "checkpoint"))
             self._set_budget(pipe)
             return pipe
         if "calibration" in self.configuration:
@@ -245,8 +243,17 @@ TRAINED_SHEETS = tuple(Run(name) for name in ("dense", "mod-30", "diffcr-l-30", 
 UNTRAINED_SHEETS = tuple(
     Run(name) for name in ("dense-20-steps", "reuse-50-calibrated", "dense-10-steps")
 )
-SHEETS = (*TRAINED_SHEETS, *UNTRAINED_SHEETS)
+DISTILLED_SHEETS = tuple(
+    Run(name) for name in ("dense-20-steps", "reuse-80-calibrated", "distilled-80", "dense-6-steps")
+)
+SHEETS = tuple(dict.fromkeys((*TRAINED_SHEETS, *UNTRAINED_SHEETS, *DISTILLED_SHEETS)))
 MAPPED = Run("diffcr-lt-30")
+
+
+def _trained(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise DiffCRError(f"{directory} is missing: train it, benchmarks/experiments.py")
+    return directory
 
 
 def all_names() -> list[str]:

@@ -39,6 +39,10 @@ def distill(
     lora_rank: Annotated[int, typer.Option(help="Of the LoRA.", min=1, max=4096)] = 32,
     learning_rate: Annotated[float, typer.Option(help="At its highest.", min=0, max=1)] = 1e-3,
     mixed_precision: Annotated[str, typer.Option(help="no or bf16.")] = "no",
+    offload_activations: Annotated[
+        bool,
+        typer.Option("--offload-activations", help="Keep what backward needs on the CPU."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of all draws.", min=0, max=2**62)] = 0,
     height: Pixels = None,
     width: Pixels = None,
@@ -72,6 +76,7 @@ def distill(
         lora_rank=lora_rank,
         learning_rate=learning_rate,
         mixed_precision=precision,  # type: ignore[arg-type]
+        offload_activations=offload_activations,
         seed=seed,
     )
     done = train(pipe, texts, output, settings, OutputSize(height, width, frames))

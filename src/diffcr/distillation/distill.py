@@ -8,13 +8,14 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from diffcr.binding.lora import add_lora, has_lora, require_lora_gradients
@@ -33,6 +34,8 @@ from diffcr.training.progress import Progress, TrainedState, load_progress, save
 from diffcr.training.run import attention_kernel
 
 _IDENTITY = "run.json"
+# What a resumed run may change.
+_FREE = {"checkpoint_every", "offload_activations"}
 _LARGEST_NORM = 1.0
 _SHOWN = 20
 
@@ -173,7 +176,7 @@ class _Distiller:
     def _claim(self, directory: Path) -> None:
         """Say whose checkpoints a directory holds, or that they are another run's."""
         texts = "\n".join(self.prompts).encode()
-        asked = {k: v for k, v in asdict(self.settings).items() if k != "checkpoint_every"}
+        asked = {k: v for k, v in asdict(self.settings).items() if k not in _FREE}
         identity = {
             "settings": asked,
             "method": self.reuser.config.to_json_dict(),
@@ -217,7 +220,7 @@ class _Distiller:
         with torch.no_grad(), disabled(self.transformer), self._autocast():
             wanted = runs.batch(self.pipe, 0).float()
         # A context of its own: autocast keeps the weights' casts, here with gradients.
-        with torch.enable_grad(), reuser.carrying_gradients(), self._autocast():
+        with torch.enable_grad(), reuser.carrying_gradients(), self._autocast(), self._offload():
             given = runs.latents_with_gradients().float()
         error = relative_error(given, wanted)
         with torch.enable_grad():
@@ -233,6 +236,11 @@ class _Distiller:
             batch_size=settings.batch_size,
         )
         return SamplingRuns(self.pipe, prompts, generation, self.size)
+
+    def _offload(self) -> AbstractContextManager[Any]:
+        if not self.settings.offload_activations:
+            return nullcontext()
+        return save_on_cpu(pin_memory=self.transformer.device.type == "cuda")
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

@@ -23,6 +23,8 @@ class DistillationSettings:
         learning_rate: Of AdamW at its highest; it falls to 0 along a cosine.
         warmup_steps: Steps over which it rises.
         mixed_precision: Autocast of the model's calls.
+        offload_activations: Keep what backward needs in the CPU's memory, where a GPU's is too
+            small for the graphs of all steps that compute.
         seed: Every draw is a function of it and of the step.
         checkpoint_every: Steps between checkpoints to go on from.
 
@@ -39,6 +41,7 @@ class DistillationSettings:
     learning_rate: Share = 1e-3
     warmup_steps: Annotated[int, AT_LEAST_0] = 10
     mixed_precision: Literal["no", "bf16"] = "no"
+    offload_activations: bool = False
     seed: Annotated[int, between(0, 2**62)] = 0
     checkpoint_every: Count = 25
 
