@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,17 @@ def guidance_options(pipe: Any, guidance_scale: float, prompts: int) -> dict[str
     return {name: guidance_scale} | ({"negative_prompt": [" "] * prompts} if away else {})
 
 
+@contextmanager
+def without_progress(pipe: Any) -> Iterator[None]:
+    """Hides the pipeline's own progress bar, one per call, within the context."""
+    previous = dict(getattr(pipe, "_progress_bar_config", {}))
+    pipe.set_progress_bar_config(**{**previous, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**previous)
+
+
 class _StopError(Exception):
     """Ends a call of a pipeline before its first forward."""
 
@@ -117,14 +129,16 @@ def sampler_levels(
     own = pipe.scheduler
     pipe.scheduler = deepcopy(own)
     try:
-        pipe(
-            [""],
-            num_inference_steps=num_inference_steps,
-            generator=[torch.Generator().manual_seed(0)],
-            output_type="latent",
-            **(size or OutputSize()).arguments(pipe),
-            **call_options(pipe),
-        )
+        # A bar would stay where it is.
+        with without_progress(pipe):
+            pipe(
+                [""],
+                num_inference_steps=num_inference_steps,
+                generator=[torch.Generator().manual_seed(0)],
+                output_type="latent",
+                **(size or OutputSize()).arguments(pipe),
+                **call_options(pipe),
+            )
     except _StopError:
         pipe.maybe_free_model_hooks()
     finally:
