@@ -89,15 +89,18 @@ def gather_tokens(
     return kept if dim == 1 else kept.movedim(1, dim)
 
 
-def put_back(hidden_states: Tensor, rows: Tensor, updated: Tensor) -> Tensor:
+def put_back(hidden_states: Tensor, rows: Tensor, updated: Tensor, owned: bool = False) -> Tensor:
     """`hidden_states` [B, N, D] with the tokens at `rows`, `token_rows` of indices [B, K], replaced
     by `updated` [B, K, D].
 
     The dtype is that of `updated`, which is the bare block's. Overwriting, never additive:
-    inductor differentiated additive forms wrongly on the CPU (torch 2.13).
+    inductor differentiated additive forms wrongly on the CPU (torch 2.13). Without gradients
+    `hidden_states` may be written to where they are `owned`, nobody else's.
     """
-    everything = hidden_states.to(updated.dtype).flatten(0, 1)
-    return everything.index_copy(0, rows, updated.flatten(0, 1)).view_as(hidden_states)
+    everything, tokens = hidden_states.to(updated.dtype).flatten(0, 1), updated.flatten(0, 1)
+    in_place = owned and not torch.is_grad_enabled()
+    copy = everything.index_copy_ if in_place else everything.index_copy
+    return copy(0, rows, tokens).view_as(hidden_states)
 
 
 def token_rows(indices: Tensor, tokens: int) -> Tensor:
