@@ -1,10 +1,10 @@
 """What token reuse adds to a routed forward: `python benchmarks/reuse_overhead.py [--pairs N]`.
 
 PixArt XL/2's width at 512 x 512 pixels, some of its layers, random weights, float32, one sample, in
-turns and in the process's CPU seconds: later steps of runs that reuse 30 % of the tokens, as a method
-of its own and as DiffCR's bypass, and a forward that is routed with as many kept tokens in every
-layer. In the method of its own kept tokens attend to all tokens, which is no bookkeeping: attention
-with either number of keys is timed beside. `results/reuse-overhead-xl-512.json`.
+turns and in the process's CPU seconds: later steps of runs that reuse 30 % of the tokens, as a
+method of its own and as DiffCR's bypass, and a forward that is routed with as many kept tokens in
+every layer. In the method of its own kept tokens attend to all tokens, which is no bookkeeping:
+attention with either number of keys is timed beside. `results/reuse-overhead-xl-512.json`.
 """
 
 from __future__ import annotations
