@@ -56,7 +56,7 @@ def cpu_seconds(calls: dict[str, _Call], pairs: int, forwards: int) -> dict[str,
 
 def rows(timings: dict[str, Timing], shares: dict[str, float]) -> dict[str, Any]:
     """Each call's time as a share of dense's, beside that of its operations."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, timing in timings.items():
         ratio = LatencyRatio(timings["dense"], timing)
         found[name] = {
@@ -94,7 +94,9 @@ def measure_embedded(pairs: int) -> None:
         "mod:0.3": parse_contender("mod:0.3"),
     }
     models = {name: build(contender, dense) for name, contender in contenders.items()}
-    side, results, samples = dense.config.sample_size, {}, {}
+    side = dense.config.sample_size
+    results: dict[str, Any] = {}
+    samples: dict[str, list[float]] = {}
     for batch, forwards in _FORWARDS.items():
         whole = forward_of(dense, batch, side, _EMBEDDED_TEXT)
         fewer = forward_of(dense, batch, _FEWER_ROWS, _EMBEDDED_TEXT)
@@ -118,7 +120,7 @@ def measure_xl(pairs: int, layers: int) -> None:
     config = {**transformer_config(_MODEL, _PIXELS), "num_layers": layers}
     dense = make_transformer(config).eval().requires_grad_(False)
     contenders = {f"mod:{ratio}": parse_contender(f"mod:{ratio}") for ratio in _XL_RATIOS}
-    models = {"dense": dense, "dense, again": dense}
+    models: dict[str, Any] = {"dense": dense, "dense, again": dense}
     models |= {name: build(contender, dense) for name, contender in contenders.items()}
     side = dense.config.sample_size
     calls = {name: forward_of(m, 1, side, PAPERS_TEXT_TOKENS) for name, m in models.items()}

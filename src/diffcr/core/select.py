@@ -98,9 +98,11 @@ def put_back(hidden_states: Tensor, rows: Tensor, updated: Tensor, owned: bool =
     `hidden_states` may be written to where they are `owned`, nobody else's.
     """
     everything, tokens = hidden_states.to(updated.dtype).flatten(0, 1), updated.flatten(0, 1)
-    in_place = owned and not torch.is_grad_enabled()
-    copy = everything.index_copy_ if in_place else everything.index_copy
-    return copy(0, rows, tokens).view_as(hidden_states)
+    if owned and not torch.is_grad_enabled():
+        everything.index_copy_(0, rows, tokens)
+    else:
+        everything = everything.index_copy(0, rows, tokens)
+    return everything.view_as(hidden_states)
 
 
 def token_rows(indices: Tensor, tokens: int) -> Tensor:
