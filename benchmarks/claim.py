@@ -46,6 +46,9 @@ REUSED = {
     "reuse-30-calibrated": "reuse, 30 % of the steps, calibrated",
     "reuse-50-calibrated": "reuse, 50 % of the steps, calibrated",
     "reuse-65-steps": "reuse, 65 % of the steps",
+    "reuse-80-calibrated": "reuse, 80 % of the steps, calibrated",
+    "distilled-80": "the same, distilled",
+    "distilled-85": "reuse, 85 % of the steps, distilled",
     "reuse-30-tokens": "reuse, 30 % of the tokens",
     "reuse-50-tokens": "reuse, 50 % of the tokens",
 }
@@ -71,9 +74,11 @@ RATIOS = {
     **{f"dense-{steps}-steps": f"dense, {steps} steps" for steps in (20, 16, 14, 12, 10, 8)},
 }
 FRONTIER = (
-    *(f"dense-{steps}-steps" for steps in (20, 16, 14, 12, 10, 8)),
+    *(f"dense-{steps}-steps" for steps in (20, 16, 14, 12, 10, 8, 6)),
     *(f"{method}-{ratio}" for method in ("pruning", "diffcr-lt") for ratio in (10, 20, 30, 50)),
     *(f"reuse-{ratio}-steps" for ratio in (30, 50, 65)),
+    *(f"reuse-{ratio}-calibrated" for ratio in (75, 80, 85)),
+    *(f"distilled-{ratio}" for ratio in (80, 85)),
     *(f"reuse-{ratio}-tokens" for ratio in (30, 50)),
 )
 # Computes as many steps, others of them.
@@ -227,6 +232,7 @@ SHOWN = {
     **REUSED,
     "dense-14-steps": "14 dense steps",
     "dense-10-steps": "10 dense steps",
+    "dense-6-steps": "6 dense steps",
     "pruning-30": "structured pruning 30 %, trained",
     "diffcr-lt-30": "DiffCR-LT 30 %, as in the paper, trained",
 }

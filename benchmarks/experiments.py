@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,16 @@ from rows import (
 from tqdm.auto import tqdm
 
 from diffcr.binding.model import get_attached, get_compressor
+from diffcr.checkpoint.saving import save
+from diffcr.distillation.distill import distill
+from diffcr.distillation.settings import DistillationSettings
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Compression, Trajectory
 from diffcr.evaluation.evaluate import evaluate
 from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.held_out import held_out_loss
 from diffcr.evaluation.options import EvaluationOptions, Subjects
-from diffcr.files import read_json, replacing_file
+from diffcr.files import read_json, replacing_file, write_json
 from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import judge_path, load_default_pipeline
@@ -86,6 +89,26 @@ def train(recipe: TrainingRecipe, directory: Path, eager: bool = False) -> None:
         raise DiffCRError(f"{directory} is another recipe's: remove it to train anew")
 
 
+def distil(run: Run) -> None:
+    """Calibrate and distil a row's token reuse to its end; nothing where that is done."""
+    settings = dict(run.configuration["distillation"])
+    captions = ScenesDataset("train", size=settings.pop("captions"))
+    checkpoint, record = run.directory / "checkpoint", run.directory / "distillation.json"
+    if record.exists():
+        return
+    pipe = load_default_pipeline()
+    run.calibrate(pipe)
+    given = DistillationSettings(
+        **{**settings, "budgets": tuple(settings["budgets"])},
+        num_inference_steps=OPTIONS.num_inference_steps,
+        guidance_scale=OPTIONS.guidance_scale,
+        seed=run.seed,
+    )
+    done = distill(pipe, [scene.caption for scene in captions], run.directory, given)
+    save(pipe, checkpoint)
+    write_json(record, asdict(done))
+
+
 def measure(run: Run) -> None:
     """Write the record of a row, measured on the test split."""
     pipe, configuration = run.open(), run.configuration
@@ -99,6 +122,9 @@ def measure(run: Run) -> None:
     subjects = Subjects.of_scenes(scenes, held_out)
     evaluation = evaluate(pipe, subjects, options, load_judge(judge_path()))
     results, seeds = evaluation.to_json_dict(), {"images": first, "held_out": 0}
+    if run.is_distilled:
+        results["training"] = read_json(run.directory / "distillation.json")
+        seeds["training"] = run.seed
     if not run.is_trained and {"calibration", "bypass"} & configuration.keys():
         results["method"] = get_attached(pipe).config.to_json_dict()
     if run.is_trained:
@@ -223,6 +249,8 @@ def main() -> None:
     waves = in_waves([run for run in asked if run.is_made and not run.is_current()])
     if arguments.jobs == 1:
         for run in itertools.chain(*waves):
+            if run.is_distilled:
+                distil(run)
             if run.is_trained:
                 train(run.recipe, run.directory, arguments.eager)
             if not arguments.train_only:

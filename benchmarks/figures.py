@@ -8,7 +8,8 @@ from pathlib import Path
 import inpainting_tables
 from claim import CLAIMED, FINISHED, METHODS, RESULTS, SHOWN, SLOW, rows
 from PIL import Image
-from rows import MAPPED, TRAINED_SHEETS, UNTRAINED_SHEETS
+from reuse_tables import DISTILLED
+from rows import DISTILLED_SHEETS, MAPPED, TRAINED_SHEETS, UNTRAINED_SHEETS
 
 from diffcr.files import replacing_file
 from diffcr.records.record import Record, read_record
@@ -20,7 +21,7 @@ from diffcr.report.figures.trade_off import FEWER_STEPS, SERIES, plot_trade_offs
 from diffcr.scenes import ScenesDataset
 
 _COLUMNS = 8
-_FRONTIER = ("reuse-steps", "reuse-tokens", FEWER_STEPS, "pruning", "diffcr-lt")
+_FRONTIER = ("reuse-steps", "distilled", "reuse-tokens", FEWER_STEPS, "pruning", "diffcr-lt")
 _COMPARED = (FEWER_STEPS, "pruning", "diffcr-lt", "mod", "tome", "at-edm")
 
 
@@ -75,6 +76,7 @@ def _draw_sheets(folder: Path) -> None:
     for runs, titles, name in (
         (TRAINED_SHEETS, METHODS, "images"),
         (UNTRAINED_SHEETS, SHOWN, "reuse"),
+        (DISTILLED_SHEETS, DISTILLED, "distilled"),
     ):
         sheets = {titles[run.name]: run.record.with_suffix(".png") for run in runs}
         plot_sheets(sheets, captions, folder / f"{name}.png")

@@ -43,6 +43,27 @@ DIAL = {
     "dial-50-at-50": "calibrated for 50 %, set to 50 %",
     "dial-50": "calibrated for 50 %, as it is",
 }
+DISTILLED = {
+    "dense-20-steps": "dense, 20 steps",
+    "distilled-30": "20 steps, 14 computed, distilled",
+    "reuse-50-calibrated": "20 steps, 10 computed, calibrated",
+    "distilled-50": "20 steps, 10 computed, distilled",
+    "reuse-75-calibrated": "20 steps, 5 computed, calibrated",
+    "reuse-80-calibrated": "20 steps, 4 computed, calibrated",
+    "distilled-80": "20 steps, 4 computed, distilled",
+    "reuse-85-calibrated": "20 steps, 3 computed, calibrated",
+    "distilled-85": "20 steps, 3 computed, distilled",
+    "dense-8-steps": "8 dense steps",
+    "dense-6-steps": "6 dense steps",
+}
+_DISTILLED_HEADER = (
+    "2000 images a seed",
+    "seeds",
+    "tokens computed, % of dense",
+    "caption accuracy, %",
+    "all right, %",
+    "judge's Frechet distance",
+)
 _STEPS_HEADER = (
     "denoising steps",
     "of which are computed",
@@ -60,6 +81,7 @@ _DIAL_HEADER = (
     "its standard error",
     "judge's Frechet distance",
 )
+_DENSE_STEPS = 20
 INPAINTING = {"lazy": "uncompressed", "reuse-50": "half of the steps reused"}
 _INPAINTING_HEADER = (
     "inpainting",
@@ -101,6 +123,30 @@ def steps_table() -> Table:
     return _STEPS_HEADER, lines
 
 
+def distilled_table() -> Table:
+    """Reuse at few computed steps, distilled and not, beside fewer dense steps."""
+    measured = rows()
+    lines = [
+        [
+            title,
+            str(len(row.records)),
+            f"{_share_computed(row):.0f}",
+            row.over_seeds(accuracy).text(".1f", 100),
+            row.over_seeds(exact).text(".0f", 100),
+            row.over_seeds(frechet).text(".0f"),
+        ]
+        for name, title in DISTILLED.items()
+        if (row := measured.get(name))
+    ]
+    return _DISTILLED_HEADER, lines
+
+
+def _share_computed(row: Row) -> float:
+    """Of the tokens of 20 dense steps, those of a sampling run, in %."""
+    steps = row.records[0].configuration["num_inference_steps"]
+    return 100 * steps / _DENSE_STEPS * (1 - row.over_seeds(skipped).mean)
+
+
 def dial_table() -> Table:
     """One checkpoint at several budgets, and those that were calibrated for theirs."""
     measured = rows()
@@ -140,5 +186,6 @@ def _inpainted(path: Path) -> list[str]:
 TABLES: dict[str, Callable[[], Table]] = {
     "reuse steps": steps_table,
     "reuse dial": dial_table,
+    "distilled": distilled_table,
     "reuse inpainting": inpainting_table,
 }

@@ -9,11 +9,14 @@ validation split ("calibration"), spending another budget than it was fitted for
 `runs/experiments/`), or the embedded checkpoint ("embedded": true). Where skipped tokens get
 something else than nothing ("bypass"), it may be fitted to captions of the validation split. A step
 cache may be beside it ("cache"). It has seed 0 alone, or as many as it says ("image_seeds"), each
-with noise of its own.
+with noise of its own. One in `benchmarks/distilled/` is token reuse that was calibrated and then
+distilled, once per seed for all rows with the same settings, spending a budget.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from diffcr.training.recipe import TrainingRecipe, find_recipe, load_recipe, rec
 ROOT = Path(__file__).parents[1]
 TRAINED = ROOT / "benchmarks" / "experiments"
 UNTRAINED = ROOT / "benchmarks" / "untrained"
+DISTILLED = ROOT / "benchmarks" / "distilled"
 RUNS = ROOT / "runs" / "experiments"
 RECORDS = ROOT / "benchmarks" / "results" / "experiments"
 TEST_IMAGES = 2000
@@ -82,22 +86,35 @@ class Run:
         return (TRAINED / f"{self.name}.json").exists()
 
     @property
+    def is_distilled(self) -> bool:
+        """Whether its row is token reuse that is distilled."""
+        return (DISTILLED / f"{self.name}.json").exists()
+
+    @property
     def is_made(self) -> bool:
         """Whether its row is made with this seed."""
-        return self.is_trained or self.seed < self._untrained.get("image_seeds", 1)
+        return (
+            self.is_trained
+            or self.is_distilled
+            or self.seed < self._untrained.get("image_seeds", 1)
+        )
 
     @property
     def first_image_seed(self) -> int:
         """Image i starts from the noise of this seed plus i."""
-        return 0 if self.is_trained else self.seed * TEST_IMAGES
+        return 0 if self.is_trained or self.is_distilled else self.seed * TEST_IMAGES
 
     @property
     def _untrained(self) -> dict[str, Any]:
-        return read_json(UNTRAINED / f"{self.name}.json")
+        return read_json((DISTILLED if self.is_distilled else UNTRAINED) / f"{self.name}.json")
 
     @property
     def directory(self) -> Path:
-        """Of its training."""
+        """Of its training; of distilled rows with the same settings the same."""
+        if self.is_distilled:
+            settings = {k: v for k, v in self._untrained.items() if k != "budget"}
+            digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+            return RUNS / f"distilled-{digest[:8]}-seed-{self.seed}"
         return RUNS / str(self)
 
     @property
@@ -122,7 +139,7 @@ class Run:
         own = {key: value for key, value in self._untrained.items() if key != "image_seeds"}
         if "cache" in own:
             own["cache"] = config_from_json_dict(own["cache"]).to_json_dict()
-        if {"checkpoint", "calibration", "embedded"} & own.keys():
+        if {"checkpoint", "calibration", "distillation", "embedded"} & own.keys():
             return {**SETTINGS, **own}
         method = config_from_json_dict(own.get("method", {"method": DenseConfig.method}))
         return {**SETTINGS, **own, "method": method.to_json_dict()}
@@ -170,15 +187,18 @@ class Run:
 
     def _open(self) -> Any:
         if self.result is not None:
-            if not self.result.is_dir():
-                raise DiffCRError(f"{self.result} is missing: train it, benchmarks/experiments.py")
-            return load_result(self.result)
+            return load_result(_trained(self.result))
         pipe = load_default_pipeline()
         if "embedded" in self.configuration:
             diffcr.load(pipe, default_checkpoint_path())
             return pipe
+        if self.is_distilled:
+            diffcr.load(pipe, _trained(self.directory / "checkpoint"))
+            self._set_budget(pipe)
+            return pipe
         if "calibration" in self.configuration:
-            self._calibrate(pipe)
+            self.calibrate(pipe)
+            self._set_budget(pipe)
             return pipe
         method = config_from_json_dict(self.configuration["method"])
         if not isinstance(method, DenseConfig):
@@ -198,7 +218,7 @@ class Run:
                 self.configuration["guidance_scale"],
             )
 
-    def _calibrate(self, pipe: Any) -> None:
+    def calibrate(self, pipe: Any) -> None:
         """As `diffcr calibrate` does, whose seed and batch size these are."""
         configuration = self.configuration
         asked = configuration["calibration"]
@@ -211,9 +231,11 @@ class Run:
             configuration["num_inference_steps"],
             configuration["guidance_scale"],
         )
-        if "budget" in configuration:
+
+    def _set_budget(self, pipe: Any) -> None:
+        if "budget" in self.configuration:
             reuser: Any = get_attached(pipe)
-            reuser.set_budget(configuration["budget"])
+            reuser.set_budget(self.configuration["budget"])
 
 
 # Drawn by readme.py: sheets of the first images, and one picture's router maps.
@@ -221,13 +243,24 @@ TRAINED_SHEETS = tuple(Run(name) for name in ("dense", "mod-30", "diffcr-l-30", 
 UNTRAINED_SHEETS = tuple(
     Run(name) for name in ("dense-20-steps", "reuse-50-calibrated", "dense-10-steps")
 )
-SHEETS = (*TRAINED_SHEETS, *UNTRAINED_SHEETS)
+DISTILLED_SHEETS = tuple(
+    Run(name) for name in ("dense-20-steps", "reuse-80-calibrated", "distilled-80", "dense-6-steps")
+)
+SHEETS = tuple(dict.fromkeys((*TRAINED_SHEETS, *UNTRAINED_SHEETS, *DISTILLED_SHEETS)))
 MAPPED = Run("diffcr-lt-30")
+
+
+def _trained(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise DiffCRError(f"{directory} is missing: train it, benchmarks/experiments.py")
+    return directory
 
 
 def all_names() -> list[str]:
     """Of every row."""
-    return sorted(path.stem for rows in (TRAINED, UNTRAINED) for path in rows.glob("*.json"))
+    return sorted(
+        path.stem for rows in (TRAINED, UNTRAINED, DISTILLED) for path in rows.glob("*.json")
+    )
 
 
 def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from experiments import in_waves, run_side_by_side, say_what_failed
 from rows import MAPPED, RECORDS, SETTINGS, SHEETS, TRAINED, UNTRAINED, Run
 
 from diffcr.binding.model import get_attached, get_compressor
+from diffcr.errors import DiffCRError
 from diffcr.methods.registry import config_from_json_dict
 from diffcr.methods.reuse.config import ReuseConfig
 from diffcr.methods.step_caches.config import StepCacheConfig
@@ -111,6 +112,22 @@ def test_image_seeds_share_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert first.is_made and second.is_made and not third.is_made
     assert second.first_image_seed - first.first_image_seed >= first.configuration["images"]
     assert first.configuration == second.configuration
+
+
+def test_distilled_rows_share_a_training_for_all_budgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, budget, steps in (("first", 0.2, 1), ("second", 0.5, 1), ("longer", 0.2, 2)):
+        settings = {"distillation": {"steps": steps}, "budget": budget}
+        (tmp_path / f"{name}.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(rows, "DISTILLED", tmp_path)
+    monkeypatch.setattr(rows, "RUNS", tmp_path)
+    first, second, longer = (Run(name) for name in ("first", "second", "longer"))
+    assert first.directory == second.directory != longer.directory
+    assert first.directory != Run("first", 1).directory
+    assert Run("first", 2).is_made and first.first_image_seed == 0
+    with pytest.raises(DiffCRError, match="is missing: train it"):
+        first.open()
 
 
 def test_records_come_from_a_commit() -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from diffcr.checkpoint.loading import load
     from diffcr.checkpoint.pushing import push
     from diffcr.checkpoint.saving import save
+    from diffcr.distillation.distill import distill
+    from diffcr.distillation.settings import DistillationSettings
     from diffcr.errors import DiffCRError
     from diffcr.evaluation.bypass_fitting import fit_bypass
     from diffcr.evaluation.calibration import calibrate
@@ -49,6 +51,8 @@ _HOMES = {
     "get_compressor": "binding.model",
     "parameter_groups": "binding.model",
     "calibrate": "evaluation.calibration",
+    "distill": "distillation.distill",
+    "DistillationSettings": "distillation.settings",
     "fit_bypass": "evaluation.bypass_fitting",
     "measure_mag_ratios": "evaluation.mag_ratios",
     "summary": "binding.model",
@@ -80,6 +84,7 @@ __all__ = [
     "DenseConfig",
     "DiffCRConfig",
     "DiffCRError",
+    "DistillationSettings",
     "FirstBlockCacheConfig",
     "MagCacheConfig",
     "MoDConfig",
@@ -96,6 +101,7 @@ __all__ = [
     "compile",
     "detach",
     "disabled",
+    "distill",
     "fit_bypass",
     "get_compressor",
     "load",

@@ -10,6 +10,7 @@ import typer
 
 from diffcr.cli.calibrating import calibrate
 from diffcr.cli.costs import bench, flops
+from diffcr.cli.distilling import distill
 from diffcr.cli.encoding import encode
 from diffcr.cli.generating import evaluate, generate
 from diffcr.cli.inpainting import inpaint
@@ -116,7 +117,7 @@ def report(
 
 app.command()(generate)
 app.command("eval")(evaluate)
-for command in (encode, calibrate, inpaint, score, flops, bench, studio, push):
+for command in (encode, calibrate, distill, inpaint, score, flops, bench, studio, push):
     app.command()(command)
 
 

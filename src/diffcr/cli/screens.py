@@ -7,6 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffcr.distillation.distill import Distillation
     from diffcr.records.record import Record
     from diffcr.report.report import Report
     from diffcr.report.screen import Screen
@@ -53,6 +54,24 @@ def calibrated_screen(record: Record, written: Report, checkpoint: Path, model: 
             f'diffcr generate {_options(checkpoint, model)} "a prompt"',
             f"pictures and all settings: {written.page}",
         ],
+    )
+
+
+def distilled_screen(done: Distillation, checkpoint: Path, model: str) -> Screen:
+    """After `diffcr distill`."""
+    from diffcr.report.screen import Screen
+
+    gained = []
+    if done.first_error is not None and done.last_error is not None:
+        gained = [
+            f"error beside the dense model's steps: {done.first_error:.4g} in the first "
+            f"steps, {done.last_error:.4g} in the last"
+        ]
+    options = _options(checkpoint, model)
+    return Screen(
+        [f"{done.steps} steps in {done.seconds:.0f} s", f"checkpoint: {checkpoint}"],
+        gained,
+        [f'diffcr generate {options} "a prompt"', f"diffcr eval {options}"],
     )
 
 

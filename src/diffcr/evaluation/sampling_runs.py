@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from inspect import signature
+from functools import cached_property, partial
+from inspect import signature, unwrap
 from typing import Any
 
 import torch
@@ -51,19 +51,36 @@ class SamplingRuns:
 
     def latents(self, bar: Any = None) -> Tensor:
         """Final latents of all prompts, float32 on the CPU; a progress bar moves on by each."""
-        found, given = [], self.generation
-        for start in range(0, len(self.prompts), given.batch_size):
-            batch = list(self.prompts[start : start + given.batch_size])
-            output = self.pipe(
-                batch,
-                generator=generators(given.seed + start, len(batch)),
-                num_inference_steps=given.num_inference_steps,
-                output_type="latent",
-                **guidance_options(self.pipe, given.guidance_scale, len(batch)),
-                **self.size.arguments(self.pipe),
-                **call_options(self.pipe),
-            )
-            found.append(output[0].detach().float().cpu())
+        found = []
+        for start in range(0, len(self.prompts), self.generation.batch_size):
+            batch = self.batch(self.pipe, start).detach().float().cpu()
+            found.append(batch)
             if bar is not None:
                 bar.update(len(batch))
         return torch.cat(found)
+
+    def latents_with_gradients(self) -> Tensor:
+        """Final latents of the first batch, which gradients flow back from through the sampler's
+        steps: by the pipeline's call beneath its `torch.no_grad`."""
+        return self.batch(partial(unwrap(type(self.pipe).__call__), self.pipe), 0)
+
+    def batch(self, sample: Callable[..., Any], start: int) -> Tensor:
+        """Final latents of the prompts of a batch as a pipeline's call gives them.
+
+        Args:
+            sample: The pipeline, or its call.
+            start: Number of the first prompt.
+        """
+        given = self.generation
+        prompts = list(self.prompts[start : start + given.batch_size])
+        output = sample(
+            prompts,
+            generator=generators(given.seed + start, len(prompts)),
+            num_inference_steps=given.num_inference_steps,
+            output_type="latent",
+            **guidance_options(self.pipe, given.guidance_scale, len(prompts)),
+            **self.size.arguments(self.pipe),
+            **call_options(self.pipe),
+        )
+        latents: Tensor = output[0]
+        return latents

@@ -85,7 +85,7 @@ def _leave(reused: ReusePass, output: Tensor, drift: float) -> Tensor:
         return entered + trajectory.updates.rows
     if kept is None:
         trajectory.inputs = Remembered(entered)
-        trajectory.updates = Remembered(output - entered)
+        trajectory.updates = Remembered(output - entered, reused.carries_gradients)
         return output
     assert trajectory.inputs is not None and trajectory.updates is not None
     before = gather_tokens(entered, kept.indices, rows=kept.rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -27,20 +28,27 @@ class ReusePass:
         kept: Those that are computed; None for all or none, and before the first block.
         entered: What entered the first block, [B, N, D].
         skips: Whether no block runs.
+        carries_gradients: Whether gradients of later calls reach this one's updates.
     """
 
     trajectory: Trajectory | None
     count: int
     scattered: Tensor
+    carries_gradients: bool = False
     kept: KeptTokens | None = None
     entered: Tensor | None = None
     skips: bool = False
 
 
 class ReusingCall(CallInRun[Trajectory]):
-    """As `CallInRun`."""
+    """As `CallInRun`.
+
+    Attributes:
+        carries_gradients: As of `ReusePass`.
+    """
 
     run_type = Trajectory
+    carries_gradients: bool = False
 
 
 class TokenReuser(Attached[ReuseConfig, ReusePass]):
@@ -98,6 +106,20 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
         """As `Attached.forget_run`."""
         self.current.forget()
 
+    @contextmanager
+    def carrying_gradients(self) -> Iterator[None]:
+        """Within the context, steps that the calling thread skips hand gradients on to the step
+        whose updates they reuse, with granularity "steps". Then a step's graph is freed by the
+        backward of the last step that reuses it alone.
+        """
+        previous, self.current.carries_gradients = self.current.carries_gradients, True
+        try:
+            yield
+        finally:
+            self.current.carries_gradients = previous
+            # Graphs do not outlive it.
+            self.forget_run()
+
     def set_compression_ratio(self, compression_ratio: float) -> None:
         """Skip another share of tokens, in [0, 0.95], from the next call on.
 
@@ -141,7 +163,8 @@ class TokenReuser(Attached[ReuseConfig, ReusePass]):
             reuses = self.current.region == 0
         else:
             reuses = trajectory.updates is not None and self._reuses(trajectory, level)
-        return ReusePass(trajectory, self._count(tokens) if reuses else tokens, scattered)
+        count = self._count(tokens) if reuses else tokens
+        return ReusePass(trajectory, count, scattered, self.current.carries_gradients)
 
     def _count(self, tokens: int) -> int:
         """Of N tokens those that a step computes which reuses the others."""

@@ -33,13 +33,14 @@ class Remembered:
     """A tensor per token, each row as of when its token was last computed.
 
     Attributes:
-        rows: [B, N, D], detached. Written in place where no gradient flows: what a call got of it
-            holds until the next one.
+        rows: [B, N, D], detached but where it carries gradients. Written in place where no gradient
+            flows: what a call got of it holds until the next one.
     """
 
-    def __init__(self, computed: Tensor) -> None:
+    def __init__(self, computed: Tensor, carries_gradients: bool = False) -> None:
+        kept = computed if carries_gradients else computed.detach()
         # A copy: hosts go on with what they computed.
-        self.rows = computed.detach().clone(memory_format=torch.contiguous_format)
+        self.rows = kept.clone(memory_format=torch.contiguous_format)
 
     def take(self, computed: Tensor, kept: KeptTokens, drift: float) -> Tensor:
         """All rows with those of the computed tokens [B, K, D] in their places; the others move by

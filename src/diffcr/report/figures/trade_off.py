@@ -20,6 +20,7 @@ FEWER_STEPS = "fewer denoising steps"
 # In words and in the order in which figures have them: what needs no training, then what does.
 SERIES = {
     "reuse-steps": "reuse of whole steps",
+    "distilled": "reuse of whole steps, distilled",
     "reuse-tokens": "reuse of tokens",
     FEWER_STEPS: FEWER_STEPS,
     "pruning": "structured pruning, trained",
@@ -124,7 +125,10 @@ def _series(name: str) -> tuple[str, str]:
     """What a row is a point of, and which one: its number of steps, or its ratio."""
     if matched := re.fullmatch(r"(?:dense-)?(\d+)-steps", name):
         return FEWER_STEPS, f"{matched[1]} steps"
-    matched = re.fullmatch(r"(.+)-(\d+)(-finished|-steps|-tokens)?", name)
+    # What is calibrated reuses steps, too.
+    matched = re.fullmatch(
+        r"(.+)-(\d+)(-finished|-steps|-tokens)?", name.replace("-calibrated", "-steps")
+    )
     return (matched[1] + (matched[3] or ""), f"{matched[2]} %") if matched else (name, "")
 
 
