@@ -65,7 +65,8 @@ def write_labels(axes: Axes, labels: Sequence[PointLabel]) -> None:
             for rank, place in enumerate(_places(text.get_window_extent()))
         }
         place = min(costs, key=costs.__getitem__)
-        text.set_position(axes.transData.inverted().transform(_middle(place)))
+        x, y = axes.transData.inverted().transform(_middle(place))
+        text.set_position((x, y))
         taken.append(place)
 
 
@@ -102,8 +103,10 @@ def _marked_points(axes: Axes) -> NDArray[np.float64]:
 
 def _drawn_points(axes: Axes) -> NDArray[np.float64]:
     """Points along all lines and error bars of the axes, in pixels, [P, 2]."""
+    from matplotlib.collections import LineCollection
+
     segments = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
-    for bars in axes.collections:
+    for bars in (each for each in axes.collections if isinstance(each, LineCollection)):
         segments += [axes.transData.transform(segment) for segment in bars.get_segments()]
     ends = [(a, b) for path in segments for a, b in zip(path[:-1], path[1:], strict=True)]
     steps = [max(2, int(np.hypot(*(b - a)) // _LINE_STEP)) for a, b in ends]
