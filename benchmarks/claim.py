@@ -77,7 +77,7 @@ FRONTIER = (
     *(f"dense-{steps}-steps" for steps in (20, 16, 14, 12, 10, 8, 6)),
     *(f"{method}-{ratio}" for method in ("pruning", "diffcr-lt") for ratio in (10, 20, 30, 50)),
     *(f"reuse-{ratio}-steps" for ratio in (30, 50, 65)),
-    *(f"reuse-{ratio}-calibrated" for ratio in (75, 80, 85)),
+    "reuse-80-calibrated",
     *(f"distilled-{ratio}" for ratio in (80, 85)),
     *(f"reuse-{ratio}-tokens" for ratio in (30, 50)),
 )

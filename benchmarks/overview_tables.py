@@ -60,8 +60,8 @@ def families_table() -> tuple[list[str], list[list[str]]]:
             "yes" if all(works[column] == "yes" for column in columns) else "no"
             for columns in _METHODS.values()
         ]
-        trains = promises[model, kind]["training"].split(" ")[0]
-        trains = {"some": "without a first frame", "no": "own loop"}.get(trains, trains)
+        trains = promises[model, kind]["training"].partition(" [")[0]
+        trains = "without a first frame" if trains.startswith("some") else trains
         groups.setdefault((kind, *cells, trains), []).append(model)
     header = ["models of", "classes", *_METHODS, "`diffcr train`"]
     return header, [[kind, ", ".join(models), *cells] for (kind, *cells), models in groups.items()]

@@ -1,10 +1,10 @@
 """What token reuse adds to a routed forward: `python benchmarks/reuse_overhead.py [--pairs N]`.
 
 PixArt XL/2's width at 512 x 512 pixels, some of its layers, random weights, float32, one sample, in
-turns and in the process's CPU seconds: a later step of a run that reuses 30 % of the tokens, and a
-forward that is routed with as many kept tokens in every layer. Under reuse kept tokens attend to
-all tokens, which is the method and no bookkeeping: attention with either number of keys is timed
-beside. `results/reuse-overhead-xl-512.json`.
+turns and in the process's CPU seconds: later steps of runs that reuse 30 % of the tokens, as a
+method of its own and as DiffCR's bypass, and a forward that is routed with as many kept tokens in
+every layer. In the method of its own kept tokens attend to all tokens, which is no bookkeeping:
+attention with either number of keys is timed beside. `results/reuse-overhead-xl-512.json`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from claim import RESULTS
 
 from diffcr.binding.attachment import attach
+from diffcr.binding.model import get_compressor
 from diffcr.checkpoint.contenders import build, parse_contender
 from diffcr.evaluation.timing.latency import Timing, summarise
 from diffcr.evaluation.timing.speed import forward_inputs
@@ -66,6 +67,9 @@ def measure(pairs: int, layers: int) -> None:
     inputs = forward_inputs(dense, 1, side, side, PAPERS_TEXT_TOKENS, [500])[500]
     routed, reusing = build(parse_contender(f"mod:{_RATIO}"), dense), deepcopy(dense)
     attach(reusing, ReuseConfig(_RATIO, "tokens"))
+    bypassing = build(parse_contender(f"mod:{_RATIO}"), dense)
+    compressor = get_compressor(bypassing)
+    compressor.set_bypass("reuse")
     kept = tokens - int(tokens * _RATIO)
     calls: dict[str, _Call] = {
         "dense": lambda: dense(**inputs),
@@ -73,22 +77,23 @@ def measure(pairs: int, layers: int) -> None:
         "attention, kept keys": attention(dense.config, kept, kept),
         "attention, all keys": attention(dense.config, kept, tokens),
     }
-    steps = reusing_steps(reusing, inputs)
-    samples: dict[str, list[float]] = {name: [] for name in (*calls, "reuse")}
+    runs = {"reuse": reusing_steps(reusing, inputs), "bypass": reusing_steps(bypassing, inputs)}
+    samples: dict[str, list[float]] = {name: [] for name in (*calls, *runs)}
     for turn in range(pairs + 1):
-        for name, call in {**calls, "reuse": next(steps)}.items():
+        for name, call in {**calls, **{name: next(steps) for name, steps in runs.items()}}.items():
             seconds = cpu_seconds(call)
             # The first turn warms up.
             if turn:
                 samples[name].append(seconds)
     timings = {name: Timing(tuple(taken)) for name, taken in samples.items()}
-    forwards = {name: timings[name] for name in ("routed", "reuse", "dense")}
+    forwards = {name: timings[name] for name in ("routed", *runs, "dense")}
     added = timings["attention, all keys"].median - timings["attention, kept keys"].median
     share = layers * added / timings["routed"].median
     results = {
         "cpu_seconds": {name: timing.median for name, timing in timings.items()},
         "ratio_to_routed": summarise(forwards, "routed")["ratio_to_dense"],
         "share_of_wider_attention": share,
+        "bytes_that_the_bypass_holds": sum(run.memory for run in compressor.current.known()),
     }
     configuration = {
         "model": _MODEL,

@@ -45,19 +45,17 @@ DIAL = {
 }
 DISTILLED = {
     "dense-20-steps": "dense, 20 steps",
-    "distilled-30": "20 steps, 14 computed, distilled",
     "reuse-50-calibrated": "20 steps, 10 computed, calibrated",
-    "distilled-50": "20 steps, 10 computed, distilled",
-    "reuse-75-calibrated": "20 steps, 5 computed, calibrated",
+    "dial-50": "20 steps, 10 computed, calibrated, 500 images",
+    "distilled-50": "20 steps, 10 computed, distilled for 3 to 5, 500 images",
     "reuse-80-calibrated": "20 steps, 4 computed, calibrated",
     "distilled-80": "20 steps, 4 computed, distilled",
-    "reuse-85-calibrated": "20 steps, 3 computed, calibrated",
     "distilled-85": "20 steps, 3 computed, distilled",
     "dense-8-steps": "8 dense steps",
     "dense-6-steps": "6 dense steps",
 }
 _DISTILLED_HEADER = (
-    "2000 images a seed",
+    "2000 images a seed if not said",
     "seeds",
     "tokens computed, % of dense",
     "caption accuracy, %",

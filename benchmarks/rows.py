@@ -112,7 +112,7 @@ class Run:
     def directory(self) -> Path:
         """Of its training; of distilled rows with the same settings the same."""
         if self.is_distilled:
-            settings = {k: v for k, v in self._untrained.items() if k != "budget"}
+            settings = {k: self._untrained[k] for k in ("calibration", "distillation")}
             digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
             return RUNS / f"distilled-{digest[:8]}-seed-{self.seed}"
         return RUNS / str(self)

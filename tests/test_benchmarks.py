@@ -118,7 +118,7 @@ def test_distilled_rows_share_a_training_for_all_budgets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, budget, steps in (("first", 0.2, 1), ("second", 0.5, 1), ("longer", 0.2, 2)):
-        settings = {"distillation": {"steps": steps}, "budget": budget}
+        settings = {"calibration": {}, "distillation": {"steps": steps}, "budget": budget}
         (tmp_path / f"{name}.json").write_text(json.dumps(settings))
     monkeypatch.setattr(rows, "DISTILLED", tmp_path)
     monkeypatch.setattr(rows, "RUNS", tmp_path)

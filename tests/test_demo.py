@@ -79,5 +79,7 @@ def test_bad_input_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DiffCRError, match="steps is 0"):
         run_demo(tmp_path, steps=0)
     (tmp_path / "training").mkdir()
+    check_demo(tmp_path, PLAN)
+    (tmp_path / "report.html").touch()
     with pytest.raises(DiffCRError, match="another demo"):
         check_demo(tmp_path, PLAN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from diffusers import (
 from diffusers.pipelines.ideogram4.pipeline_ideogram4 import Ideogram4Pipeline
 from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos_ids
 from diffusers.pipelines.omnigen.processor_omnigen import OmniGenCollator
+from PIL import Image
 from torch import Tensor
 from transformers import (
     CLIPTextModelWithProjection,
@@ -33,8 +35,10 @@ from transformers import (
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.latents import normalise
+from diffcr.hosts.latents import encode_images, normalise
 from diffcr.hosts.prompt import Prompt, of_rows
+from diffcr.hosts.sampling import LatentSize, _levels_of_scheduler, latent_size
+from diffcr.training.data.encoding import weight_samples
 from tests.flow_pipelines import tiny_clip, tiny_clip_tokenizer
 from tests.image_pipelines import (
     EMBEDS,
@@ -241,6 +245,34 @@ def test_what_hidream_gives_in_training_is_what_it_predicts(variant: str) -> Non
     assert output.shape != expected.shape
     found = predict(transformer, output, given["hidden_states"])
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "own"), [("bria", 128), ("prx", 64)])
+def test_sides_of_latents_are_those_that_a_pipeline_makes(name: str, own: int) -> None:
+    """Bria's pipeline counts two latents as one, PRX's its own size in pixels."""
+    pipe = GIVEN[name].make()
+    assert latent_size(pipe) == LatentSize(own, own)
+    side = {"bria": 32, "prx": 64}[name]
+    assert latent_size(pipe, side, side) == LatentSize(8, 8)
+    if name == "bria":
+        assert encode_images(pipe, [Image.new("RGB", (side, side))]).shape == (1, 4, 8, 8)
+
+
+@pytest.mark.parametrize("inverted", [True, False])
+def test_a_scheduler_that_counts_to_1_says_the_same_levels(inverted: bool) -> None:
+    """OmniGen's."""
+    told = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, invert_sigmas=inverted)
+    told.set_timesteps(sigmas=[1.0, 0.75, 0.25])
+    pipe = SimpleNamespace(transformer=host("OmniGenTransformer2DModel"), scheduler=told)
+    assert _levels_of_scheduler(pipe, told.timesteps) == [1.0, 0.75, 0.25]
+
+
+def test_statistics_that_latents_are_scaled_with_tell_autoencoders_apart() -> None:
+    autoencoder = flux2_autoencoder()
+    before = [*weight_samples(autoencoder)]
+    assert before == [*weight_samples(autoencoder)]
+    autoencoder.bn.running_var.add_(1)
+    assert before != [*weight_samples(autoencoder)]
 
 
 def test_latents_of_flux2_are_normalised_as_the_pipeline_does() -> None:

@@ -30,6 +30,8 @@ from diffusers import (
     MochiPipeline,
     MotifVideoPipeline,
     UniPCMultistepScheduler,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
 )
 from diffusers.guiders import ClassifierFreeGuidance
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
@@ -41,6 +43,7 @@ from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.cog import build_cogvideox
 from tests.tiny_hosts.host import seeded
 from tests.tiny_hosts.ltx import build2
+from tests.tiny_hosts.wan import build as build_wan
 
 _generator = torch.Generator().manual_seed(2)
 TEXT = torch.randn(1, 7, 20, generator=_generator)
@@ -78,6 +81,15 @@ def cogvideox(**options: Any) -> Call:
     pipe = _of(CogVideoXPipeline, transformer, scheduler)
     size = {"height": 64, "width": 32, "num_frames": 21, "guidance_scale": 1.0}
     return Call(pipe, (1, 4, 6, 8, 4), arguments={"prompt_embeds": TEXT, **size})
+
+
+def wan_vace() -> Call:
+    options = {"vace_layers": [0, 2], "vace_in_channels": 2 * 4 + 8 * 8}
+    transformer = seeded(partial(build_wan, WanVACETransformer3DModel, **options))()
+    parts = {"vae": tiny_wan_autoencoder()}
+    pipe = _of(WanVACEPipeline, transformer, FlowMatchEulerDiscreteScheduler(), **parts)
+    size = {"height": 64, "width": 32, "num_frames": 9, "guidance_scale": 1.0}
+    return Call(pipe, (1, 4, 3, 8, 4), arguments={"prompt_embeds": TEXT, **size})
 
 
 def ltx2() -> Call:
@@ -127,6 +139,9 @@ class _Unasked(nn.Module):
     """In the place of a checker of texts, of which there are none."""
 
     device = torch.device("cpu")
+
+    def check_text_safety(self, text: str) -> bool:
+        return True
 
 
 def cosmos1() -> Call:
@@ -208,6 +223,7 @@ def helios() -> Call:
 
 
 VIDEO_PIPELINES: dict[str, Callable[[], Call]] = {
+    "wan-vace": wan_vace,
     "cogvideox": cogvideox,
     "cogvideox-1.5": partial(cogvideox, patch_size_t=2, patch_bias=False),
     "ltx2": ltx2,

@@ -21,7 +21,7 @@ from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
 from diffcr.records.record import Record
-from diffcr.report.report import Report, write_report
+from diffcr.report.report import PAGE, Report, write_report
 from diffcr.report.screen import Screen, gains, show_screen
 from diffcr.scenes import ScenesDataset
 from diffcr.scenes.judge import SceneJudge, load_judge
@@ -94,6 +94,8 @@ class DemoResult:
 def run_demo(output_dir: str | Path, steps: int | None = None) -> DemoResult:
     """Fine-tune the embedded default for a short time and report what that gave.
 
+    A demo that was interrupted while it trained goes on.
+
     Args:
         output_dir: Of the report; made where it is missing.
         steps: Of training, 240 by default: about two minutes on two CPU cores.
@@ -114,7 +116,7 @@ def check_demo(output_dir: str | Path, plan: DemoPlan) -> None:
     """Raises DiffCRError where the demo cannot run, before anything is loaded."""
     if plan.steps < 1:
         raise DiffCRError(f"steps is {plan.steps}: give 1 or more")
-    if (Path(output_dir) / "training").exists():
+    if (Path(output_dir) / PAGE).exists():
         raise DiffCRError(f"{output_dir} holds another demo: delete it or give another directory")
 
 

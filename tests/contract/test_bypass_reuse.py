@@ -85,9 +85,9 @@ def test_stale_tokens_come_first_the_oldest_of_them_before_others() -> None:
     ranking = torch.tensor([[4, 0, 1, 2, 3]])
     assert kept.stale_first(ranking, 2).tolist() == [[3, 1, 4, 0, 2]]
     assert kept.stale_first(ranking, 5).tolist() == ranking.tolist()
-    after = kept.after(torch.ones(1, 5, 2), torch.tensor([[3, 4]]))
-    assert after.ages.tolist() == [[2, 4, 3, 1, 1]]
-    assert after.updates[0, :, 0].tolist() == [0, 0, 0, 1, 1]
+    kept.take(torch.zeros(1, 5, 2), torch.ones(1, 5, 2), torch.tensor([[3, 4]]))
+    assert kept.ages.tolist() == [[2, 4, 3, 1, 1]]
+    assert kept.updates[0, :, 0].tolist() == [0, 0, 0, 1, 1]
 
 
 def test_another_run_another_size_and_an_error_begin_anew() -> None:

@@ -10,6 +10,8 @@ import torch
 
 import diffcr
 from diffcr.errors import DiffCRError
+from diffcr.hosts.family import Grid
+from diffcr.methods.base import TransformerCall
 from tests.hosts import Inputs, denoise, inputs, pixart, trained_pixart
 
 LEVELS = [("block_level", {"num_blocks_per_group": 1}), ("leaf_level", {})]
@@ -31,6 +33,18 @@ def test_group_offload_changes_nothing(level: str, options: dict[str, Any], tmp_
     reloaded = pixart()
     diffcr.load(reloaded, diffcr.save(transformer, tmp_path / "saved"))
     assert torch.equal(denoise(reloaded, inputs()), expected)
+
+
+def test_indices_are_where_a_call_computes() -> None:
+    """The device meta stands for a GPU, and ratios that are offloaded are on the CPU."""
+    compressor = diffcr.attach(pixart(), diffcr.DiffCRConfig(timestep_regions=2))
+    context = compressor.build_context(
+        TransformerCall([0.1, 0.9], Grid(8, 8), torch.device("meta"))
+    )
+    assert compressor.ratios.device.type == "cpu"
+    samples = [region.samples for region in context.regions]
+    assert all(t.device.type == "meta" for t in (*samples, context.scattered))
+    assert len(samples) == 2
 
 
 @pytest.mark.gpu

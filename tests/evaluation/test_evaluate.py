@@ -119,12 +119,16 @@ def test_scenes_that_are_not_the_prompts_own_are_refused() -> None:
         Subjects(["a cat"], _scenes(2))
 
 
-def test_the_samplers_steps_fall_into_regions_from_noisy_to_clean() -> None:
+def test_the_samplers_steps_fall_into_regions_from_noisy_to_clean(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     regions = [region_of(level, 4) for level in sampler_levels(tiny_pixart_pipeline(), 20)]
     assert len(regions) == 20
     assert regions[0] == 3
     assert regions[-1] == 0
     assert regions == sorted(regions, reverse=True)
+    # The call that is stopped for them leaves no bar behind.
+    assert capsys.readouterr().err == ""
 
 
 def test_a_frechet_distance_needs_more_pictures_than_features() -> None:

@@ -37,7 +37,7 @@ def rendered() -> str:
             refused = {r.message: h for h in hosts if (r := refusal(feature, h)) is not None}
             some = len(refused) and sum(refusal(feature, h) is not None for h in hosts) < len(hosts)
             marks = "".join(_mark(message, reasons) for message in refused)
-            cells.append(("some" if some else "no") + marks if refused else "yes")
+            cells.append(_worded(feature, bool(some)) + marks if refused else "yes")
         features.append(_row(title, cells))
         refusals = method_refusals(family)
         cells = [
@@ -53,6 +53,13 @@ def rendered() -> str:
 
 def _row(title: str, cells: object, edge: str = "") -> str:
     return f"| {edge or title} | " + " | ".join(cells) + " |"  # type: ignore[call-overload]
+
+
+def _worded(feature: str, some: bool) -> str:
+    """Of what is refused to some of a class's hosts, or to all: the others train in an own loop."""
+    if feature == "training":
+        return "some, else own loop" if some else "own loop"
+    return "some" if some else "no"
 
 
 def _mark(reason: str, reasons: list[str]) -> str:

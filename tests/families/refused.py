@@ -39,11 +39,6 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal("training", "ChronoEditTransformer3DModel", "it is given the picture to edit"),
     Refusal(
         "training",
-        "WanVACETransformer3DModel",
-        "it is given a control video as its autoencoder encodes it, without one a grey video",
-    ),
-    Refusal(
-        "training",
         "WanAnimateTransformer3DModel",
         "it is given a reference picture and videos of a pose and a face",
     ),

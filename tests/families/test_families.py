@@ -11,6 +11,7 @@ from diffcr.errors import DiffCRError
 from diffcr.hosts import _FAMILIES
 from tests.families.features import FEATURES
 from tests.families.matrix import PAGE, page_with_matrix
+from tests.families.own_loop import trains_in_an_own_loop
 from tests.families.refused import REFUSED, refusal
 from tests.tiny_hosts import TINY_HOSTS
 
@@ -37,6 +38,16 @@ def test_feature(name: str, feature: str) -> None:
         return
     with pytest.raises((DiffCRError, ValueError), match=re.escape(refused.message)):
         FEATURES[feature](HOSTS[name])
+
+
+OWN_LOOPS = [
+    name for name, feature in CASES if feature == "training" and refusal(feature, name) is not None
+]
+
+
+@pytest.mark.parametrize("name", OWN_LOOPS)
+def test_what_the_command_does_not_train_trains_in_an_own_loop(name: str) -> None:
+    trains_in_an_own_loop(HOSTS[name])
 
 
 def test_what_is_not_trained_is_the_plain_model_of_its_class() -> None:

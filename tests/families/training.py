@@ -24,6 +24,7 @@ from diffcr.training.objectives import objective_of
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe, TrainingRecipe
 from diffcr.training.run import make_draws, make_trainable
 from diffcr.training.task import TextToImage
+from tests.flow_pipelines import tiny_wan_autoencoder
 from tests.tiny_hosts.host import TinyHost
 
 # Square, as DiT's pictures are.
@@ -86,7 +87,12 @@ def recipe(steps: int) -> TrainingRecipe:
 
 def pipe_of(host: TinyHost) -> Any:
     transformer = host.make()
-    return SimpleNamespace(transformer=transformer, scheduler=scheduler_of(transformer))
+    pipe = SimpleNamespace(transformer=transformer, scheduler=scheduler_of(transformer))
+    if family_of(transformer).grey_inputs is not None:
+        torch.manual_seed(0)
+        pipe.vae = tiny_wan_autoencoder()
+        pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal = 8, 4
+    return pipe
 
 
 def losses_of_one_batch(host: TinyHost) -> list[float]:

@@ -12,10 +12,13 @@ from diffusers import PixArtSigmaPipeline
 from transformers import T5Tokenizer
 
 from diffcr.binding.attachment import attach
+from diffcr.checkpoint.card import CARD_FILE, PICTURE_FILE, model_card
 from diffcr.checkpoint.loading import load
 from diffcr.checkpoint.saving import save
+from diffcr.checkpoint.stored import CONFIG_FILE
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
+from diffcr.files import read_json, read_text
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
 from diffcr.pretraining.build import STAGES, build_default, read_records
 from diffcr.pretraining.install import install_build, install_checkpoint
@@ -97,6 +100,12 @@ def test_an_embedded_checkpoint_holds_host_weights_at_half_the_size(tmp_path: Pa
     expected, found = denoise(trained, inputs()), denoise(loaded, inputs())
     assert not torch.equal(expected, found)
     assert torch.allclose(expected, found, atol=1e-2)
+
+
+def test_the_embedded_checkpoint_has_the_card_that_save_writes() -> None:
+    shipped = default_checkpoint_path()
+    assert read_text(shipped / CARD_FILE) == model_card(read_json(shipped / CONFIG_FILE))
+    assert (shipped / PICTURE_FILE).is_file()
 
 
 def test_the_shipped_pipeline_loads_plainly_and_is_small() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from diffcr.records.record import read_record, write_record
@@ -17,6 +19,7 @@ from diffcr.report.figures.curves import (
     plot_trajectories,
 )
 from diffcr.report.figures.heat_maps import plot_compression, plot_router_auc
+from diffcr.report.figures.labels import PointLabel, write_labels
 from diffcr.report.figures.pictures import plot_images, plot_router_maps, plot_sheets
 from diffcr.report.figures.record import plot_all
 from tests.evaluation.synthetic import synthetic_record
@@ -146,3 +149,19 @@ def test_a_sheet_shows_its_first_row(tmp_path: Path) -> None:
 def test_the_course_of_a_loss_is_drawn(tmp_path: Path) -> None:
     plot_losses([3.0, 0.3, 0.2], 300, tmp_path / "loss.png")
     assert _read(tmp_path / "loss.png").std() > 0
+
+
+def test_labels_touch_neither_one_another_nor_a_mark() -> None:
+    figure = Figure(figsize=(4, 3))
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    points = [(1.0, 2.0), (1.01, 2.05), (1.02, 1.98), (2.0, 3.0)]
+    axes.errorbar(*zip(*points, strict=True), yerr=0.2, marker="o", capsize=3)
+    figure.draw_without_rendering()
+    write_labels(axes, [PointLabel(f"{i} steps", point, "k", 9) for i, point in enumerate(points)])
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in axes.texts]
+    assert len(boxes) == 4
+    for place, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:place]) == 0
+        assert box.count_contains(axes.transData.transform(points)) == 0
+        assert axes.bbox.count_contains(box.corners()) == 4

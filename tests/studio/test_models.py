@@ -17,8 +17,10 @@ from diffcr.binding.model import get_reuser, is_attached
 from diffcr.errors import DiffCRError
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.studio.generate_tab import GenerateTab
 from diffcr.studio.inpaint_tab import PAINTED, read_mask
 from diffcr.studio.inpainting import InpaintingModel
+from diffcr.studio.inside_tab import InsideTab
 from diffcr.studio.models import StudioModel
 from diffcr.studio.requests import PictureRequest
 from diffcr.studio.views import ReusedView, RoutedView
@@ -122,6 +124,14 @@ def test_views_show_what_is_computed() -> None:
 def test_what_is_outside_its_range_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(DiffCRError, match=message):
         replace(_REQUEST, **wrong)
+
+
+def test_what_is_no_longer_kept_is_said() -> None:
+    model = _model(tiny_pixart_pipeline())
+    with pytest.raises(DiffCRError, match="this picture is no longer kept"):
+        GenerateTab(model).show((), 1)
+    with pytest.raises(DiffCRError, match="these maps are no longer kept"):
+        InsideTab(model).scrub(None, 3, "all layers")
 
 
 def test_a_mask_is_what_is_painted_or_a_part_by_name() -> None:

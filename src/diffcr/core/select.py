@@ -28,9 +28,12 @@ def router_logits(hidden_states: Tensor, router: Tensor) -> Tensor:
     """
     # The meta device has no autocast of its own.
     device = "cpu" if hidden_states.is_meta else hidden_states.device.type
+    dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+    tokens, weights = hidden_states.to(dtype), router.to(dtype)
+    if not torch.is_autocast_enabled(device):
+        return torch.matmul(tokens, weights)
     with torch.autocast(device, enabled=False):
-        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-        return torch.matmul(hidden_states.to(dtype), router.to(dtype))
+        return torch.matmul(tokens, weights)
 
 
 def scattered_positions(tokens: int, device: torch.device) -> Tensor:
@@ -54,7 +57,7 @@ def rank_tokens(logits: Tensor, scattered: Tensor | None = None) -> Tensor:
     if scattered is None:
         scattered = scattered_positions(logits.shape[1], logits.device)
     scores = logits.detach().index_select(1, scattered)
-    return scattered[torch.argsort(scores, dim=1, descending=True, stable=True)]
+    return scattered.take(torch.argsort(scores, dim=1, descending=True, stable=True))
 
 
 def _coprime_stride(tokens: int) -> int:
@@ -78,27 +81,35 @@ def gather_tokens(
     Returns:
         `values` with K in place of N along `dim`.
     """
-    samples = values.expand(indices.shape[0], *values.shape[1:]).movedim(dim, 1)
+    samples = values.expand(indices.shape[0], *values.shape[1:])
+    if dim != 1:
+        samples = samples.movedim(dim, 1)
     rows = token_rows(indices, samples.shape[1]) if rows is None else rows
-    kept = samples.flatten(0, 1).index_select(0, rows)
-    gathered: Tensor = kept.unflatten(0, indices.shape).movedim(1, dim)
-    return gathered
+    kept = samples.flatten(0, 1).index_select(0, rows).view(*indices.shape, *samples.shape[2:])
+    return kept if dim == 1 else kept.movedim(1, dim)
 
 
-def put_back(hidden_states: Tensor, rows: Tensor, updated: Tensor) -> Tensor:
+def put_back(hidden_states: Tensor, rows: Tensor, updated: Tensor, owned: bool = False) -> Tensor:
     """`hidden_states` [B, N, D] with the tokens at `rows`, `token_rows` of indices [B, K], replaced
     by `updated` [B, K, D].
 
     The dtype is that of `updated`, which is the bare block's. Overwriting, never additive:
-    inductor differentiated additive forms wrongly on the CPU (torch 2.13).
+    inductor differentiated additive forms wrongly on the CPU (torch 2.13). Without gradients
+    `hidden_states` may be written to where they are `owned`, nobody else's.
     """
-    everything = hidden_states.to(updated.dtype).flatten(0, 1)
-    return everything.index_copy(0, rows, updated.flatten(0, 1)).view_as(hidden_states)
+    everything, tokens = hidden_states.to(updated.dtype).flatten(0, 1), updated.flatten(0, 1)
+    if owned and not torch.is_grad_enabled():
+        everything.index_copy_(0, rows, tokens)
+    else:
+        everything = everything.index_copy(0, rows, tokens)
+    return everything.view_as(hidden_states)
 
 
 def token_rows(indices: Tensor, tokens: int) -> Tensor:
     """Places of `indices` [B, K] in the flattened [B N, ...], [B K]: whole rows move several times
     as fast as through an index of every single value."""
+    if indices.shape[0] == 1:
+        return indices.flatten()
     first = torch.arange(indices.shape[0], device=indices.device) * tokens
     return (indices + first.unsqueeze(1)).flatten()
 
@@ -114,4 +125,7 @@ def scale_update(before: Tensor, after: Tensor, excess: Tensor) -> Tensor:
         [B, K, D] in the dtype of `after`.
     """
     share = excess.to(after.dtype).unsqueeze(-1)
-    return torch.addcmul(after, share, after - before.to(after.dtype))
+    change = after - before.to(after.dtype)
+    # On a CPU memory that is touched first takes longer than the arithmetic.
+    reused = None if torch.is_grad_enabled() else change
+    return torch.addcmul(after, share, change, out=reused)

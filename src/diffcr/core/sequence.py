@@ -26,6 +26,8 @@ def routed_rows(sequence: Tensor, tokens: int, where: Where, starts: Tensor | No
         starts: That row, [B] int64; None unless `where` is "per-sample".
     """
     assert tokens == sequence.shape[1] if where == "all" else tokens <= sequence.shape[1]
+    if tokens == sequence.shape[1]:
+        return sequence
     if where == "per-sample":
         return gather_tokens(sequence, _span(tokens, starts))
     return sequence[:, -tokens:] if where == "last" else sequence[:, :tokens]

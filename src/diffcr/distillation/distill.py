@@ -22,12 +22,12 @@ from diffcr.binding.lora import add_lora, has_lora, require_lora_gradients
 from diffcr.binding.model import disabled, get_reuser
 from diffcr.distillation.settings import DistillationSettings
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import Generation, without_progress
+from diffcr.evaluation.generate import Generation
 from diffcr.evaluation.modes import evaluating
 from diffcr.evaluation.sampling_runs import SamplingRuns
 from diffcr.files import read_json, write_json
 from diffcr.hosts import find_transformer, find_transformers
-from diffcr.hosts.sampling import OutputSize
+from diffcr.hosts.sampling import OutputSize, without_progress
 from diffcr.ownership import own_directory
 from diffcr.training.interruption import noticing_signals
 from diffcr.training.progress import Progress, TrainedState, load_progress, save_progress

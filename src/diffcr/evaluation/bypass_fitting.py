@@ -15,12 +15,12 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from diffcr.binding.model import get_compressor
 from diffcr.core.select import rank_tokens
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.evaluation.generate import Generation, without_progress
+from diffcr.evaluation.generate import Generation
 from diffcr.evaluation.modes import evaluating
 from diffcr.evaluation.sampling_runs import SamplingRuns
 from diffcr.hosts import find_transformer
 from diffcr.hosts.host import host_blocks
-from diffcr.hosts.sampling import OutputSize
+from diffcr.hosts.sampling import OutputSize, without_progress
 from diffcr.methods.bound import BoundBlock, bound_block
 from diffcr.methods.diffcr.bypass import BypassMap
 from diffcr.methods.diffcr.compressor import Compressor

@@ -13,11 +13,11 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import is_attached
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import Generation, without_progress
+from diffcr.evaluation.generate import Generation
 from diffcr.evaluation.modes import evaluating
 from diffcr.evaluation.sampling_runs import SamplingRuns
 from diffcr.hosts import find_transformer
-from diffcr.hosts.sampling import OutputSize
+from diffcr.hosts.sampling import OutputSize, without_progress
 from diffcr.methods.reuse.config import LARGEST_RATIO, LEAST_LEVEL, Granularity, ReuseConfig
 from diffcr.methods.reuse.reuser import TokenReuser
 from diffcr.validation import between

@@ -18,7 +18,12 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
 from diffcr.files import replacing_file
 from diffcr.hosts import find_transformer
-from diffcr.hosts.sampling import OutputSize, call_options, guidance_options
+from diffcr.hosts.sampling import (
+    OutputSize,
+    call_options,
+    guidance_options,
+    without_progress,
+)
 
 # Models of diffusers are trained on so many timesteps.
 MOST_STEPS = 1000
@@ -166,17 +171,6 @@ def check_prompts(prompts: Sequence[str]) -> None:
 def generators(seed: int, count: int) -> list[torch.Generator]:
     """Generators seeded `seed`, `seed + 1`, ... on the CPU, which draw the same on every device."""
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
-
-
-@contextmanager
-def without_progress(pipe: Any) -> Iterator[None]:
-    """Hides the pipeline's own progress bar, one per call, within the context."""
-    previous = dict(getattr(pipe, "_progress_bar_config", {}))
-    pipe.set_progress_bar_config(**{**previous, "disable": True})
-    try:
-        yield
-    finally:
-        pipe.set_progress_bar_config(**previous)
 
 
 def save_images(

@@ -12,6 +12,7 @@ from diffcr.core.regions import region_timesteps
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.latents import grey_inputs
 from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.objectives import objective_of
 
@@ -104,6 +105,7 @@ def _losses(
         family.denoising_scale(transformer.config).values(timesteps.to(weights.device)),
         prompts.to(weights.device, weights.dtype),
     )
+    inputs.update(grey_inputs(pipe, latents.to(weights)))
     predicted = family.prediction(transformer, transformer(**inputs)[0], latents)
     loss = objective.loss(predicted.float().cpu(), latents, noise, timesteps)
     return loss.prediction, loss.total

@@ -22,7 +22,7 @@ from diffcr.evaluation.generate import generate_images
 from diffcr.evaluation.modes import evaluating
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.host import host_blocks
-from diffcr.hosts.latents import encode_images
+from diffcr.hosts.latents import encode_images, grey_inputs
 from diffcr.hosts.loading import text_tokens
 from diffcr.methods.bound import bound_block
 from diffcr.methods.diffcr.plans import LayerPlan, StepContext
@@ -204,7 +204,8 @@ def scene_router_maps(
             steps = torch.tensor([timestep], device=latents.device)
             noisy = objective.add_noise(latents, noise, steps)
             values = family.denoising_scale(transformer.config).values(steps)
-            transformer(**family.call_inputs(transformer, noisy, values, prompt))
+            inputs = family.call_inputs(transformer, noisy, values, prompt)
+            transformer(**inputs | grey_inputs(pipe, noisy))
     return _stack(calls, scene.caption, scene.image, scene.mask)
 
 

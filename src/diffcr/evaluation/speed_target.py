@@ -9,12 +9,12 @@ from diffcr.binding.attachment import attach, detach
 from diffcr.binding.model import disabled, is_attached
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.calibration import mean_skipped
-from diffcr.evaluation.generate import Generation, without_progress
+from diffcr.evaluation.generate import Generation
 from diffcr.evaluation.modes import evaluating
 from diffcr.evaluation.sampling_runs import SamplingRuns
 from diffcr.evaluation.timing.latency import LatencyRatio, compare_latency
 from diffcr.hosts import find_transformer
-from diffcr.hosts.sampling import OutputSize
+from diffcr.hosts.sampling import OutputSize, without_progress
 from diffcr.methods.reuse.config import LARGEST_RATIO, Granularity, ReuseConfig
 from diffcr.methods.reuse.reuser import TokenReuser
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcr.hosts.calls import masked_text_inputs
 from diffcr.hosts.family import Family, Grid, latents_grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import FEED_FORWARD, SELF_AND_CROSS_ATTENTION
 from diffcr.hosts.prompt import Prompt, blank_text, of_embeds_and_mask
 
 ALLEGRO_BLOCK = BlockLayout(
@@ -66,9 +67,5 @@ ALLEGRO = Family(
     encode_prompt=of_embeds_and_mask,
     blank_prompt=partial(blank_text, channels="caption_channels", masked=True),
     video=True,
-    lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
-        *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
-        *("ff.net.0.proj", "ff.net.2"),
-    ),
+    lora_targets=SELF_AND_CROSS_ATTENTION + FEED_FORWARD,
 )

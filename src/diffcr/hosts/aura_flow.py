@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-from torch import Tensor
-
+from diffcr.hosts.calls import text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout
+from diffcr.hosts.lora_targets import JOINT_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
+from diffcr.hosts.prompt import blank_text, of_embeds
 
 AURA_FLOW_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -29,16 +28,6 @@ AURA_FLOW_SINGLE_BLOCK = BlockLayout(
 )
 
 
-def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    return {
-        "hidden_states": latents,
-        "encoder_hidden_states": prompt.embeds,
-        "timestep": timesteps,
-        "attention_kwargs": None,
-        "return_dict": False,
-    }
-
-
 AURA_FLOW = Family(
     name="aura-flow",
     transformer_class=(
@@ -49,12 +38,11 @@ AURA_FLOW = Family(
         "single_transformer_blocks": AURA_FLOW_SINGLE_BLOCK,
     },
     timestep=NoiseScale(noisy=1),
-    call_inputs=_inputs,
+    call_inputs=text_inputs,
     encode_prompt=of_embeds,
     blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     lora_targets=(
-        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
-        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *JOINT_ATTENTION,
         *("linear_1", "linear_2", "out_projection"),
     ),
 )

@@ -117,7 +117,8 @@ class BlockInputs:
         after, kept = sequence_of(self.layout, output), indices.shape[1]
         updated = change(self._kept(before, kept), self._kept(after, kept))
         after = with_routed_rows(after, updated, self._kept_where, None)
-        return self.replaced(output, put_back(self._bypassed(bypass), places, after))
+        everything = put_back(self._bypassed(bypass), places, after, owned=bypass is not None)
+        return self.replaced(output, everything)
 
     def over_rows(self, values: Tensor) -> Tensor:
         """One value for each row of the sequence that a block computes with K tokens, K <= N: those

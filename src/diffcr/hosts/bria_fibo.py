@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcr.hosts.calls import latents_as_tokens, text_inputs, tokens_as_latents
 from diffcr.hosts.chroma import CHROMA_SINGLE_BLOCK
 from diffcr.hosts.family import config_patch
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
@@ -23,16 +24,14 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     where there are fewer than blocks, the last one again."""
     config, layers = transformer.config, list(prompt.embeds.unbind(2))
     blocks = config.num_layers + config.num_single_layers
-    tokens = latents.flatten(2).transpose(1, 2)
+    tokens = latents_as_tokens(latents)
     return {
-        "hidden_states": tokens,
-        "timestep": timesteps,
+        **text_inputs(transformer, tokens, timesteps, prompt),
         "encoder_hidden_states": torch.cat([layers[-1], layers[-2]], dim=-1),
         "text_encoder_layers": layers[-blocks:] + [layers[-1]] * (blocks - len(layers)),
         "txt_ids": latents.new_zeros(prompt.embeds.shape[1], 3),
         "img_ids": image_places(latents, packed=1),
         "joint_attention_kwargs": _mask(tokens, prompt.mask),
-        "return_dict": False,
     }
 
 
@@ -59,10 +58,6 @@ def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
     return Prompt(torch.zeros(1, text_tokens, layers, config.text_encoder_dim))
 
 
-def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
-    return output.transpose(1, 2).reshape(latents.shape)
-
-
 BRIA_FIBO = replace(
     FLUX,
     name="bria-fibo",
@@ -81,7 +76,7 @@ BRIA_FIBO = replace(
     call_inputs=_inputs,
     encode_prompt=_encode,
     blank_prompt=_blank_prompt,
-    prediction=_prediction,
+    prediction=tokens_as_latents,
     latent_channels=lambda config: int(config.in_channels),
     patch=config_patch,
 )

@@ -80,6 +80,13 @@ def same_output(transformer: Any, output: Any, latents: Tensor) -> Tensor:
     return predicted
 
 
+def turned_output(transformer: Any, output: Any, latents: Tensor) -> Tensor:
+    """Of a transformer whose output has the latents' layout, and whose pipeline turns the sign: its
+    own way is from noise to the picture."""
+    predicted: Tensor = -output
+    return predicted
+
+
 def text_inputs(
     transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
 ) -> dict[str, Any]:
@@ -126,6 +133,16 @@ def given_beside(config: Any, packed: int = 1) -> str | None:
         f"it takes {config.in_channels} channels and gives {given}; what it is given beside the "
         "noisy latents is not known in training"
     )
+
+
+def latents_as_tokens(latents: Tensor) -> Tensor:
+    """Latents [B, C, ...] as tokens of one each, [B, N, C]."""
+    return latents.flatten(2).transpose(1, 2)
+
+
+def tokens_as_latents(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
+    """The tokens of `latents_as_tokens` as latents again, in the layout of `latents`."""
+    return output.transpose(1, 2).reshape(latents.shape)
 
 
 def pack_latents(latents: Tensor) -> Tensor:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import pack_latents
+from diffcr.hosts.calls import pack_latents, text_inputs
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.places import image_places
-from diffcr.hosts.prompt import Prompt, blank_text, encode_with
+from diffcr.hosts.prompt import Prompt, blank_text, of_tensors
 
 _TOKEN_INPUTS = (JOINT_TABLE, TokenInput("attention_mask", others="before"))
 CHROMA_BLOCK = replace(
@@ -51,26 +51,18 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     if mask is not None:
         mask = torch.cat([mask.to(latents.dtype), latents.new_ones(tokens.shape[:2])], dim=1)
     return {
-        "hidden_states": tokens,
-        "timestep": timesteps,
-        "encoder_hidden_states": prompt.embeds,
+        **text_inputs(transformer, tokens, timesteps, prompt),
         "txt_ids": latents.new_zeros(prompt.embeds.shape[1], 3),
         "img_ids": image_places(latents),
         "attention_mask": mask,
         "joint_attention_kwargs": {},
-        "return_dict": False,
     }
-
-
-def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
-    embeds, _, mask, *_ = encode_with(pipe, captions, max_sequence_length)
-    return Prompt(embeds, mask)
 
 
 CHROMA = replace(
     FLUX,
     call_inputs=_inputs,
-    encode_prompt=_encode,
+    encode_prompt=partial(of_tensors, names=("embeds", "", "mask")),
     blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     name="chroma",
     transformer_class="diffusers.models.transformers.transformer_chroma.ChromaTransformer2DModel",

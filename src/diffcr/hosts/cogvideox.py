@@ -13,6 +13,7 @@ from torch import Tensor
 from diffcr.hosts.calls import given_beside, text_inputs
 from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import SELF_ATTENTION
 from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
 COGVIDEOX_BLOCK = BlockLayout(
@@ -84,5 +85,5 @@ COGVIDEOX = Family(
     blank_prompt=partial(blank_text, channels="text_embed_dim"),
     video=True,
     grid=_grid,
-    lora_targets=("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
+    lora_targets=SELF_ATTENTION,
 )

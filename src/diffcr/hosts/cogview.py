@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from diffcr.hosts.calls import given_beside
+from diffcr.hosts.calls import given_beside, text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import FEED_FORWARD, SELF_ATTENTION
 from diffcr.hosts.prompt import Prompt, blank_text, encode_with, of_embeds
 
 # Of a side of what their autoencoders make a latent of.
@@ -36,20 +37,11 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     samples, _, rows, columns = latents.shape
     size = prompt.embeds.new_tensor([_PIXELS * rows, _PIXELS * columns]).expand(samples, 2)
     return {
-        "hidden_states": latents,
-        "encoder_hidden_states": prompt.embeds,
-        "timestep": timesteps,
+        **text_inputs(transformer, latents, timesteps, prompt),
         "original_size": size,
         "target_size": size,
         "crop_coords": prompt.embeds.new_zeros(samples, 2),
-        "return_dict": False,
     }
-
-
-def _cogview4_inputs(
-    transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
-) -> dict[str, Any]:
-    return {**_inputs(transformer, latents, timesteps, prompt), "attention_kwargs": None}
 
 
 def _encode_of_one_length(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
@@ -70,10 +62,7 @@ COGVIEW3_PLUS = Family(
     encode_prompt=of_embeds,
     blank_prompt=partial(blank_text, channels="text_embed_dim"),
     refuse_training=given_beside,
-    lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
-        *("ff.net.0.proj", "ff.net.2"),
-    ),
+    lora_targets=SELF_ATTENTION + FEED_FORWARD,
 )
 COGVIEW4 = replace(
     COGVIEW3_PLUS,
@@ -82,6 +71,5 @@ COGVIEW4 = replace(
         "diffusers.models.transformers.transformer_cogview4.CogView4Transformer2DModel"
     ),
     block_groups={"transformer_blocks": COGVIEW4_BLOCK},
-    call_inputs=_cogview4_inputs,
     encode_prompt=_encode_of_one_length,
 )

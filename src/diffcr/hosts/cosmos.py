@@ -13,6 +13,7 @@ from torch import Tensor
 from diffcr.hosts.calls import text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import FEED_FORWARD, SELF_AND_CROSS_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale, QuarterLogSigma
 from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
@@ -87,9 +88,5 @@ COSMOS = Family(
     blank_prompt=_blank_prompt,
     latent_channels=lambda config: int(config.out_channels),
     video=True,
-    lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
-        *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
-        *("ff.net.0.proj", "ff.net.2"),
-    ),
+    lora_targets=SELF_AND_CROSS_ATTENTION + FEED_FORWARD,
 )

@@ -10,6 +10,7 @@ from functools import partial
 from diffcr.hosts.calls import given_beside, text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import SELF_ATTENTION
 from diffcr.hosts.prompt import blank_text, of_embeds
 
 EASYANIMATE_BLOCK = BlockLayout(
@@ -31,7 +32,7 @@ EASYANIMATE = Family(
     blank_prompt=partial(blank_text, channels="text_embed_dim"),
     video=True,
     lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
+        *SELF_ATTENTION,
         *("attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj", "attn1.to_add_out"),
     ),
 )

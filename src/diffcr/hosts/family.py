@@ -122,6 +122,9 @@ class Family:
             group's name in front, in its blocks alone.
         call_inputs: Arguments of the transformer's forward, as the family's pipeline passes them;
             raises DiffCRError where the family cannot be trained.
+        grey_inputs: Arguments of the forward that the pipeline makes of a grey video where it is
+            given none, from the transformer's configuration and its latents [B, C, f, h, w], as
+            large as what is denoised; what `call_inputs` has in their place has their shape alone.
         encode_prompt: Captions as `call_inputs` takes them; raises likewise.
         prediction: What the output says of the noise, in the latents' layout and as the scheduler
             takes it, from the transformer, its output's first entry and the latents.
@@ -132,6 +135,7 @@ class Family:
             a blank prompt.
         latent_channels: Of what is denoised, from the configuration; [B, C, ...].
         patch: Frames, rows and columns of the latents that become a token, from the configuration.
+        latents_of_scale: Of a side of what the pipeline's `vae_scale_factor` makes one of.
         places_first: Whether the channels of packed latents count the places within a square before
             the autoencoder's channels, [p p C] in place of [C p p].
         video: Whether latents have a dimension of frames.
@@ -163,6 +167,7 @@ class Family:
     timestep: NoiseScale | None = SCHEDULER_STEPS
     timestep_of: Callable[[Any], NoiseScale] | None = None
     call_inputs: CallInputs = no_inputs
+    grey_inputs: Callable[[Any, Tensor], dict[str, Any]] | None = None
     encode_prompt: EncodePrompt = no_prompt
     prediction: Callable[[Any, Any, Tensor], Tensor] = same_output
     refuse_training: Callable[[Any], str | None] | None = None
@@ -170,6 +175,7 @@ class Family:
     blank_inputs: Callable[[Any, InputSize], dict[str, Any]] | None = None
     latent_channels: Callable[[Any], int] = lambda config: int(config.in_channels)
     patch: Callable[[Any], tuple[int, int, int]] = config_patch
+    latents_of_scale: int = 1
     places_first: bool = False
     video: bool = False
     guidance: str = "guidance_scale"

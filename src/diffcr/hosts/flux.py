@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import given_beside, pack_latents, unpack_latents
-from diffcr.hosts.family import Family, packed_patch
+from diffcr.hosts.calls import given_beside, pack_latents, text_inputs
+from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import JOINT_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.packed import grid_of_image_ids, packed_grid
+from diffcr.hosts.packed import PACKED, grid_of_image_ids, packed_grid
 from diffcr.hosts.places import image_places
-from diffcr.hosts.prompt import Prompt, encode_with
+from diffcr.hosts.prompt import Prompt, blank_text, of_tensors
 
 # Of a guidance-distilled model in training: the pipeline's default, as in diffusers'
 # examples/dreambooth/train_dreambooth_lora_flux.py.
@@ -42,26 +43,13 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     """Places of the image are rows and columns of tokens; the text's are all 0."""
     guidance = timesteps.new_full((len(latents),), DISTILLED_GUIDANCE, dtype=torch.float32)
     return {
-        "hidden_states": pack_latents(latents),
-        "timestep": timesteps,
+        **text_inputs(transformer, pack_latents(latents), timesteps, prompt),
         "guidance": guidance if transformer.config.guidance_embeds else None,
         "pooled_projections": prompt.pooled,
-        "encoder_hidden_states": prompt.embeds,
         "txt_ids": latents.new_zeros(prompt.embeds.shape[1], 3),
         "img_ids": image_places(latents),
         "joint_attention_kwargs": {},
-        "return_dict": False,
     }
-
-
-def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
-    embeds, pooled, _ = encode_with(pipe, captions, max_sequence_length)
-    return Prompt(embeds, pooled=pooled)
-
-
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    embeds = torch.zeros(1, text_tokens, config.joint_attention_dim)
-    return Prompt(embeds, pooled=torch.zeros(1, config.pooled_projection_dim))
 
 
 FLUX = Family(
@@ -75,15 +63,14 @@ FLUX = Family(
     grid=packed_grid,
     read_grid=grid_of_image_ids,
     call_inputs=_inputs,
-    encode_prompt=_encode,
-    prediction=unpack_latents,
-    blank_prompt=_blank_prompt,
+    encode_prompt=partial(of_tensors, names=("embeds", "pooled")),
+    blank_prompt=partial(
+        blank_text, channels="joint_attention_dim", pooled="pooled_projection_dim"
+    ),
     refuse_training=given_beside,
-    latent_channels=lambda config: int(config.in_channels) // 4,
-    patch=packed_patch,
+    **PACKED,
     lora_targets=(
-        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
-        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *JOINT_ATTENTION,
         *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
         *("proj_mlp", "proj_out"),
     ),

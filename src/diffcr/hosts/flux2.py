@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import pack_latents, unpack_latents
-from diffcr.hosts.family import Family, packed_patch
+from diffcr.hosts.calls import pack_latents, text_inputs
+from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
 from diffcr.hosts.layout import BlockLayout
+from diffcr.hosts.lora_targets import JOINT_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.packed import grid_of_image_ids, packed_grid
+from diffcr.hosts.packed import PACKED, grid_of_image_ids, packed_grid
 from diffcr.hosts.places import places
 from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
@@ -55,14 +56,10 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     rows, columns = (side // 2 for side in latents.shape[2:])
     text = places(device, 1, 1, 1, prompt.embeds.shape[1])
     return {
-        "hidden_states": pack_latents(latents),
-        "timestep": timesteps,
+        **text_inputs(transformer, pack_latents(latents), timesteps, prompt),
         "guidance": guidance if transformer.config.guidance_embeds else None,
-        "encoder_hidden_states": prompt.embeds,
         "txt_ids": text.expand(samples, -1, -1),
         "img_ids": places(device, 1, rows, columns, 1).expand(samples, -1, -1),
-        "joint_attention_kwargs": None,
-        "return_dict": False,
     }
 
 
@@ -76,16 +73,13 @@ FLUX2 = Family(
     timestep=NoiseScale(noisy=1),
     call_inputs=_inputs,
     encode_prompt=of_embeds,
-    prediction=unpack_latents,
     blank_prompt=partial(blank_text, channels="joint_attention_dim"),
-    latent_channels=lambda config: int(config.in_channels) // 4,
-    patch=packed_patch,
+    **PACKED,
     grid=packed_grid,
     read_grid=grid_of_image_ids,
     refuse=_refuse,
     lora_targets=(
-        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
-        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *JOINT_ATTENTION,
         # In double blocks it is a list of layers.
         *("attn.to_qkv_mlp_proj", "single_transformer_blocks.attn.to_out"),
     ),

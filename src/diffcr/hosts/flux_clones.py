@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffcr.hosts.calls import pack_latents
+from diffcr.hosts.calls import pack_latents, text_inputs
 from diffcr.hosts.flux import FLUX, FLUX_BLOCK, JOINT_MASK, JOINT_TABLE
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.places import diagonal_places, image_places, places
@@ -21,11 +21,8 @@ _LONGCAT_START = (1, 512, 512)
 
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
     return {
-        "hidden_states": pack_latents(latents),
-        "timestep": timesteps,
-        "encoder_hidden_states": prompt.embeds,
+        **text_inputs(transformer, pack_latents(latents), timesteps, prompt),
         "img_ids": image_places(latents),
-        "return_dict": False,
     }
 
 
@@ -47,7 +44,6 @@ def _longcat_inputs(
     image = places(latents.device, 1, rows, columns).float()
     return {
         **_inputs(transformer, latents, timesteps, prompt),
-        "guidance": None,
         "txt_ids": diagonal_places(prompt.embeds),
         "img_ids": image + image.new_tensor(_LONGCAT_START),
     }
@@ -59,7 +55,6 @@ def _bria_inputs(
     return {
         **_inputs(transformer, latents, timesteps, prompt),
         "txt_ids": latents.new_zeros(prompt.embeds.shape[1], 3),
-        "attention_kwargs": None,
     }
 
 
@@ -97,4 +92,5 @@ BRIA = replace(
     },
     timestep=NoiseScale(),
     call_inputs=_bria_inputs,
+    latents_of_scale=2,
 )

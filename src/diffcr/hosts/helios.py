@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcr.hosts.calls import text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import SELF_AND_CROSS_ATTENTION
 from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
 # Frames of the past at a quarter and at half of their size, from the oldest; the first frame of all
@@ -52,8 +53,7 @@ HELIOS = Family(
     blank_prompt=partial(blank_text, channels="text_dim"),
     video=True,
     lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
-        *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
+        *SELF_AND_CROSS_ATTENTION,
         *("ffn.net.0.proj", "ffn.net.2"),
     ),
 )

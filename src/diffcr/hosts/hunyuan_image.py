@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import given_beside
+from diffcr.hosts.calls import given_beside, masked_text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, blank_text, encode_with
+from diffcr.hosts.prompt import Prompt, blank_text, of_tensors
 
 # Of a guidance-distilled model in training: the pipeline's default, in thousandths.
 DISTILLED_GUIDANCE = 3250.0
@@ -39,24 +39,17 @@ HUNYUAN_IMAGE_SINGLE_BLOCK = replace(HUNYUAN_IMAGE_BLOCK, mlp="act_mlp", mlp_oth
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
     guidance = timesteps.new_full((len(latents),), DISTILLED_GUIDANCE, dtype=latents.dtype)
     return {
-        "hidden_states": latents,
-        "timestep": timesteps,
-        "timestep_r": None,
+        **masked_text_inputs(transformer, latents, timesteps, prompt),
         "guidance": guidance if transformer.config.guidance_embeds else None,
-        "encoder_hidden_states": prompt.embeds,
-        "encoder_attention_mask": prompt.mask,
         "encoder_hidden_states_2": prompt.extra["glyphs"],
         "encoder_attention_mask_2": prompt.extra["glyph_mask"],
-        "attention_kwargs": {},
-        "return_dict": False,
     }
 
 
 def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
     """What stands between quotation marks is told once more, letter by letter."""
-    found = encode_with(pipe, captions, max_sequence_length, batch_size=len(captions))
-    embeds, mask, glyphs, glyph_mask = found
-    return Prompt(embeds, mask, extra={"glyphs": glyphs, "glyph_mask": glyph_mask})
+    names = ("embeds", "mask", "extra.glyphs", "extra.glyph_mask")
+    return of_tensors(pipe, captions, max_sequence_length, names)
 
 
 def _blank_prompt(config: Any, text_tokens: int) -> Prompt:

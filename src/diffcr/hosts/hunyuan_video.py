@@ -5,17 +5,18 @@ With token replacement the first frame is given and always computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import given_beside
+from diffcr.hosts.calls import given_beside, masked_text_inputs
 from diffcr.hosts.family import Family, Grid, latents_grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, encode_with
+from diffcr.hosts.lora_targets import JOINT_ATTENTION
+from diffcr.hosts.prompt import Prompt, blank_text, of_tensors
 
 # What the pipeline tells a guidance-distilled model by default.
 DISTILLED_GUIDANCE = 6.0
@@ -50,14 +51,9 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
     guidance = latents.new_full((len(latents),), 1000 * DISTILLED_GUIDANCE)
     return {
-        "hidden_states": latents,
-        "timestep": timesteps,
-        "encoder_hidden_states": prompt.embeds,
-        "encoder_attention_mask": prompt.mask,
+        **masked_text_inputs(transformer, latents, timesteps, prompt),
         "pooled_projections": prompt.pooled,
         "guidance": guidance if transformer.config.guidance_embeds else None,
-        "attention_kwargs": None,
-        "return_dict": False,
     }
 
 
@@ -67,21 +63,6 @@ def _refuse_training(config: Any) -> str | None:
     return given_beside(config)
 
 
-def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
-    embeds, pooled, mask = encode_with(pipe, captions, max_sequence_length)
-    return Prompt(embeds, mask, pooled)
-
-
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    embeds = torch.zeros(1, text_tokens, config.text_embed_dim)
-    mask = torch.ones(1, text_tokens, dtype=torch.int64)
-    return Prompt(embeds, mask, torch.zeros(1, config.pooled_projection_dim))
-
-
-_JOINT_ATTENTION = (
-    *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
-    *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
-)
 HUNYUAN_VIDEO = Family(
     name="hunyuan-video",
     transformer_class=(
@@ -92,10 +73,12 @@ HUNYUAN_VIDEO = Family(
         "single_transformer_blocks": HUNYUAN_SINGLE_BLOCK,
     },
     call_inputs=_inputs,
-    encode_prompt=_encode,
-    blank_prompt=_blank_prompt,
+    encode_prompt=partial(of_tensors, names=("embeds", "pooled", "mask")),
+    blank_prompt=partial(
+        blank_text, channels="text_embed_dim", masked=True, pooled="pooled_projection_dim"
+    ),
     refuse_training=_refuse_training,
     video=True,
     grid=_grid,
-    lora_targets=(*_JOINT_ATTENTION, "proj_mlp", "proj_out"),
+    lora_targets=(*JOINT_ATTENTION, "proj_mlp", "proj_out"),
 )

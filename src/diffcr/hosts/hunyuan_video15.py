@@ -13,7 +13,7 @@ from diffcr.hosts.calls import masked_text_inputs, with_no_given_frames
 from diffcr.hosts.family import latents_grid
 from diffcr.hosts.hunyuan_video import HUNYUAN_BLOCK, HUNYUAN_VIDEO
 from diffcr.hosts.layout import TokenInput
-from diffcr.hosts.prompt import Prompt, blank_text, encode_with
+from diffcr.hosts.prompt import Prompt, blank_text, of_tensors
 
 # Rows of a picture's embeddings, zeros without one.
 _PICTURE_ROWS = 729
@@ -42,11 +42,8 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
 
 def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
     """The second encoder reads what is to be written in the video, letter by letter."""
-    embeds, mask, letters, letters_mask = encode_with(
-        pipe, captions, max_sequence_length, batch_size=len(captions)
-    )
-    extra = {"letters": letters, "letters_mask": letters_mask.long()}
-    return Prompt(embeds, mask, extra=extra)
+    names = ("embeds", "mask", "extra.letters", "extra.letters_mask")
+    return of_tensors(pipe, captions, max_sequence_length, names)
 
 
 def _blank_prompt(config: Any, text_tokens: int) -> Prompt:

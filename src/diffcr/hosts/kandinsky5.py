@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,11 +74,6 @@ def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Pro
     return Prompt(embeds, (places < ends.diff()[:, None]).long(), pooled)
 
 
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    pooled = torch.zeros(1, config.in_text_dim2)
-    return replace(blank_text(config, text_tokens, "in_text_dim"), pooled=pooled)
-
-
 def _refuse_training(config: Any) -> str | None:
     if config.attention_type == "nabla":
         return "its pipeline computes sparse attention over squares of tokens"
@@ -96,7 +91,7 @@ KANDINSKY5 = Family(
     encode_prompt=_encode,
     prediction=_prediction,
     refuse_training=_refuse_training,
-    blank_prompt=_blank_prompt,
+    blank_prompt=partial(blank_text, channels="in_text_dim", pooled="in_text_dim2"),
     latent_channels=lambda config: int(config.out_visual_dim),
     video=True,
     grid=_grid,

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import pack_latents, unpack_latents
-from diffcr.hosts.family import Family, Grid, packed_patch
+from diffcr.hosts.calls import masked_text_inputs, pack_latents
+from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.packed import grid_of_places, packed_grid
+from diffcr.hosts.packed import PACKED, grid_of_places, packed_grid
 from diffcr.hosts.places import places
 from diffcr.hosts.prompt import Prompt, of_seen_rows
 
@@ -40,13 +40,8 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     image = places(latents.device, 1, rows, columns).float()
     text = image.new_zeros(prompt.embeds.shape[1], 3)
     return {
-        "hidden_states": pack_latents(latents),
-        "encoder_hidden_states": prompt.embeds,
-        "timestep": timesteps,
+        **masked_text_inputs(transformer, pack_latents(latents), timesteps, prompt, torch.bool),
         "position_ids": torch.cat([text, image]),
-        "encoder_attention_mask": None if prompt.mask is None else prompt.mask.bool(),
-        "attention_kwargs": None,
-        "return_dict": False,
     }
 
 
@@ -62,10 +57,8 @@ KREA2 = Family(
     timestep=NoiseScale(noisy=1),
     call_inputs=_inputs,
     encode_prompt=of_seen_rows,
-    prediction=unpack_latents,
     blank_prompt=_blank_prompt,
-    latent_channels=lambda config: int(config.in_channels) // 4,
-    patch=packed_patch,
+    **PACKED,
     grid=packed_grid,
     read_grid=_read_grid,
     lora_targets=(

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcr.core.images import image_tensor
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.loading import vae_scale
 
 
 @torch.no_grad()
@@ -47,6 +48,22 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
     # As they are when read from a file: of another layout a model makes other last bits, and a run
     # that finds them encoded would end elsewhere than the one that encoded them.
     return latents.contiguous()
+
+
+@torch.no_grad()
+def grey_inputs(pipe: Any, latents: Tensor) -> dict[str, Any]:
+    """Arguments of the transformer's forward that stand for a video that is not given, for latents
+    [B, C, f, h, w]; none but for families that have them (`Family.grey_inputs`)."""
+    transformer: Any = find_transformer(pipe)
+    family = family_of(transformer)
+    if family.grey_inputs is None:
+        return {}
+    frames, *sides = latents.shape[2:]
+    frames = pipe.vae_scale_factor_temporal * (frames - 1) + 1
+    sides = [vae_scale(pipe) * side for side in sides]
+    grey = torch.zeros(1, 3, frames, *sides, device=pipe.vae.device, dtype=pipe.vae.dtype)
+    encoded = normalise(pipe.vae, _mode(pipe.vae.encode(grey))).to(latents)
+    return family.grey_inputs(transformer.config, encoded.expand_as(latents))
 
 
 def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:

@@ -87,6 +87,11 @@ def size_multiple(pipe: Any) -> int:
 
 def vae_scale(pipe: Any) -> int:
     """Pixels of a side of what becomes one latent."""
+    return pipeline_scale(pipe) // family_of(find_transformer(pipe)).latents_of_scale
+
+
+def pipeline_scale(pipe: Any) -> int:
+    """Pixels of a side of what the pipeline itself counts as one, such as its default size."""
     names = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
     return next((int(getattr(pipe, name)) for name in names if hasattr(pipe, name)), 8)
 

@@ -7,15 +7,17 @@ a pipeline appends as further tokens are routed with the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from diffcr.hosts.calls import latents_as_tokens, masked_text_inputs, tokens_as_latents
 from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, of_embeds_and_mask
+from diffcr.hosts.lora_targets import SELF_AND_CROSS_ATTENTION
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds_and_mask
 
 # Of the published autoencoder, and of the pipeline's videos.
 FRAMES_PER_LATENT, PIXELS_PER_LATENT, FRAME_RATE = 8, (32, 32), 25
@@ -43,27 +45,12 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     """A latent is a token; its place is told in seconds and pixels."""
     frames, rows, columns = latents.shape[2:]
     return {
-        "hidden_states": latents.flatten(2).transpose(1, 2),
-        "encoder_hidden_states": prompt.embeds,
-        "timestep": timesteps,
-        "encoder_attention_mask": prompt.mask,
+        **masked_text_inputs(transformer, latents_as_tokens(latents), timesteps, prompt),
         "num_frames": frames,
         "height": rows,
         "width": columns,
         "rope_interpolation_scale": (FRAMES_PER_LATENT / FRAME_RATE, *PIXELS_PER_LATENT),
-        "attention_kwargs": None,
-        "return_dict": False,
     }
-
-
-def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
-    predicted: Tensor = output.transpose(1, 2).unflatten(2, latents.shape[2:])
-    return predicted
-
-
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    mask = torch.ones(1, text_tokens, dtype=torch.int64)
-    return Prompt(torch.zeros(1, text_tokens, config.caption_channels), mask)
 
 
 LTX = Family(
@@ -72,12 +59,9 @@ LTX = Family(
     block_groups={"transformer_blocks": LTX_BLOCK},
     call_inputs=_inputs,
     encode_prompt=of_embeds_and_mask,
-    prediction=_prediction,
-    blank_prompt=_blank_prompt,
+    prediction=tokens_as_latents,
+    blank_prompt=partial(blank_text, channels="caption_channels", masked=True),
     video=True,
     grid=_grid,
-    lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
-        *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
-    ),
+    lora_targets=SELF_AND_CROSS_ATTENTION,
 )

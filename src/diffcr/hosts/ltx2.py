@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcr.hosts.calls import text_inputs
+from diffcr.hosts.calls import latents_as_tokens, text_inputs
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.ltx import FRAMES_PER_LATENT, LTX
@@ -63,10 +63,9 @@ def _inputs(
 ) -> dict[str, Any]:
     """Without content in the sound, of which the video sees nothing where they are isolated."""
     frames, rows, columns = latents.shape[2:]
-    tokens = latents.flatten(2).transpose(1, 2)
     sound = latents.new_zeros(len(latents), sound_rows, transformer.config.audio_in_channels)
     return {
-        **text_inputs(transformer, tokens, timesteps, prompt),
+        **text_inputs(transformer, latents_as_tokens(latents), timesteps, prompt),
         "encoder_attention_mask": prompt.extra["seen"],
         "audio_hidden_states": sound,
         "audio_encoder_hidden_states": prompt.extra["sound"],

@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
+from diffcr.hosts.calls import masked_text_inputs, turned_output
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, blank_text, of_embeds_and_mask
+from diffcr.hosts.prompt import blank_text, of_embeds_and_mask
 
 # A norm of the feed-forward's output undoes what scales that.
 LUMINA2_REFINER = BlockLayout(
@@ -34,22 +35,6 @@ def _starts(transformer: Any, arguments: Mapping[str, Any]) -> Tensor:
     return starts
 
 
-def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    return {
-        "hidden_states": latents,
-        "timestep": timesteps,
-        "encoder_hidden_states": prompt.embeds,
-        "encoder_attention_mask": prompt.mask,
-        "attention_kwargs": None,
-        "return_dict": False,
-    }
-
-
-def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
-    """The pipeline turns the sign."""
-    return -output
-
-
 LUMINA2 = Family(
     name="lumina2",
     transformer_class=(
@@ -57,9 +42,9 @@ LUMINA2 = Family(
     ),
     block_groups={"noise_refiner": LUMINA2_REFINER, "layers": LUMINA2_BLOCK},
     timestep=NoiseScale(clean=1, noisy=0),
-    call_inputs=_inputs,
+    call_inputs=masked_text_inputs,
     encode_prompt=of_embeds_and_mask,
-    prediction=_prediction,
+    prediction=turned_output,
     blank_prompt=partial(blank_text, channels="cap_feat_dim", masked=True),
     width=lambda config: int(config.hidden_size),
     starts=_starts,

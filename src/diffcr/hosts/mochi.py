@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from diffcr.hosts.calls import masked_text_inputs
+from diffcr.hosts.calls import masked_text_inputs, turned_output
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import SELF_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.hosts.prompt import blank_text, of_embeds_and_mask
 
@@ -26,11 +25,6 @@ MOCHI_BLOCK = BlockLayout(
 )
 
 
-def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
-    """From noise to video is the way of its sigmas, and of the velocity."""
-    return -output
-
-
 MOCHI = Family(
     name="mochi",
     transformer_class="diffusers.models.transformers.transformer_mochi.MochiTransformer3DModel",
@@ -38,11 +32,11 @@ MOCHI = Family(
     timestep=NoiseScale(clean=1000, noisy=0),
     call_inputs=partial(masked_text_inputs, mask=torch.bool),
     encode_prompt=of_embeds_and_mask,
-    prediction=_prediction,
+    prediction=turned_output,
     blank_prompt=partial(blank_text, channels="text_embed_dim", masked=True),
     video=True,
     lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
+        *SELF_ATTENTION,
         *("attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj", "attn1.to_add_out"),
     ),
 )

@@ -6,7 +6,6 @@ computed whole, and the decoder's own tokens are routed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +16,8 @@ from torch import Tensor
 from diffcr.hosts.calls import masked_text_inputs, with_no_given_frames
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import Prompt, blank_text, encode_with
+from diffcr.hosts.lora_targets import JOINT_ATTENTION
+from diffcr.hosts.prompt import Prompt, blank_text, of_tensors
 
 MOTIF_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -39,11 +39,6 @@ def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
     return masked_text_inputs(transformer, beside, timesteps, prompt, torch.bool)
 
 
-def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
-    embeds, _, mask, _ = encode_with(pipe, captions, max_sequence_length)
-    return Prompt(embeds, mask)
-
-
 MOTIF_VIDEO = Family(
     name="motif-video",
     transformer_class=(
@@ -54,13 +49,12 @@ MOTIF_VIDEO = Family(
         "single_transformer_blocks": MOTIF_SINGLE_BLOCK,
     },
     call_inputs=_inputs,
-    encode_prompt=_encode,
+    encode_prompt=partial(of_tensors, names=("embeds", "", "mask")),
     blank_prompt=partial(blank_text, channels="text_embed_dim", masked=True),
     latent_channels=lambda config: int(config.out_channels),
     video=True,
     lora_targets=(
-        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
-        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *JOINT_ATTENTION,
         *("cross_attn.to_q", "cross_attn.to_k", "cross_attn.to_v", "cross_attn.to_out.0"),
         *("proj_mlp", "proj_out"),
     ),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
+from diffcr.hosts.calls import turned_output
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
@@ -79,11 +80,6 @@ def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
     return Prompt(tokens, torch.ones_like(tokens))
 
 
-def _prediction(transformer: Any, output: Tensor, latents: Tensor) -> Tensor:
-    """The pipeline's sampler goes from noise to the picture."""
-    return -output
-
-
 OMNIGEN = Family(
     name="omnigen",
     transformer_class=(
@@ -93,7 +89,7 @@ OMNIGEN = Family(
     timestep=NoiseScale(clean=1, noisy=0),
     call_inputs=_inputs,
     encode_prompt=_encode,
-    prediction=_prediction,
+    prediction=turned_output,
     blank_prompt=_blank_prompt,
     conditioning="input_ids",
     width=lambda config: int(config.hidden_size),

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import Grid
+from diffcr.hosts.calls import unpack_latents
+from diffcr.hosts.family import Grid, packed_patch
+
+# Fields of families whose pipelines pack 2 x 2 latents into a token.
+PACKED: Mapping[str, Any] = {
+    "prediction": unpack_latents,
+    "latent_channels": lambda config: int(config.in_channels) // 4,
+    "patch": packed_patch,
+}
 
 
 def packed_grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:

@@ -114,11 +114,14 @@ def _of_length(tensor: Tensor, name: str, length: int | None) -> Tensor:
     return pad(tensor, widths)[:, :length].contiguous()
 
 
-def blank_text(config: Any, text_tokens: int, channels: str, masked: bool = False) -> Prompt:
+def blank_text(
+    config: Any, text_tokens: int, channels: str, masked: bool = False, pooled: str | None = None
+) -> Prompt:
     """Zeros [1, T, D], whose width the configuration calls `channels`; all seen, where there is a
-    mask."""
+    mask; beside them, where `pooled` names a width, zeros [1, P] for the whole prompt."""
     seen = torch.ones(1, text_tokens, dtype=torch.int64) if masked else None
-    return Prompt(torch.zeros(1, text_tokens, config[channels]), seen)
+    whole = None if pooled is None else torch.zeros(1, config[pooled])
+    return Prompt(torch.zeros(1, text_tokens, config[channels]), seen, whole)
 
 
 @torch.no_grad()
@@ -141,6 +144,7 @@ def encode_with(
         "tokenizer_max_length": max_sequence_length,
         "prompt_2": None,
         "prompt_3": None,
+        "batch_size": len(captions),
     }
     named = {name: value for name, value in given.items() if name in accepted}
     found: tuple[Any, ...] = pipe.encode_prompt(list(captions), **named, **options)
@@ -150,6 +154,16 @@ def encode_with(
 def of_embeds(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
     """Of a pipeline that gives embeddings first and needs nothing else of them."""
     return Prompt(encode_with(pipe, captions, max_sequence_length)[0])
+
+
+def of_tensors(
+    pipe: Any, captions: Sequence[str], max_sequence_length: int, names: Sequence[str]
+) -> Prompt:
+    """Of a pipeline that gives several tensors, whose names in order are those of `Prompt.tensors`,
+    or "" for what is not needed. Masks become int64."""
+    found = zip(names, encode_with(pipe, captions, max_sequence_length), strict=False)
+    named = {name: t.long() if name.endswith("mask") else t for name, t in found if name}
+    return Prompt.of_tensors(named)
 
 
 def of_embeds_and_mask(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:

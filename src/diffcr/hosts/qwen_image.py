@@ -13,10 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from diffcr.hosts.calls import given_beside, pack_latents, unpack_latents
-from diffcr.hosts.family import Family, Grid, packed_patch
+from diffcr.hosts.calls import given_beside, pack_latents, text_inputs
+from diffcr.hosts.family import Family, Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.lora_targets import JOINT_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale
+from diffcr.hosts.packed import PACKED
 from diffcr.hosts.prompt import Prompt, blank_text, of_embeds_and_mask
 
 QWEN_IMAGE_BLOCK = BlockLayout(
@@ -48,14 +50,9 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
 def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
     rows, columns = (side // 2 for side in latents.shape[2:])
     return {
-        "hidden_states": pack_latents(latents),
-        "timestep": timesteps,
-        "guidance": None,
-        "encoder_hidden_states": prompt.embeds,
+        **text_inputs(transformer, pack_latents(latents), timesteps, prompt),
         "encoder_hidden_states_mask": prompt.mask,
         "img_shapes": [[(1, rows, columns)]] * len(latents),
-        "attention_kwargs": {},
-        "return_dict": False,
     }
 
 
@@ -70,14 +67,11 @@ QWEN_IMAGE = Family(
     guidance="true_cfg_scale",
     call_inputs=_inputs,
     encode_prompt=of_embeds_and_mask,
-    prediction=unpack_latents,
     blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     refuse_training=partial(given_beside, packed=4),
-    latent_channels=lambda config: int(config.in_channels) // 4,
-    patch=packed_patch,
+    **PACKED,
     lora_targets=(
-        *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
-        *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+        *JOINT_ATTENTION,
         *("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
     ),
 )

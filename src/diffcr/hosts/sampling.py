@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffcr.hosts import family_of, find_transformer
-from diffcr.hosts.loading import text_tokens, vae_scale
+from diffcr.hosts.loading import pipeline_scale, text_tokens, vae_scale
 from diffcr.hosts.noise_scale import NoiseScale
 
 # Of pipelines that name no size: Z-Image's, among others.
@@ -54,15 +55,21 @@ def call_parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
 
 def latent_size(pipe: Any, height: int | None = None, width: int | None = None) -> LatentSize:
     """Of pictures of a size in pixels, the pipeline's own by default."""
-    scale = vae_scale(pipe)
-    transformer: Any = find_transformer(pipe)
-    own = getattr(pipe, "default_sample_size", None) or transformer.config.get("sample_size")
-    sides = []
+    own, sides = _own_pixels(pipe), []
     for name, given in (("height", height), ("width", width)):
         default = call_parameters(pipe)[name].default if name in call_parameters(pipe) else None
-        pixels = given or (own * scale if isinstance(own, int) else default) or _PIXELS
-        sides.append(int(pixels) // scale)
+        sides.append(int(given or own or default or _PIXELS) // vae_scale(pipe))
     return LatentSize(*sides)
+
+
+def _own_pixels(pipe: Any) -> int | None:
+    """Of a side, by the pipeline or by the model; None where neither says it."""
+    # Of PRX, which alone has it in its configuration: in pixels.
+    if pixels := getattr(pipe, "config", {}).get("default_sample_size"):
+        return int(pixels)
+    transformer: Any = find_transformer(pipe)
+    own = getattr(pipe, "default_sample_size", None) or transformer.config.get("sample_size")
+    return own * pipeline_scale(pipe) if isinstance(own, int) else None
 
 
 def call_options(pipe: Any) -> dict[str, Any]:
@@ -89,6 +96,17 @@ def guidance_options(pipe: Any, guidance_scale: float, prompts: int) -> dict[str
     return {name: guidance_scale} | ({"negative_prompt": [" "] * prompts} if away else {})
 
 
+@contextmanager
+def without_progress(pipe: Any) -> Iterator[None]:
+    """Hides the pipeline's own progress bar, one per call, within the context."""
+    previous = dict(getattr(pipe, "_progress_bar_config", {}))
+    pipe.set_progress_bar_config(**{**previous, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**previous)
+
+
 class _StopError(Exception):
     """Ends a call of a pipeline before its first forward."""
 
@@ -111,25 +129,32 @@ def sampler_levels(
     own = pipe.scheduler
     pipe.scheduler = deepcopy(own)
     try:
-        pipe(
-            [""],
-            num_inference_steps=num_inference_steps,
-            generator=[torch.Generator().manual_seed(0)],
-            output_type="latent",
-            **(size or OutputSize()).arguments(pipe),
-            **call_options(pipe),
-        )
+        # A bar would stay where it is.
+        with without_progress(pipe):
+            pipe(
+                [""],
+                num_inference_steps=num_inference_steps,
+                generator=[torch.Generator().manual_seed(0)],
+                output_type="latent",
+                **(size or OutputSize()).arguments(pipe),
+                **call_options(pipe),
+            )
     except _StopError:
         pipe.maybe_free_model_hooks()
     finally:
         hook.remove()
         pipe.scheduler = own
-    return _scale_of_scheduler(pipe).levels(timesteps[0])
+    return _levels_of_scheduler(pipe, timesteps[0])
 
 
-def _scale_of_scheduler(pipe: Any) -> NoiseScale:
-    """How it counts: from 0, clean, to 1000, but for Mochi's, which counts as the model is told,
-    and those of EDM, which count in a logarithm of sigma."""
+def _levels_of_scheduler(pipe: Any, timesteps: Tensor) -> list[float]:
+    """Noise levels of its timesteps, from 0, clean, to as many as it was trained on. Those of Mochi
+    and OmniGen count as the model is told, those of EDM in a logarithm of sigma, and Cosmos 2's in
+    sigmas of x_0 + sigma epsilon, which go beyond."""
     scheduler, transformer = pipe.scheduler, find_transformer(pipe)
-    as_told = scheduler.config.get("invert_sigmas") or type(scheduler).__name__.startswith("EDM")
-    return family_of(transformer).denoising_scale(transformer.config) if as_told else NoiseScale()
+    if scheduler.config.get("invert_sigmas") or type(scheduler).__name__.startswith("EDM"):
+        return family_of(transformer).denoising_scale(transformer.config).levels(timesteps)
+    most = float(scheduler.config.num_train_timesteps)
+    if float(timesteps.max()) > most:
+        timesteps = most * timesteps / (most + timesteps)
+    return NoiseScale(noisy=most).levels(timesteps)

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from diffcr.hosts.calls import UNTRAINED, given_beside, text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
-from diffcr.hosts.prompt import blank_text, of_embeds
+from diffcr.hosts.lora_targets import SELF_AND_CROSS_ATTENTION
+from diffcr.hosts.prompt import Prompt, blank_text, of_embeds
 
 WAN_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -22,6 +27,24 @@ WAN_BLOCK = BlockLayout(
     first_linear="attn1.to_q",
     mlp="ffn",
 )
+
+
+def _vace_inputs(
+    transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt
+) -> dict[str, Any]:
+    config = transformer.config
+    return {
+        **text_inputs(transformer, latents, timesteps, prompt),
+        **_vace_control(config, torch.zeros_like(latents)),
+        "control_hidden_states_scale": latents.new_ones(len(config.vace_layers)),
+    }
+
+
+def _vace_control(config: Any, grey: Tensor) -> dict[str, Any]:
+    """What is kept and what is made anew, both grey, and a mask that says that all is made."""
+    channels = config.vace_in_channels - 2 * grey.shape[1]
+    mask = torch.ones_like(grey[:, :1]).expand(-1, channels, -1, -1, -1)
+    return {"control_hidden_states": torch.cat([grey, grey, mask], 1)}
 
 
 WAN = Family(
@@ -34,18 +57,15 @@ WAN = Family(
     refuse_training=given_beside,
     video=True,
     lora_targets=(
-        *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
-        *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
+        *SELF_AND_CROSS_ATTENTION,
         *("ffn.net.0.proj", "ffn.net.2"),
     ),
 )
 WAN_VACE = replace(
     WAN,
     name="wan-vace",
-    **UNTRAINED,
-    refuse_training=lambda config: (
-        "it is given a control video as its autoencoder encodes it, without one a grey video"
-    ),
+    call_inputs=_vace_inputs,
+    grey_inputs=_vace_control,
     transformer_class=(
         "diffusers.models.transformers.transformer_wan_vace.WanVACETransformer3DModel"
     ),

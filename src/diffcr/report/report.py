@@ -15,6 +15,7 @@ from diffcr.report.sections import make_tables
 from diffcr.report.tables import Table
 
 RECORD = "report.json"
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def write_report(record: Record, directory: str | Path, title: str = "DiffCR rep
     folder = Path(directory)
     path = write_record(record, folder / RECORD)
     figures = plot_all(record, folder)
-    page = folder / "report.html"
+    page = folder / PAGE
     write_text(page, _page(record, figures, folder, title))
     return Report(folder, page, path, tuple(figure.path for figure in figures))
 

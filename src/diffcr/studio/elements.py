@@ -24,6 +24,15 @@ _PRIVATE = {"api_visibility": "private"}
 # Events that need a model wait in one queue, the others in none.
 QUEUED: dict[str, Any] = {**_PRIVATE, "concurrency_id": "models", "concurrency_limit": 1}
 LOCAL: dict[str, Any] = {**_PRIVATE, "queue": False, "show_progress": "hidden"}
+# Seconds after which a visitor's pictures are deleted, in memory and on disk.
+KEPT_FOR = 3600
+# Of pictures that the page shows once they are there.
+RESULT: dict[str, Any] = {
+    "type": "pil",
+    "format": "png",
+    "interactive": False,
+    "visible": False,
+}
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -8,9 +8,12 @@ from typing import Any
 
 import gradio as gr
 
+from diffcr.errors import DiffCRError
 from diffcr.studio.elements import (
+    KEPT_FOR,
     LOCAL,
     QUEUED,
+    RESULT,
     MethodControls,
     PictureControls,
     read_request,
@@ -103,7 +106,13 @@ class GenerateTab:
         return self.show((done, *history)[:_LONGEST_HISTORY], 0)
 
     def show(self, history: History, place: int) -> tuple[Any, ...]:
-        """A comparison of the history, its numbers, the history, and its state."""
+        """A comparison of the history, its numbers, the history, and its state.
+
+        Raises:
+            DiffCRError: It is no longer kept.
+        """
+        if place >= len(history):
+            raise DiffCRError("this picture is no longer kept: generate it again")
         chosen = history[place]
         past = [
             Thumbnail(entry.compressed.image, entry.caption, str(index))
@@ -125,7 +134,7 @@ def add_generate_tab(model: StudioModel, prompts: list[str]) -> None:
         prompts: Examples, at least one.
     """
     tab = GenerateTab(model)
-    history = gr.State((), time_to_live=3600)
+    history = gr.State((), time_to_live=KEPT_FOR)
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
             controls = PictureControls.add(prompts[0], model.guidance_scale)
@@ -140,12 +149,9 @@ def add_generate_tab(model: StudioModel, prompts: list[str]) -> None:
             numbers = gr.HTML("<p>Nothing is painted yet.</p>", elem_id="numbers")
             pictures = gr.ImageSlider(
                 label="Dense on the left, compressed on the right",
-                type="pil",
-                format="png",
-                interactive=False,
                 buttons=["fullscreen"],
                 elem_id="comparison",
-                visible=False,
+                **RESULT,
             )
             past = gr.HTML(js_on_load=OPEN_NAMED, elem_id="history")
     outputs = [pictures, numbers, past, history]
@@ -162,4 +168,4 @@ def add_generate_tab(model: StudioModel, prompts: list[str]) -> None:
     def choose(kept: History, event: gr.EventData) -> Any:
         return tab.show(kept, int(event.name))
 
-    past.select(choose, history, outputs, **LOCAL)
+    past.select(told(choose), history, outputs, **LOCAL)

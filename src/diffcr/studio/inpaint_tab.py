@@ -13,7 +13,15 @@ from PIL import Image
 from diffcr.errors import DiffCRError
 from diffcr.inpainting.example import make_example
 from diffcr.studio.chart import Axis, Line, Mark, draw_chart
-from diffcr.studio.elements import QUEUED, PictureControls, read_request, readout, told
+from diffcr.studio.elements import (
+    KEPT_FOR,
+    QUEUED,
+    RESULT,
+    PictureControls,
+    read_request,
+    readout,
+    told,
+)
 from diffcr.studio.inpainting import InpaintingModel
 from diffcr.studio.requests import RepaintedPicture
 
@@ -120,7 +128,7 @@ def _chart(strokes: tuple[Stroke, ...]) -> str:
 def add_inpaint_tab(model: InpaintingModel) -> None:
     """Put the tab on the page."""
     tab, example = InpaintTab(model), make_example()
-    strokes = gr.State((), time_to_live=3600)
+    strokes = gr.State((), time_to_live=KEPT_FOR)
     with gr.Row():
         with gr.Column(scale=5, min_width=300):
             drawing = gr.ImageEditor(
@@ -157,12 +165,9 @@ def add_inpaint_tab(model: InpaintingModel) -> None:
             numbers = gr.HTML("<p>Nothing is repainted yet.</p>", elem_id="strokes-numbers")
             painted = gr.Image(
                 label="Repainted",
-                type="pil",
-                format="png",
-                interactive=False,
-                visible=False,
-                elem_id="repainted",
                 buttons=["download", "fullscreen"],
+                elem_id="repainted",
+                **RESULT,
             )
             chart = gr.HTML(elem_id="strokes")
     gr.on(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcr.errors import DiffCRError
-from diffcr.evaluation.generate import without_progress
+from diffcr.hosts.sampling import without_progress
 from diffcr.studio.requests import PictureRequest, RepaintedPicture
 
 MOST_PIXELS = 4096 * 4096

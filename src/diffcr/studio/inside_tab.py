@@ -6,9 +6,12 @@ from typing import Any
 
 import gradio as gr
 
+from diffcr.errors import DiffCRError
 from diffcr.studio.elements import (
+    KEPT_FOR,
     LOCAL,
     QUEUED,
+    RESULT,
     MethodControls,
     PictureControls,
     read_request,
@@ -52,9 +55,13 @@ class InsideTab:
         )
 
     def scrub(self, view: InsideView | None, step: float, layer: str) -> tuple[Any, ...]:
-        """Map, sentence and table of a step and a layer; nothing before the first picture."""
+        """Map, sentence and table of a step and a layer.
+
+        Raises:
+            DiffCRError: The maps are no longer kept.
+        """
         if view is None:
-            return gr.skip(), gr.skip(), gr.skip()
+            raise DiffCRError("these maps are no longer kept: look inside again")
         place = min(int(step), view.steps) - 1
         chosen = None if layer == _ALL_LAYERS else int(layer.removeprefix("layer "))
         return (
@@ -71,7 +78,7 @@ def add_inside_tab(model: StudioModel, prompt: str) -> None:
     if not methods:
         gr.Markdown("The attached method has neither routers nor ages of tokens to look at.")
         return
-    view = gr.State(None, time_to_live=3600)
+    view = gr.State(None, time_to_live=KEPT_FOR)
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
             controls = PictureControls.add(prompt, model.guidance_scale)
@@ -85,12 +92,9 @@ def add_inside_tab(model: StudioModel, prompt: str) -> None:
             layer = gr.Dropdown([_ALL_LAYERS], label="Layer", visible=False)
             shown = gr.Image(
                 label="Tokens over the picture",
-                type="pil",
-                format="png",
-                interactive=False,
-                visible=False,
-                elem_id="tokens",
                 buttons=["fullscreen"],
+                elem_id="tokens",
+                **RESULT,
             )
     seen = [shown, said, table]
     gr.on(
@@ -101,4 +105,4 @@ def add_inside_tab(model: StudioModel, prompt: str) -> None:
         show_progress_on=[said],
         **QUEUED,
     )
-    gr.on([step.input, layer.input], tab.scrub, [view, step, layer], seen, **LOCAL)
+    gr.on([step.input, layer.input], told(tab.scrub), [view, step, layer], seen, **LOCAL)

@@ -16,8 +16,6 @@ from diffcr.studio.models import StudioModel
 LOOPBACK = "127.0.0.1"
 UPLOAD_LIMIT = "20mb"
 WAITING_REQUESTS = 32
-# Seconds after which pictures that nobody looks at any more are deleted, and between two looks.
-_KEPT_FOR = 3600
 _GUIDANCE = 4.5
 
 
@@ -95,7 +93,7 @@ def start(
     lock = Lock()
     model = _open_model(lock) if pipe is None else StudioModel.of(pipe, dense, _GUIDANCE, lock)
     frontier = None if records is None else read_frontier(Path(records))
-    page = build_page(model, _open_inpainting(inpainting, lock), frontier, _KEPT_FOR)
+    page = build_page(model, _open_inpainting(inpainting, lock), frontier)
     page.queue(max_size=WAITING_REQUESTS, api_open=False)
     try:
         _, url, _ = page.launch(

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from diffcr.studio.compare_tab import add_compare_tab
+from diffcr.studio.elements import KEPT_FOR
 from diffcr.studio.frontier import Frontier
 from diffcr.studio.generate_tab import add_generate_tab
 from diffcr.studio.inpaint_tab import add_inpaint_tab
@@ -23,20 +24,17 @@ _SCENES = [
 _PROMPTS = ["a small cactus with a happy face in the Sahara desert", "a red bicycle in the rain"]
 
 
-def build_page(
-    model: StudioModel, inpainting: InpaintingModel, frontier: Frontier | None, kept_for: int
-) -> Any:
+def build_page(model: StudioModel, inpainting: InpaintingModel, frontier: Frontier | None) -> Any:
     """Gradio's `Blocks`.
 
     Args:
         model: That paints.
         inpainting: That repaints.
         frontier: What the records say; None without records.
-        kept_for: Seconds that pictures are kept for visitors on disk.
     """
     prompts = _SCENES if model.knows_scenes else _PROMPTS
     page = gr.Blocks(
-        title="diffcr studio", analytics_enabled=False, delete_cache=(kept_for, kept_for)
+        title="diffcr studio", analytics_enabled=False, delete_cache=(KEPT_FOR, KEPT_FOR)
     )
     with page:
         gr.HTML(

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from diffcr.core.select import gather_tokens
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of, find_transformer
+from diffcr.hosts.latents import grey_inputs
 from diffcr.inpainting.decoder import LazyTransformer2DModel
 from diffcr.inpainting.encoder import ContextEncoder
 from diffcr.inpainting.pipeline import LazyInpaintPipeline
@@ -72,11 +73,15 @@ class Task(ABC):
             family.denoising_scale(denoiser.config).values(timesteps),
             encoded.prompts.to(device),
         )
+        inputs.update(self._grey_inputs(latents))
 
         def prediction(output: Any) -> Tensor:
             return family.prediction(denoiser, output, latents)
 
         return Batch(inputs, latents, noise, timesteps, levels.weight.to(device), prediction)
+
+    def _grey_inputs(self, latents: Tensor) -> dict[str, Any]:
+        return {}
 
 
 class TextToImage(Task):
@@ -88,6 +93,13 @@ class TextToImage(Task):
         self.parts = {"transformer": self.model}
         self.pictures = data
         self.items = len(data)
+        self._pipe = pipe
+        self._grey: dict[Size, dict[str, Any]] = {}
+
+    def _grey_inputs(self, latents: Tensor) -> dict[str, Any]:
+        if latents.shape not in self._grey:
+            self._grey[latents.shape] = grey_inputs(self._pipe, latents)
+        return self._grey[latents.shape]
 
     def with_own_model(self) -> TextToImage:
         """The same task with a copy of its model."""

@@ -138,8 +138,7 @@ def _run_reusing(
     updates = None if kept is None else kept.updates
     output = compute(block, bound, inputs, logits, ranking, count, updates)
     if attached.skips_somewhere(bound.layer):
-        updates = (inputs.routed_of(output) - routed).to(routed.dtype)
-        run.keep(bound.layer, updates, ranking[:, :count])
+        run.keep(bound.layer, routed, inputs.routed_of(output), ranking[:, :count])
     return output
 
 

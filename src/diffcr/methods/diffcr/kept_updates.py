@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from diffcr.core.select import gather_tokens, token_rows
 from diffcr.methods.sampling_runs import CallInRun, SamplingRun
 
 
@@ -29,7 +30,7 @@ class KeptUpdates:
     def of_all(cls, updates: Tensor) -> KeptUpdates:
         """After a call that computed every token."""
         ages = torch.ones(updates.shape[:2], dtype=torch.int64, device=updates.device)
-        return cls(updates.detach(), ages)
+        return cls(updates.detach().contiguous(), ages)
 
     def fits(self, tokens: Tensor) -> bool:
         """Whether these are of tokens like `tokens` [B, N, D]."""
@@ -45,12 +46,16 @@ class KeptUpdates:
         stale = torch.where(ages > max_age, ages, 0)
         return ranking.gather(1, torch.argsort(stale, dim=1, descending=True, stable=True))
 
-    def after(self, updates: Tensor, computed: Tensor) -> KeptUpdates:
-        """After a call in which the layer added `updates` [B, N, D] and computed the tokens at
-        `computed` [B, K] int64."""
-        is_computed = torch.zeros_like(self.ages, dtype=torch.bool).scatter(1, computed, True)
-        kept = torch.where(is_computed.unsqueeze(-1), updates.detach(), self.updates)
-        return KeptUpdates(kept, torch.where(is_computed, 1, self.ages + 1))
+    def take(self, before: Tensor, after: Tensor, computed: Tensor) -> None:
+        """The updates of a call in which the layer computed the tokens at `computed` [B, K] int64,
+        in place: `before` and `after` are all tokens before and after it, [B, N, D]."""
+        rows = token_rows(computed, before.shape[1])
+        added = gather_tokens(after, computed, rows=rows) - gather_tokens(
+            before, computed, rows=rows
+        )
+        held = self.updates.view(-1, before.shape[2])
+        held.index_copy_(0, rows, added.detach().to(held.dtype).flatten(0, 1))
+        self.ages.add_(1).scatter_(1, computed, 1)
 
 
 @dataclass
@@ -74,13 +79,13 @@ class UpdateRun(SamplingRun):
         kept = self.layers[layer]
         return kept if kept.fits(tokens) else None
 
-    def keep(self, layer: int, updates: Tensor, computed: Tensor) -> None:
-        """Take what a layer added in the present call, as in `KeptUpdates.after`."""
+    def keep(self, layer: int, before: Tensor, after: Tensor, computed: Tensor) -> None:
+        """Take what a layer added in the present call, as in `KeptUpdates.take`."""
         self.reached[layer] = self.calls
-        if computed.shape[1] == updates.shape[1]:
-            self.layers[layer] = KeptUpdates.of_all(updates)
+        if computed.shape[1] == before.shape[1]:
+            self.layers[layer] = KeptUpdates.of_all((after - before).to(before.dtype))
         else:
-            self.layers[layer] = self.layers[layer].after(updates, computed)
+            self.layers[layer].take(before, after, computed)
 
     @property
     def memory(self) -> int:

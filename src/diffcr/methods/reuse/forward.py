@@ -91,7 +91,7 @@ def _leave(reused: ReusePass, output: Tensor, drift: float) -> Tensor:
     before = gather_tokens(entered, kept.indices, rows=kept.rows)
     trajectory.inputs.take(before, kept, drift=0)
     updates = trajectory.updates.take(output - before, kept, drift)
-    return put_back(entered + updates, kept.rows, output)
+    return put_back(entered + updates, kept.rows, output, owned=True)
 
 
 class _RememberingAttention:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffcr.records.record import Record
 from diffcr.report.comparison import Collection, Row, Value, accuracy, flops, frechet
 from diffcr.report.figures.canvas import GREY, row_style, write_figure
+from diffcr.report.figures.labels import PointLabel, write_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,11 +164,14 @@ def plot_trade_offs(
 
     def draw(figure: Figure) -> None:
         row = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, panel in zip(row, panels, strict=True):
-            _draw_panel(axes, panel, shown)
-        handles, labels = row[0].get_legend_handles_labels()
-        columns = min(2 * len(panels), len(labels))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        labels = [_draw_panel(axes, panel, shown) for axes, panel in zip(row, panels, strict=True)]
+        handles, names = row[0].get_legend_handles_labels()
+        columns = min(2 * len(panels), len(names))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+        # Where a label finds room depends on where the layout puts the axes.
+        figure.draw_without_rendering()
+        for axes, of_panel in zip(row, labels, strict=True):
+            write_labels(axes, of_panel)
 
     write_figure(draw, path, 2.2 + 4.4 * len(panels), 4.8)
 
@@ -190,15 +194,19 @@ def _best(points: Iterable[TradeOffPoint]) -> set[str]:
     return found
 
 
-def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
+def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> list[PointLabel]:
+    """Returns the labels that are to be written, those of leading series first."""
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
     best = _best(point for point in panel.points if point.series in shown)
-    # Labels of leading lines stand below the first one and above the others.
-    labels = {name: 9 if place else -20 for place, name in enumerate(n for n in shown if n in best)}
+    labels: list[PointLabel] = []
     for place, (name, title) in enumerate(shown.items()):
         points = sorted((p for p in panel.points if p.series == name), key=lambda p: p.cost)
-        _draw_series(axes, points, title, row_style(place), labels.get(name))
+        style, leads = row_style(place), name in best
+        if not leads:
+            style["color"] = GREY
+        _draw_series(axes, points, title, style, leads)
+        labels += _labels(points, style["color"], leads)
     axes.set_xlabel(panel.cost)
     axes.set_yscale("log", nonpositive="clip")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
@@ -207,20 +215,12 @@ def _draw_panel(axes: Axes, panel: TradeOff, shown: Mapping[str, str]) -> None:
     axes.set_ylabel(f"{panel.quality} (lower is better)")
     axes.grid(alpha=0.25)
     axes.margins(0.12)
+    return sorted(labels, key=lambda label: -label.size)
 
 
 def _draw_series(
-    axes: Axes,
-    points: Sequence[TradeOffPoint],
-    title: str,
-    style: dict[str, Any],
-    label_height: int | None,
+    axes: Axes, points: Sequence[TradeOffPoint], title: str, style: dict[str, Any], leads: bool
 ) -> None:
-    """Points joined by a line, with their labels so many typographic points above; in grey, and
-    labelled beside them, where no height is given."""
-    leads = label_height is not None
-    if not leads:
-        style["color"] = GREY
     axes.errorbar(
         [100 * point.cost for point in points],
         [point.quality for point in points],
@@ -232,13 +232,10 @@ def _draw_series(
         label=title,
         zorder=3 if leads else 2,
     )
-    for point in points if len(points) > 1 else ():
-        axes.annotate(
-            point.label,
-            (100 * point.cost, point.quality),
-            xytext=(5, 5) if label_height is None else (0, label_height),
-            ha="center" if leads else "left",
-            textcoords="offset points",
-            fontsize=9 if leads else 8,
-            color=style["color"],
-        )
+
+
+def _labels(points: Sequence[TradeOffPoint], colour: str, leads: bool) -> list[PointLabel]:
+    """Of a series' points; a point that is alone is named by the legend."""
+    size = 9 if leads else 8
+    named = points if len(points) > 1 else ()
+    return [PointLabel(p.label, (100 * p.cost, p.quality), colour, size) for p in named]

@@ -219,9 +219,12 @@ def encoders(pipe: Any) -> list[Any]:
 
 
 def weight_samples(module: Any) -> Iterator[bytes]:
-    """What tells a model's weights from another's: its class, and values of every parameter."""
+    """What tells a model's weights from another's: its class, and values of every parameter and of
+    every buffer of its files, such as the statistics that FLUX.2's latents are scaled with."""
     yield f"{type(module).__name__} {module.dtype}".encode()
-    for parameter in module.parameters():
+    buffers = dict(module.named_buffers())
+    kept = (tensor for name, tensor in module.state_dict().items() if name in buffers)
+    for tensor in (*module.parameters(), *kept):
         # Values, not a sum, whose last digits would depend on the number of threads.
-        sampled = parameter.detach().flatten()[:: parameter.numel() // _SAMPLES + 1]
+        sampled = tensor.detach().flatten()[:: tensor.numel() // _SAMPLES + 1]
         yield sampled.double().cpu().numpy().tobytes()
