@@ -37,7 +37,7 @@ from rows import ROOT
 from diffcr.records.record import read_record
 from diffcr.report.comparison import QUALITY_HEADER, own, quality_rows
 
-_PAGES = ("results", "experiments", "inpainting")
+_PAGES = ("results", "experiments", "inpainting", "distilling")
 FILLED = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in _PAGES))
 _SPEED_HEADER = ("time against the dense model", "denoiser", "pipeline", "training step")
 
