@@ -13,6 +13,7 @@ from diffcr.cli.inputs import (
     choose_guidance,
     open_pipeline,
     read_prompts,
+    scene_captions,
 )
 from diffcr.cli.options import BatchSize, Guidance, Model, Pixels, Seed, Steps
 from diffcr.cli.screens import calibrated_screen
@@ -61,7 +62,7 @@ def calibrate(
         raise DiffCRError(f"{output} holds a report: give another --output, or --force")
     if model and prompt_file is None:
         raise DiffCRError("--model needs --prompts FILE: some prompts like those that it is for")
-    texts = read_prompts([], prompt_file) if prompt_file else _scene_captions()
+    texts = read_prompts([], prompt_file) if prompt_file else scene_captions("validation", 16)
     pipe = open_pipeline(model, "", dense=True)
     check_size(pipe, height=height, width=width)
     from diffcr.hosts.sampling import OutputSize, call_parameters
@@ -109,10 +110,3 @@ def calibrate(
     record = make_record("calibration", configuration, results, seeds={"images": seed})
     written = write_report(record, output, "Calibrated token reuse")
     show_screen(calibrated_screen(record, written, checkpoint, model), Console())
-
-
-def _scene_captions() -> list[str]:
-    from diffcr.scenes import ScenesDataset
-
-    scenes = ScenesDataset("validation", size=16)
-    return [scenes[i].caption for i in range(len(scenes))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from diffcr.cli.inputs import (
     choose_guidance,
     open_pipeline,
     read_prompts,
+    scene_captions,
 )
 from diffcr.cli.options import Guidance, Model, Pixels
 from diffcr.cli.screens import distilled_screen
@@ -37,7 +38,7 @@ def distill(
     guidance_scale: Guidance = None,
     batch_size: Annotated[int, typer.Option(help="Prompts of a step.", min=1, max=1024)] = 8,
     lora_rank: Annotated[int, typer.Option(help="Of the LoRA.", min=1, max=4096)] = 32,
-    learning_rate: Annotated[float, typer.Option(help="At its highest.", min=0, max=1)] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="At its highest.", min=0, max=1)] = 5e-4,
     mixed_precision: Annotated[str, typer.Option(help="no or bf16.")] = "no",
     offload_activations: Annotated[
         bool,
@@ -53,7 +54,7 @@ def distill(
     check_output(output)
     if model and prompt_file is None:
         raise DiffCRError("--model needs --prompts FILE: prompts like those that it is for")
-    texts = read_prompts([], prompt_file) if prompt_file else _scene_captions()
+    texts = read_prompts([], prompt_file) if prompt_file else scene_captions("train", 4096)
     pipe = open_pipeline(model, checkpoint, dense=False)
     check_size(pipe, height=height, width=width)
     from rich.console import Console
@@ -66,7 +67,7 @@ def distill(
 
     final = output / "checkpoint"
     require_replaceable(final)
-    precision: object = mixed_precision
+    precision: Any = mixed_precision
     settings = DistillationSettings(
         steps=steps,
         batch_size=batch_size,
@@ -75,16 +76,9 @@ def distill(
         guidance_scale=choose_guidance(guidance_scale, model),
         lora_rank=lora_rank,
         learning_rate=learning_rate,
-        mixed_precision=precision,  # type: ignore[arg-type]
+        mixed_precision=precision,
         offload_activations=offload_activations,
         seed=seed,
     )
     done = train(pipe, texts, output, settings, OutputSize(height, width, frames))
     show_screen(distilled_screen(done, save(pipe, final), model), Console())
-
-
-def _scene_captions() -> list[str]:
-    from diffcr.scenes import ScenesDataset
-
-    scenes = ScenesDataset("train", size=4096)
-    return [scenes[i].caption for i in range(len(scenes))]

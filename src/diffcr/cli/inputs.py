@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffcr.cli.quiet import hide_loading_bars
 from diffcr.errors import DiffCRError
@@ -32,6 +32,14 @@ def read_prompts(prompts: list[str], file: Path | None) -> list[str]:
     for number, text in enumerate(texts, 1):
         check_prompt(f"prompt {number}", text)
     return texts
+
+
+def scene_captions(split: Literal["train", "validation", "test"], size: int) -> list[str]:
+    """Captions of the first scenes of a split."""
+    from diffcr.scenes import ScenesDataset
+
+    scenes = ScenesDataset(split, size=size)
+    return [scenes[i].caption for i in range(size)]
 
 
 def check_prompt(name: str, text: str) -> None:

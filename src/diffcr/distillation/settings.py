@@ -38,7 +38,7 @@ class DistillationSettings:
     num_inference_steps: Annotated[int, between(2, 1000)] = 20
     guidance_scale: Annotated[float, between(0, 1000)] = 4.5
     lora_rank: Annotated[int, between(1, 4096)] = 32
-    learning_rate: Share = 1e-3
+    learning_rate: Share = 5e-4
     warmup_steps: Annotated[int, AT_LEAST_0] = 10
     mixed_precision: Literal["no", "bf16"] = "no"
     offload_activations: bool = False
