@@ -18,7 +18,7 @@ from diffcr.binding.model import disabled
 from diffcr.cost.sections import flops_section
 from diffcr.errors import DiffCRError
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
-from diffcr.methods.diffcr.kept_updates import KeptUpdates
+from diffcr.methods.diffcr.kept_updates import KeptUpdates, UpdateRun
 from diffcr.training.recipe import TrainingRecipe
 from tests.hosts import denoise, inputs, pixart, scramble_routers
 from tests.pipelines import final_latents, tiny_pixart_pipeline
@@ -85,9 +85,12 @@ def test_stale_tokens_come_first_the_oldest_of_them_before_others() -> None:
     ranking = torch.tensor([[4, 0, 1, 2, 3]])
     assert kept.stale_first(ranking, 2).tolist() == [[3, 1, 4, 0, 2]]
     assert kept.stale_first(ranking, 5).tolist() == ranking.tolist()
-    kept.take(torch.zeros(1, 5, 2), torch.ones(1, 5, 2), torch.tensor([[3, 4]]))
+    run = UpdateRun(layers={0: kept}, calls=1)
+    run.computed(0, torch.tensor([[3, 4]]))
     assert kept.ages.tolist() == [[2, 4, 3, 1, 1]]
-    assert kept.updates[0, :, 0].tolist() == [0, 0, 0, 1, 1]
+    assert run.kept(0, torch.zeros(1, 5, 2)) is None
+    run.calls += 1
+    assert run.kept(0, torch.zeros(1, 5, 2)) is kept
 
 
 def test_another_run_another_size_and_an_error_begin_anew() -> None:

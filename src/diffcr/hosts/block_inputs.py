@@ -101,6 +101,7 @@ class BlockInputs:
         run: Callable[[dict[str, Any]], BlockOutput],
         change: Callable[[Tensor, Tensor], Tensor],
         bypass: Tensor | None = None,
+        remembers: bool = False,
     ) -> BlockOutput:
         """A block on some tokens and all pinned rows; the other tokens bypass it.
 
@@ -109,15 +110,22 @@ class BlockInputs:
             run: The block.
             change: What becomes of the tokens before and after the block, [B, K, D] each.
             bypass: What is added to a token that bypasses it, [B, N, D]; None for nothing.
+            remembers: Whether `bypass` takes what is added to the others, in place.
         """
         rows = self.rows_of(indices)
         places = token_rows(rows, self.sequence.shape[1])
         before = gather_tokens(self.sequence, rows, rows=places)
         output = run(self.at_rows(rows, before))
         after, kept = sequence_of(self.layout, output), indices.shape[1]
-        updated = change(self._kept(before, kept), self._kept(after, kept))
+        earlier = self._kept(before, kept)
+        updated = change(earlier, self._kept(after, kept))
         after = with_routed_rows(after, updated, self._kept_where, None)
         everything = put_back(self._bypassed(bypass), places, after, owned=bypass is not None)
+        if remembers:
+            assert bypass is not None
+            held = places if rows.shape == indices.shape else token_rows(indices, self.tokens)
+            added = (updated - earlier).detach().to(bypass.dtype)
+            bypass.flatten(0, 1).index_copy_(0, held, added.flatten(0, 1))
         return self.replaced(output, everything)
 
     def over_rows(self, values: Tensor) -> Tensor:

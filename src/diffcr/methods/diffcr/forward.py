@@ -87,8 +87,9 @@ def _run_region(
 ) -> BlockOutput:
     plan, attached = region.layers[bound.layer], bound.attached
     kernels = kernels_for(inputs.sequence)
-    if kernels is not None or attached.run_branch is not None:
-        # A compiled branch guards strides: a first layer with others would add graphs of its own.
+    if kernels is not None or attached.run_branch is not None or plan.drops(inputs.tokens):
+        # Hosts embed patches by a convolution and hand them on transposed: whole tokens move many
+        # times as slowly, and a compiled branch, which guards strides, would add graphs.
         inputs = inputs.with_sequence(inputs.sequence.contiguous())
     routed = inputs.routed
     assert routed.shape[1] == inputs.tokens
@@ -125,7 +126,9 @@ def _run_reusing(
 ) -> BlockOutput:
     """Skipped tokens get what the layer added to them before. A layer that has nothing of tokens
     like these, in a run's first call or after one that was aborted, computes all of them."""
-    attached, routed = bound.attached, inputs.routed
+    attached = bound.attached
+    inputs = inputs.with_sequence(inputs.sequence.contiguous())
+    routed = inputs.routed
     kept = run.kept(bound.layer, routed)
     count = inputs.tokens if kept is None else plan.kept_tokens
     logits = router_logits(routed, attached.routers[bound.group][bound.row])
@@ -137,8 +140,10 @@ def _run_reusing(
     compute = _run_one_by_one if alone else _run_together
     updates = None if kept is None else kept.updates
     output = compute(block, bound, inputs, logits, ranking, count, updates)
-    if attached.skips_somewhere(bound.layer):
-        run.keep(bound.layer, routed, inputs.routed_of(output), ranking[:, :count])
+    if count == inputs.tokens and attached.skips_somewhere(bound.layer):
+        run.keep_all(bound.layer, routed, inputs.routed_of(output))
+    elif kept is not None:
+        run.computed(bound.layer, ranking[:, :count])
     return output
 
 
@@ -158,7 +163,9 @@ def _run_together(
 ) -> BlockOutput:
     run = bound.attached.run_branch or run_branch
     gate = bound.attached.config.gate
-    return run(block, inputs.arguments, logits, ranking, kept_tokens, gate, inputs.starts, bypass)
+    remembers = bypass is not None and bound.attached.context.run is not None
+    given = inputs.arguments, logits, ranking, kept_tokens, gate, inputs.starts, bypass, remembers
+    return run(block, *given)
 
 
 def _run_one_by_one(
@@ -172,10 +179,11 @@ def _run_one_by_one(
 ) -> BlockOutput:
     """Samples that keep other tokens, where the block's tables have no batch dimension."""
     outputs = []
-    for sample in torch.arange(len(logits), device=logits.device).split(1):
+    for place, sample in enumerate(torch.arange(len(logits), device=logits.device).split(1)):
         held = None if ranking is None else ranking.index_select(0, sample)
         selected, scores = inputs.of_samples(sample), logits.index_select(0, sample)
-        added = None if bypass is None else bypass.index_select(0, sample)
+        # A view, which may be written to.
+        added = None if bypass is None else bypass[place : place + 1]
         outputs.append(_run_together(block, bound, selected, scores, held, kept_tokens, added))
     return concatenated(*outputs)
 
@@ -214,6 +222,7 @@ def run_branch(
     gate: str,
     starts: Tensor | None = None,
     bypass: Tensor | None = None,
+    remembers: bool = False,
 ) -> BlockOutput:
     """A block on the tokens that it keeps. This is the unit that is compiled; between
     kernels `run_block` is.
@@ -227,6 +236,7 @@ def run_branch(
         gate: Name of the gate.
         starts: [B] int64, first routed row of each sample where they differ.
         bypass: [B, N, D], what is added to a token that is not kept; None for nothing.
+        remembers: Whether `bypass` takes what is added to those that are kept, in place.
 
     Returns:
         What the bare block returns, its hidden states [B, S, D] in the dtype that it returns.
@@ -250,7 +260,7 @@ def run_branch(
 
     if kept_tokens == inputs.tokens:
         return inputs.run_all(run, gated)
-    return inputs.run_kept(indices, run, gated, bypass)
+    return inputs.run_kept(indices, run, gated, bypass, remembers)
 
 
 def run_block(block: nn.Module, arguments: dict[str, Any], mlp_scale: Tensor | None) -> BlockOutput:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from diffcr.core.select import gather_tokens, token_rows
 from diffcr.methods.sampling_runs import CallInRun, SamplingRun
 
 
@@ -46,17 +45,6 @@ class KeptUpdates:
         stale = torch.where(ages > max_age, ages, 0)
         return ranking.gather(1, torch.argsort(stale, dim=1, descending=True, stable=True))
 
-    def take(self, before: Tensor, after: Tensor, computed: Tensor) -> None:
-        """The updates of a call in which the layer computed the tokens at `computed` [B, K] int64,
-        in place: `before` and `after` are all tokens before and after it, [B, N, D]."""
-        rows = token_rows(computed, before.shape[1])
-        added = gather_tokens(after, computed, rows=rows) - gather_tokens(
-            before, computed, rows=rows
-        )
-        held = self.updates.view(-1, before.shape[2])
-        held.index_copy_(0, rows, added.detach().to(held.dtype).flatten(0, 1))
-        self.ages.add_(1).scatter_(1, computed, 1)
-
 
 @dataclass
 class UpdateRun(SamplingRun):
@@ -79,13 +67,15 @@ class UpdateRun(SamplingRun):
         kept = self.layers[layer]
         return kept if kept.fits(tokens) else None
 
-    def keep(self, layer: int, before: Tensor, after: Tensor, computed: Tensor) -> None:
-        """Take what a layer added in the present call, as in `KeptUpdates.take`."""
+    def keep_all(self, layer: int, before: Tensor, after: Tensor) -> None:
+        """Take what a layer added to all tokens [B, N, D] in the present call."""
         self.reached[layer] = self.calls
-        if computed.shape[1] == before.shape[1]:
-            self.layers[layer] = KeptUpdates.of_all((after - before).to(before.dtype))
-        else:
-            self.layers[layer].take(before, after, computed)
+        self.layers[layer] = KeptUpdates.of_all((after - before).to(before.dtype))
+
+    def computed(self, layer: int, tokens: Tensor) -> None:
+        """The layer's updates of `tokens` [B, K] int64 are those of the present call."""
+        self.reached[layer] = self.calls
+        self.layers[layer].ages.add_(1).scatter_(1, tokens, 1)
 
     @property
     def memory(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffcr.core.select import gather_tokens, put_back
@@ -70,8 +71,10 @@ def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
     reused.skips = reused.count == 0
     if reused.skips:
         # A host may write into what a skipped block hands on (ControlNet in Chroma and Bria).
-        reused.entered = hidden_states.clone()
+        reused.entered = hidden_states.clone(memory_format=torch.contiguous_format)
         return hidden_states
+    # Hosts hand embedded patches on transposed: whole tokens move many times as slowly.
+    reused.entered = hidden_states = hidden_states.contiguous()
     reused.kept = kept = trajectory.choose(hidden_states, reused.count, reused.scattered)
     return gather_tokens(hidden_states, kept.indices, rows=kept.rows)
 
