@@ -194,11 +194,11 @@ class Run:
             return pipe
         if self.is_distilled:
             diffcr.load(pipe, _trained(self.directory / "checkpoint"))
-            self._set_budget(pipe)
+            self.set_budget(pipe)
             return pipe
         if "calibration" in self.configuration:
             self.calibrate(pipe)
-            self._set_budget(pipe)
+            self.set_budget(pipe)
             return pipe
         method = config_from_json_dict(self.configuration["method"])
         if not isinstance(method, DenseConfig):
@@ -232,7 +232,8 @@ class Run:
             configuration["guidance_scale"],
         )
 
-    def _set_budget(self, pipe: Any) -> None:
+    def set_budget(self, pipe: Any) -> None:
+        """Spend what the row says, where it says something."""
         if "budget" in self.configuration:
             reuser: Any = get_attached(pipe)
             reuser.set_budget(self.configuration["budget"])

@@ -60,6 +60,7 @@ def test_public_names() -> None:
         "disabled",
         "distill",
         "fit_bypass",
+        "fuse_lora",
         "load",
         "measure_mag_ratios",
         "parameter_groups",
@@ -69,6 +70,7 @@ def test_public_names() -> None:
         "supported_models",
         "register_model",
         "trajectory",
+        "unfuse_lora",
     }
     assert set(dir(diffcr)) == set(diffcr.__all__)
     assert diffcr.__version__ == version("diffcr")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffcr.binding.attachment import attach, detach
     from diffcr.binding.compilation import compile
+    from diffcr.binding.fusing import fuse_lora, unfuse_lora
     from diffcr.binding.lora import add_lora
     from diffcr.binding.model import (
         disabled,
@@ -77,6 +78,8 @@ _HOMES = {
     "push": "checkpoint.pushing",
     "save": "checkpoint.saving",
     "add_lora": "binding.lora",
+    "fuse_lora": "binding.fusing",
+    "unfuse_lora": "binding.fusing",
 }
 
 __all__ = [
@@ -103,6 +106,7 @@ __all__ = [
     "disabled",
     "distill",
     "fit_bypass",
+    "fuse_lora",
     "get_compressor",
     "load",
     "measure_mag_ratios",
@@ -113,6 +117,7 @@ __all__ = [
     "summary",
     "supported_models",
     "trajectory",
+    "unfuse_lora",
 ]
 
 try:

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import Tensor, nn
 
 import diffcr
+from diffcr.binding.acting import adapted_layers
 from diffcr.binding.lora import ADAPTER, add_lora, remove_lora
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts import find_transformer
@@ -241,3 +242,47 @@ def test_a_lora_is_not_added_beside_others_that_are_off_or_fused() -> None:
     transformer.fuse_lora()
     with pytest.raises(DiffCRError, match=r"unfuse_lora\(\) first"):
         add_lora(transformer, rank=2)
+
+
+@torch.no_grad()
+def test_fused_adapters_act_as_before_and_leave_no_trace_in_the_end(tmp_path: Path) -> None:
+    transformer, style = _styled_flux(tmp_path / "saved")
+    transformer.load_lora_adapter(style, adapter_name="style", prefix=None)
+    both = _flux(transformer)
+    weights = {name: p.clone() for name, p in transformer.named_parameters()}
+    diffcr.fuse_lora(transformer)
+    assert torch.allclose(_flux(transformer), both, atol=1e-5)
+    assert all(type(layer.base_layer) is nn.Linear for _, layer in adapted_layers(transformer))
+    assert all(layer.merged for _, layer in adapted_layers(transformer))
+    with pytest.raises(DiffCRError, match=r"unfuse_lora\(\) first"):
+        diffcr.save(transformer, tmp_path / "fused")
+    diffcr.unfuse_lora(transformer)
+    diffcr.unfuse_lora(transformer)
+    assert all(torch.equal(p, weights[name]) for name, p in transformer.named_parameters())
+    assert torch.equal(_flux(transformer), both)
+    transformer.delete_adapters("style")
+    diffcr.save(transformer, tmp_path / "again")
+    diffcr.detach(transformer, restore=True)
+    assert torch.equal(_flux(transformer), _flux(FLUX.make()))
+
+
+def test_what_cannot_be_fused_is_refused_and_left_as_it_was() -> None:
+    transformer = pixart()
+    with pytest.raises(DiffCRError, match="no DiffCR LoRA to fuse"):
+        diffcr.fuse_lora(transformer)
+    diffcr.attach(transformer)
+    add_lora(transformer, rank=2)
+    whole = transformer.transformer_blocks[1].attn1.to_q
+    whole.base_layer.weight = nn.Parameter(whole.base_layer.weight.to(torch.float8_e4m3fn), False)
+    with pytest.raises(DiffCRError, match=r"to_q is quantised"):
+        diffcr.fuse_lora(transformer)
+    assert not any(layer.merged for _, layer in adapted_layers(transformer))
+    whole.base_layer.to("meta")
+    with pytest.raises(DiffCRError, match=r"to_q holds no weights \(offloaded\?\)"):
+        diffcr.fuse_lora(transformer)
+    other = pixart()
+    diffcr.attach(other)
+    add_lora(other, rank=2)
+    diffcr.fuse_lora(other)
+    with pytest.raises(DiffCRError, match=r"unfuse_lora\(\) first"):
+        diffcr.fuse_lora(other)
