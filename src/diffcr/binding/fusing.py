@@ -19,7 +19,8 @@ _UNFUSED = "diffcr_unfused"
 
 def fuse_lora(pipe_or_transformer: Any) -> None:
     """Add DiffCR's LoRA, and others that act, to the weights that they update: calls take no time
-    for them, and differ by the rounding of sums. The weights as they were wait in the CPU's memory.
+    for them, and differ by rounding, in the weights' own dtype. The weights as they were wait in
+    the CPU's memory.
 
     Until `unfuse_lora` nothing can be saved, detached, trained or called as the dense model.
 
