@@ -19,7 +19,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,studio,docs]'
 	touch $(INSTALLED)
 
-# One that was interrupted goes on.
 demo: install
 	test ! -e runs/demo/report.html || rm -rf runs/demo
 	$(BIN)/diffcr demo --output runs/demo

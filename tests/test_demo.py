@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import diffcr
-from diffcr.demo import DemoPlan, check_demo, demo_recipe, demonstrate, run_demo
+from diffcr.demo.reuse import ReusePlan, demonstrate
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.options import EvaluationOptions
 from diffcr.hosts import find_transformer
@@ -17,69 +17,36 @@ from diffcr.records.record import read_record
 from diffcr.scenes.judge import JudgeConfig, SceneJudge
 from tests.pipelines import tiny_pixart_pipeline
 
-PLAN = DemoPlan(
-    steps=5,
-    batch_size=2,
-    lora_rank=2,
-    training_scenes=4,
-    held_out_scenes=2,
+PLAN = ReusePlan(
+    calibration_prompts=2,
     prompts=2,
     resolution=32,
     evaluation=EvaluationOptions(
-        num_inference_steps=2,
-        held_out_samples=2,
+        num_inference_steps=6,
         latency_batch_size=1,
         denoiser_repeats=1,
         pipeline_repeats=1,
-        map_timesteps=(900, 100),
+        map_timesteps=(),
     ),
 )
 
 
-def test_a_pipeline_is_trained_measured_and_reported(tmp_path: Path) -> None:
-    pipe = tiny_pixart_pipeline()
-    text = io.StringIO()
-    console = Console(file=text, width=120)
+def test_a_pipeline_is_calibrated_measured_and_reported(tmp_path: Path) -> None:
+    pipe, text = tiny_pixart_pipeline(), io.StringIO()
     judge = SceneJudge(JudgeConfig(resolution=32)).eval()
-    result = demonstrate(pipe, judge, tmp_path / "demo", PLAN, console)
+    result = demonstrate(pipe, judge, tmp_path, PLAN, Console(file=text, width=120))
 
     results = read_record(result.report.record).results
-    assert results["compression"]["learned_mean"] > 0
-    trajectory = results["trajectory"]
-    assert trajectory["step"] == [1, 2, 3, 4, 5]
-    assert len(trajectory["per_region"]) == 4
-    assert trajectory["mean"][-1] > trajectory["mean"][0]
-    assert {path.name for path in result.report.figures} == {
-        "compression.png",
-        "trajectory.png",
-        "router_maps.png",
-        "router_auc.png",
-        "images.png",
-    }
-    printed = text.getvalue()
-    _, done, screen = printed.rpartition("Done\n")
+    assert results["calibration"]["chosen"]["mean_compression_ratio"] == pytest.approx(0.5, abs=0.1)
+    assert results["flops"]["compressed"]["total"] < 0.7 * results["flops"]["dense"]["total"]
+    assert {"dense", "compressed"} <= results["images"].keys()
+    assert [path.name for path in result.report.figures] == ["images.png"]
+    _, done, screen = text.getvalue().rpartition("Done\n")
     assert done and len(screen.splitlines()) < 25
-    for words in ("5 steps", "bypass", "operations", "time, denoiser", "caption accuracy", "Next"):
+    for words in ("without training", "operations", "time, pipeline", "caption accuracy", "Next"):
         assert words in screen
 
     other = tiny_pixart_pipeline()
-    loaded = diffcr.load(other, result.checkpoint)
-    assert loaded.inference_bins() == find_transformer(pipe).diffcr.inference_bins()
-
-
-def test_the_recipe_is_diffcr_lt_with_sampled_branches() -> None:
-    recipe = demo_recipe(DemoPlan())
-    assert recipe.method.target_compression_ratio == 0.3  # type: ignore[union-attr]
-    assert recipe.timestep_regions == 4
-    assert recipe.method.branching == "sampled"  # type: ignore[union-attr]
-    assert recipe.finetune == "lora"
-
-
-def test_bad_input_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(DiffCRError, match="steps is 0"):
-        run_demo(tmp_path, steps=0)
-    (tmp_path / "training").mkdir()
-    check_demo(tmp_path, PLAN)
-    (tmp_path / "report.html").touch()
+    assert diffcr.load(other, result.checkpoint).config == find_transformer(pipe).diffcr.config
     with pytest.raises(DiffCRError, match="another demo"):
-        check_demo(tmp_path, PLAN)
+        demonstrate(tiny_pixart_pipeline(), judge, tmp_path, PLAN)

@@ -165,11 +165,23 @@ def models(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Report directory.")] = Path("runs/demo"),
-    steps: Annotated[int | None, typer.Option(help="Fine-tuning steps.", min=1, max=10**9)] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Fine-tune the paper's routers, for minutes.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Fine-tuning steps of --train.", min=1, max=10**9)
+    ] = None,
 ) -> None:
-    """Fine-tune the embedded default for a short time, and show what it gives."""
+    """Halve the embedded pipeline's cost without training, and show what that gives."""
+    if steps is not None and not train:
+        raise DiffCRError(f"--steps is {steps}, and nothing is trained: give --train, too")
     check_output(output)
-    from diffcr.demo import run_demo
-
     hide_loading_bars()
-    run_demo(output, steps)
+    if train:
+        from diffcr.demo.training import run_demo as run_training_demo
+
+        run_training_demo(output, steps)
+    else:
+        from diffcr.demo.reuse import run_demo
+
+        run_demo(output)

@@ -1,4 +1,4 @@
-"""`diffcr demo`: from a pretrained pipeline to a cheaper one in a few minutes, all measured."""
+"""`diffcr demo --train`: DiffCR-LT on the embedded pipeline in a few minutes, all measured."""
 
 from __future__ import annotations
 
@@ -105,17 +105,17 @@ def run_demo(output_dir: str | Path, steps: int | None = None) -> DemoResult:
             weights are not in this installation.
     """
     plan = DemoPlan() if steps is None else DemoPlan(steps=steps)
-    check_demo(output_dir, plan)
+    check_demo(output_dir)
+    if plan.steps < 1:
+        raise DiffCRError(f"steps is {plan.steps}: give 1 or more")
     console = Console()
     judge, pipe = load_judge(judge_path()), load_default_pipeline()
     console.print(f"Loaded the embedded text-to-image pipeline on {pipe.device}.")
     return demonstrate(pipe, judge, output_dir, plan, console)
 
 
-def check_demo(output_dir: str | Path, plan: DemoPlan) -> None:
-    """Raises DiffCRError where the demo cannot run, before anything is loaded."""
-    if plan.steps < 1:
-        raise DiffCRError(f"steps is {plan.steps}: give 1 or more")
+def check_demo(output_dir: str | Path) -> None:
+    """Raises DiffCRError where a demo's report is there already, before anything is loaded."""
     if (Path(output_dir) / PAGE).exists():
         raise DiffCRError(f"{output_dir} holds another demo: delete it or give another directory")
 
@@ -139,7 +139,7 @@ def demonstrate(
     Raises:
         DiffCRError: The plan cannot be done, or DiffCR cannot be attached to the pipeline.
     """
-    check_demo(output_dir, plan)
+    check_demo(output_dir)
     console = console or Console()
     output, size, started = Path(output_dir), plan.resolution, time.perf_counter()
     seconds: dict[str, float] = {}

@@ -1,0 +1,1 @@
+"""What the package does, shown on its embedded pipeline in a few minutes."""
