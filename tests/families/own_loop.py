@@ -80,8 +80,6 @@ def trains_in_an_own_loop(host: TinyHost) -> None:
         optimizer.zero_grad()
         compressor.project_ratios()
         losses.append(loss.item())
-        if losses[-1] < LEFT * losses[0]:
-            break
-    assert losses[-1] < LEFT * losses[0], losses
+    assert min(losses[-3:]) < LEFT * losses[0], losses
     after = [compressor.ratios, *compressor.routers.values()]
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))

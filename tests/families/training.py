@@ -79,9 +79,9 @@ def recipe(steps: int) -> TrainingRecipe:
         lora_rank=8,
         steps=steps,
         batch_size=2,
-        checkpoint_every=1,
+        checkpoint_every=2,
         optimizer=OptimizerRecipe(learning_rate=2e-2, ratio_learning_rate=2e-2),
-        ratio_loss=RatioLossRecipe(raise_every=1, ramp=0.3),
+        ratio_loss=RatioLossRecipe(raise_every=2, ramp=0.3),
     )
 
 
@@ -96,8 +96,7 @@ def pipe_of(host: TinyHost) -> Any:
 
 
 def losses_of_one_batch(host: TinyHost) -> list[float]:
-    """The diffusion loss of a batch before each step on it, until it has fallen; routers and ratios
-    move."""
+    """The diffusion loss of a batch, before each of some steps on it; routers and ratios move."""
     torch.manual_seed(0)
     pipe, settings = pipe_of(host), recipe(STEPS)
     task = TextToImage(pipe, random_data(pipe.transformer))
@@ -123,8 +122,6 @@ def losses_of_one_batch(host: TinyHost) -> list[float]:
         optimizer.zero_grad()
         compressor.project_ratios()
         found.append(float(losses.diffusion))
-        if found[-1] < LEFT * found[0]:
-            break
     after = [compressor.ratios, *compressor.routers.values()]
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     return found
@@ -138,13 +135,13 @@ def trains(host: TinyHost) -> None:
     """On one batch the loss of the family's objective falls, routers and ratios move; a run that
     was interrupted ends bit-equal."""
     losses = losses_of_one_batch(host)
-    assert losses[-1] < LEFT * losses[0], losses
+    assert min(losses[-3:]) < LEFT * losses[0], losses
     with TemporaryDirectory() as directory:
         whole, parts = Path(directory) / "whole", Path(directory) / "parts"
-        for path, steps in ((whole, 2), (parts, 1), (parts, 2)):
+        for path, steps in ((whole, 4), (parts, 2), (parts, 4)):
             pipe = pipe_of(host)
             train(recipe(steps), pipe, random_data(pipe.transformer), path)
-        first, second = state(whole, 2), state(parts, 2)
+        first, second = state(whole, 4), state(parts, 4)
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert get_compressor(pipe.transformer).mean_compression_ratio > 0
