@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,19 @@ def test_a_pipeline_is_calibrated_measured_and_reported(tmp_path: Path) -> None:
     assert diffcr.load(other, result.checkpoint).config == find_transformer(pipe).diffcr.config
     with pytest.raises(DiffCRError, match="another demo"):
         demonstrate(tiny_pixart_pipeline(), judge, tmp_path, PLAN)
+
+
+def test_one_that_was_interrupted_begins_anew(tmp_path: Path) -> None:
+    judge = SceneJudge(JudgeConfig(resolution=32)).eval()
+    demonstrate(tiny_pixart_pipeline(), judge, tmp_path, PLAN, Console(file=io.StringIO()))
+    (tmp_path / "report.html").unlink()
+    again = demonstrate(tiny_pixart_pipeline(), judge, tmp_path, PLAN, Console(file=io.StringIO()))
+    assert again.report.page.exists()
+
+
+def test_steps_without_training_are_refused_in_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "diffcr", "demo", "--steps", "5", "--output", str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert "--steps is 5" in finished.stderr and "--train" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1

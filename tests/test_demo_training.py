@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 import diffcr
-from diffcr.demo.training import DemoPlan, check_demo, demo_recipe, demonstrate, run_demo
+from diffcr.demo.shared import check_demo
+from diffcr.demo.training import DemoPlan, demo_recipe, demonstrate, run_demo
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.options import EvaluationOptions
 from diffcr.hosts import find_transformer

@@ -266,6 +266,10 @@ def test_fused_adapters_act_as_before_and_leave_no_trace_in_the_end(tmp_path: Pa
     assert torch.equal(_flux(transformer), _flux(FLUX.make()))
 
 
+def _fails(**_: Any) -> None:
+    raise RuntimeError("out of memory")
+
+
 def test_what_cannot_be_fused_is_refused_and_left_as_it_was() -> None:
     transformer = pixart()
     with pytest.raises(DiffCRError, match="no DiffCR LoRA to fuse"):
@@ -283,6 +287,12 @@ def test_what_cannot_be_fused_is_refused_and_left_as_it_was() -> None:
     other = pixart()
     diffcr.attach(other)
     add_lora(other, rank=2)
+    last = other.transformer_blocks[-1].ff.net[2]
+    last.merge = _fails
+    with pytest.raises(RuntimeError, match="out of memory"):
+        diffcr.fuse_lora(other)
+    assert not any(layer.merged for _, layer in adapted_layers(other))
+    del last.merge
     diffcr.fuse_lora(other)
     with pytest.raises(DiffCRError, match=r"unfuse_lora\(\) first"):
         diffcr.fuse_lora(other)

@@ -42,11 +42,16 @@ def fuse_lora(pipe_or_transformer: Any) -> None:
             if weight.is_meta or is_quantised(weight):
                 what = "holds no weights (offloaded?)" if weight.is_meta else "is quantised"
                 raise DiffCRError(f"{name} {what}: a LoRA is fused into plain weights alone")
-    for transformer in transformers:
-        for _, layer in acting.adapted_layers(transformer):
-            held = {n: p.detach().to("cpu", copy=True) for n, p in _weights_of(layer)}
-            vars(layer)[_UNFUSED] = held
-            layer.merge(adapter_names=layer.active_adapters)
+    try:
+        for transformer in transformers:
+            for _, layer in acting.adapted_layers(transformer):
+                held = {n: p.detach().to("cpu", copy=True) for n, p in _weights_of(layer)}
+                vars(layer)[_UNFUSED] = held
+                layer.merge(adapter_names=layer.active_adapters)
+    except BaseException:
+        # Out of memory, or interrupted: no model is fused in part.
+        unfuse_lora(pipe_or_transformer)
+        raise
 
 
 def unfuse_lora(pipe_or_transformer: Any) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 from rich.console import Console
 
 from diffcr.checkpoint.saving import save
-from diffcr.demo.training import DemoResult, check_demo
+from diffcr.demo.shared import DemoResult, check_demo, open_embedded
 from diffcr.evaluation.calibration import calibrate
 from diffcr.evaluation.evaluate import evaluate
 from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.hosts.sampling import OutputSize
-from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
+from diffcr.pretrained import GUIDANCE_SCALE
 from diffcr.report.report import write_report
 from diffcr.report.screen import Screen, gains, show_screen
 from diffcr.scenes import ScenesDataset
-from diffcr.scenes.judge import SceneJudge, load_judge
+from diffcr.scenes.judge import SceneJudge
 
 _TARGET = 0.5
 
@@ -57,8 +57,7 @@ def run_demo(output_dir: str | Path) -> DemoResult:
     """
     check_demo(output_dir)
     console = Console()
-    judge, pipe = load_judge(judge_path()), load_default_pipeline()
-    console.print(f"Loaded the embedded text-to-image pipeline on {pipe.device}.")
+    judge, pipe = open_embedded(console)
     return demonstrate(pipe, judge, output_dir, ReusePlan(), console)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from diffcr.demo.shared import DemoResult, check_demo, open_embedded
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.compression import Trajectory
 from diffcr.evaluation.evaluate import evaluate
@@ -19,12 +20,12 @@ from diffcr.evaluation.options import EvaluationOptions, Subjects
 from diffcr.evaluation.results import Evaluation
 from diffcr.hosts.loading import text_tokens
 from diffcr.methods.diffcr.config import DiffCRConfig
-from diffcr.pretrained import GUIDANCE_SCALE, judge_path, load_default_pipeline
+from diffcr.pretrained import GUIDANCE_SCALE
 from diffcr.records.record import Record
-from diffcr.report.report import PAGE, Report, write_report
+from diffcr.report.report import Report, write_report
 from diffcr.report.screen import Screen, gains, show_screen
 from diffcr.scenes import ScenesDataset
-from diffcr.scenes.judge import SceneJudge, load_judge
+from diffcr.scenes.judge import SceneJudge
 from diffcr.training import EncodedDataset, TrainingRecipe, encode_dataset, train
 from diffcr.training.recipe import OptimizerRecipe, RatioLossRecipe
 from diffcr.training.run_directory import read_history
@@ -74,23 +75,6 @@ class DemoPlan:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """What the demo did.
-
-    Attributes:
-        record: Everything that was measured.
-        report: The directory it was written to.
-        checkpoint: The trained DiffCR checkpoint, for `diffcr.load`.
-        seconds: From the loaded pipeline to the report.
-    """
-
-    record: Record
-    report: Report
-    checkpoint: Path
-    seconds: float
-
-
 def run_demo(output_dir: str | Path, steps: int | None = None) -> DemoResult:
     """Fine-tune the embedded default for a short time and report what that gave.
 
@@ -109,15 +93,8 @@ def run_demo(output_dir: str | Path, steps: int | None = None) -> DemoResult:
     if plan.steps < 1:
         raise DiffCRError(f"steps is {plan.steps}: give 1 or more")
     console = Console()
-    judge, pipe = load_judge(judge_path()), load_default_pipeline()
-    console.print(f"Loaded the embedded text-to-image pipeline on {pipe.device}.")
+    judge, pipe = open_embedded(console)
     return demonstrate(pipe, judge, output_dir, plan, console)
-
-
-def check_demo(output_dir: str | Path) -> None:
-    """Raises DiffCRError where a demo's report is there already, before anything is loaded."""
-    if (Path(output_dir) / PAGE).exists():
-        raise DiffCRError(f"{output_dir} holds another demo: delete it or give another directory")
 
 
 def demonstrate(

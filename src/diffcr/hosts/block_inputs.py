@@ -75,6 +75,12 @@ class BlockInputs:
         """The same with other hidden states, [B, S, D]."""
         return replace(self, arguments={**self.arguments, self.layout.hidden_states: sequence})
 
+    def with_whole_rows(self) -> BlockInputs:
+        """The same with each row of the hidden states in one piece. Hosts embed patches by a
+        convolution and hand them on transposed, where whole tokens move many times as slowly."""
+        sequence = self.sequence
+        return self if sequence.is_contiguous() else self.with_sequence(sequence.contiguous())
+
     def rows_of(self, indices: Tensor) -> Tensor:
         """Rows of the sequence [B, S - N + K] that a block computes with the tokens at `indices`
         [B, K] int64: those and all pinned ones."""

@@ -88,9 +88,8 @@ def _run_region(
     plan, attached = region.layers[bound.layer], bound.attached
     kernels = kernels_for(inputs.sequence)
     if kernels is not None or attached.run_branch is not None or plan.drops(inputs.tokens):
-        # Hosts embed patches by a convolution and hand them on transposed: whole tokens move many
-        # times as slowly, and a compiled branch, which guards strides, would add graphs.
-        inputs = inputs.with_sequence(inputs.sequence.contiguous())
+        # A compiled branch guards strides: a first layer with others would add graphs of its own.
+        inputs = inputs.with_whole_rows()
     routed = inputs.routed
     assert routed.shape[1] == inputs.tokens
     bypass = None
@@ -126,8 +125,7 @@ def _run_reusing(
 ) -> BlockOutput:
     """Skipped tokens get what the layer added to them before. A layer that has nothing of tokens
     like these, in a run's first call or after one that was aborted, computes all of them."""
-    attached = bound.attached
-    inputs = inputs.with_sequence(inputs.sequence.contiguous())
+    attached, inputs = bound.attached, inputs.with_whole_rows()
     routed = inputs.routed
     kept = run.kept(bound.layer, routed)
     count = inputs.tokens if kept is None else plan.kept_tokens

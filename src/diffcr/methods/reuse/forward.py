@@ -73,7 +73,7 @@ def _enter(reused: ReusePass, hidden_states: Tensor) -> Tensor:
         # A host may write into what a skipped block hands on (ControlNet in Chroma and Bria).
         reused.entered = hidden_states.clone(memory_format=torch.contiguous_format)
         return hidden_states
-    # Hosts hand embedded patches on transposed: whole tokens move many times as slowly.
+    # As `BlockInputs.with_whole_rows`.
     reused.entered = hidden_states = hidden_states.contiguous()
     reused.kept = kept = trajectory.choose(hidden_states, reused.count, reused.scattered)
     return gather_tokens(hidden_states, kept.indices, rows=kept.rows)
