@@ -187,7 +187,7 @@ def neighbours_change_nothing(host: TinyHost) -> None:
     together = forward(transformer, host.inputs(3, 0))
     alone = forward(transformer, host.inputs(1, 0))
     for one, batch in zip(alone, _of_first(together, len(alone), 3), strict=True):
-        assert_close([batch], [one], 1e-5)
+        assert_close([batch], [one], host.batch_error)
 
 
 def _of_first(outputs: list[Tensor], alone: int, batch: int) -> list[Tensor]:
@@ -209,7 +209,7 @@ def regions_mix(host: TinyHost) -> None:
         own = forward(transformer, host.with_timesteps(given, [level] * 3))
         sample = levels.index(level)
         for one, batch in zip(_sample(own, sample, 3), _sample(together, sample, 3), strict=True):
-            assert_close([batch], [one], 1e-5)
+            assert_close([batch], [one], host.batch_error)
 
 
 def _sample(outputs: list[Tensor], sample: int, batch: int) -> list[Tensor]:

@@ -29,6 +29,8 @@ class TinyHost:
     with_timesteps: (inputs, levels) -> the inputs at other noise levels, one in [0, 1] a sample,
         0 is clean.
     variant: which of the class's configurations or calls it is; "" is text to image or video.
+    batch_error: relative difference that the bare class makes between a sample alone and the same
+        in a batch, at most, by the order of its sums.
     """
 
     transformer_class: str
@@ -37,6 +39,7 @@ class TinyHost:
     tokens: int
     with_timesteps: WithTimesteps
     variant: str = ""
+    batch_error: float = 1e-5
 
     @property
     def name(self) -> str:
@@ -74,9 +77,12 @@ def tiny_host(
     tokens: int,
     with_timesteps: WithTimesteps,
     variant: str = "",
+    batch_error: float = TinyHost.batch_error,
 ) -> TinyHost:
     """A host of a class whose configuration `build` knows; it need not seed."""
-    return TinyHost(class_path(cls), seeded(build), inputs, tokens, with_timesteps, variant)
+    return TinyHost(
+        class_path(cls), seeded(build), inputs, tokens, with_timesteps, variant, batch_error
+    )
 
 
 class Draws:

@@ -56,6 +56,9 @@ HOSTS = tuple(
         FRAMES * ROWS * COLUMNS,
         linear_timesteps(1000),
         variant,
+        # The class rounds its queries and keys to bfloat16, which turns last bits of float32
+        # into errors of this size.
+        batch_error=1e-3,
     )
     for variant in ("", "visual_cond")
 )
