@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.hooks.group_offloading import ModuleGroup
 
 import diffcr
 from diffcr.errors import DiffCRError
@@ -33,6 +34,25 @@ def test_group_offload_changes_nothing(level: str, options: dict[str, Any], tmp_
     reloaded = pixart()
     diffcr.load(reloaded, diffcr.save(transformer, tmp_path / "saved"))
     assert torch.equal(denoise(reloaded, inputs()), expected)
+
+
+@each_level
+def test_groups_bring_routers_and_ratios_in(
+    level: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformer = trained_pixart()
+    _offload(transformer, "cpu", level, **options)
+    brought: set[int] = set()
+    onload = ModuleGroup.onload_
+
+    def recorded(group: ModuleGroup) -> None:
+        modules = (p for module in group.modules for p in module.parameters())
+        brought.update(id(p) for p in (*group.parameters, *modules))
+        onload(group)
+
+    monkeypatch.setattr(ModuleGroup, "onload_", recorded)
+    denoise(transformer, inputs())
+    assert [n for n, p in transformer.named_parameters() if id(p) not in brought] == []
 
 
 def test_indices_are_where_a_call_computes() -> None:

@@ -95,9 +95,14 @@ def _refuse_compiled_blocks(transformer: Any, family: Family) -> None:
 
 def _bring_along(transformer: Any, device: torch.device) -> None:
     """Move what is attached to where a call computes: leaf-level group offload, which moves a
-    module's parameters around its forward, would leave it behind."""
+    module's parameters around its forward, would leave it behind, as no forward is called."""
     refuse_disk_offload(transformer)
     attached = transformer.diffcr
+    for module in attached.modules():
+        group = _offload_group(module)
+        # A stream's group brings the values that it had when it was made, not what they are.
+        if group is not None and group.stream is None:
+            group.onload_()
     own = [*attached.parameters(), *attached.buffers()]
     # On the meta device operations are counted.
     if device.type == "meta" or all(tensor.device == device for tensor in own):
@@ -111,12 +116,18 @@ def _bring_along(transformer: Any, device: torch.device) -> None:
         tensor.data = tensor.data.to(device)
 
 
+def _offload_group(module: Any) -> Any:
+    """The group that diffusers' group offload made of a module's own parameters, or None."""
+    registry = getattr(module, "_diffusers_hook", None)
+    hook = registry and registry.get_hook("group_offloading")
+    return hook and hook.group
+
+
 def refuse_disk_offload(transformer: Any) -> None:
     """Raises DiffCRError where group offload keeps routers and ratios in files, out of reach."""
     for module in (transformer, transformer.diffcr):
-        registry = getattr(module, "_diffusers_hook", None)
-        hook = registry and registry.get_hook("group_offloading")
-        if hook and hook.group.offload_to_disk_path is not None:
+        group = _offload_group(module)
+        if group and group.offload_to_disk_path is not None:
             raise DiffCRError(
                 "group offload to the disk takes routers and ratios away (offload_to_disk_path): "
                 "load the model anew and offload to the CPU"
