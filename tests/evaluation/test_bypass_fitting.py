@@ -95,9 +95,10 @@ def test_what_it_cannot_do_is_said_before_anything_runs() -> None:
     assert diffcr.get_compressor(pipe).config.bypass == "identity"
 
 
-def test_a_pipeline_with_streams_of_text_is_fitted() -> None:
+@pytest.mark.parametrize("route_every", [1, 2])
+def test_a_pipeline_with_streams_of_text_is_fitted(route_every: int) -> None:
     pipe = tiny_flux_pipeline()
-    diffcr.attach(pipe.transformer, MoDConfig(0.5))
+    diffcr.attach(pipe.transformer, MoDConfig(0.5, route_every=route_every))
     found = fit_bypass(pipe, _PROMPTS, 4, num_inference_steps=2, progress=False)
     assert all(0 < share <= 1 for share in found.explained)
     # Half of the image's tokens, never those of the text, in two steps.

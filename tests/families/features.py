@@ -22,8 +22,8 @@ from diffcr.hosts.block_inputs import BlockInputs, sequence_of
 from diffcr.hosts.host import host_blocks
 from diffcr.methods.bound import bound_block
 from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
+from diffcr.methods.diffcr.branch import run_block
 from diffcr.methods.diffcr.compressor import Compressor
-from diffcr.methods.diffcr.forward import run_block
 from tests.families.masked import masked_forward
 from tests.families.training import trains
 from tests.tiny_hosts.host import TinyHost

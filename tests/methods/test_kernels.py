@@ -114,9 +114,13 @@ def route_by_kernels(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Ca
     return lambda: monkeypatch.setattr(target, lambda hidden_states: kernels)
 
 
+@pytest.mark.parametrize("route_every", [1, 2])
 @pytest.mark.parametrize("gate", ["identity", "sigmoid", "sigmoid-mlp"])
-def test_a_routed_model_is_the_same_model(route_by_kernels: Callable[[], None], gate: str) -> None:
-    transformer = trained_pixart(DiffCRConfig(gate=gate)).eval()  # type: ignore[arg-type]
+def test_a_routed_model_is_the_same_model(
+    route_by_kernels: Callable[[], None], gate: str, route_every: int
+) -> None:
+    config = DiffCRConfig(gate=gate, route_every=route_every)  # type: ignore[arg-type]
+    transformer = trained_pixart(config).eval()
     given = inputs(4).at(torch.tensor([900, 10, 300, 20]))
     with torch.no_grad():
         plain = denoise(transformer, given)

@@ -17,8 +17,8 @@ from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.host import host_blocks
 from diffcr.methods.bound import BOUND
+from diffcr.methods.diffcr.branch import run_block, run_branch
 from diffcr.methods.diffcr.compressor import Compressor
-from diffcr.methods.diffcr.forward import run_block, run_branch
 
 # Graphs per function: bins by numbers of masked tokens, where those vary (inpainting).
 _RECOMPILE_LIMIT = 1024

@@ -183,17 +183,23 @@ def _collecting(
     """Within the context every token is computed, and the layers' tokens are taken in."""
     ratios, bins = compressor.ratios.detach().clone(), compressor.inference_bins()
 
+    # Of the layers that rank, by layer and region, until the next call.
+    scored: dict[tuple[int, int], Tensor] = {}
+
     def look(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         bound: BoundBlock[Compressor] = bound_block(block)
         inputs = bound.inputs(bound.name_arguments(args, kwargs))
         before = inputs.routed.detach()
         update = inputs.routed_of(output).detach() - before
+        first = compressor.ranking_layer(bound.layer)
         for plan in compressor.context.regions:
             x, y = (v if plan.samples is None else v[plan.samples] for v in (before, update))
+            if first == bound.layer:
+                scored[first, plan.region] = compressor.router_logits(first, x)
             kept = kept_tokens(inputs.tokens, bins[bound.layer][plan.region])
             if kept < inputs.tokens:
-                ranking = rank_tokens(compressor.router_logits(bound.layer, x))[:, kept:]
-                x, y = (v.take_along_dim(ranking.unsqueeze(-1), 1) for v in (x, y))
+                dropped = rank_tokens(scored[first, plan.region])[:, kept:].unsqueeze(-1)
+                x, y = (v.take_along_dim(dropped, 1) for v in (x, y))
             moments[bound.layer].add(plan.region, x.flatten(0, 1), y.flatten(0, 1))
 
     hooks = [

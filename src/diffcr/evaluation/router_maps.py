@@ -115,7 +115,11 @@ def recording_routers(pipe_or_transformer: Any) -> Iterator[list[RoutedCall]]:
         def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             bound = bound_block(block)
             hidden_states = bound.inputs(bound.name_arguments(args, kwargs)).routed
-            logits = compressor.router_logits(layer, hidden_states[-1:].detach())
+            first = compressor.ranking_layer(layer)
+            if first == layer:
+                logits = compressor.router_logits(layer, hidden_states[-1:].detach())
+            else:
+                logits = calls[-1].scores[first].unsqueeze(0)
             plan = _plan_of_last(compressor.context, layer, hidden_states.shape[0])
             ranking = rank_tokens(logits)[0]
             kept = torch.zeros_like(ranking, dtype=torch.bool)

@@ -5,7 +5,7 @@ Shapes: B samples, N tokens, D width, r rank, R timestep regions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -37,7 +37,8 @@ class LinearBypass(nn.Module):
         bias: Likewise [layers, R, D]; starts at 0.
 
     Args:
-        routers: Of the model, [layers of the group, D] by group.
+        layers_of: Number of layers by block group.
+        width: D.
         rank: r.
         timestep_regions: R.
 
@@ -45,18 +46,19 @@ class LinearBypass(nn.Module):
         DiffCRError: The rank is above the model's width.
     """
 
-    def __init__(self, routers: nn.ParameterDict, rank: int, timestep_regions: int) -> None:
+    def __init__(
+        self, layers_of: Mapping[str, int], width: int, rank: int, timestep_regions: int
+    ) -> None:
         super().__init__()
         self.down, self.up, self.bias = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
         generator = torch.Generator().manual_seed(0)
-        for group, router in routers.items():
-            layers, width = router.shape
-            if rank > width:
-                raise DiffCRError(f"bypass_rank is {rank}: give at most the width, {width}")
+        if rank > width:
+            raise DiffCRError(f"bypass_rank is {rank}: give at most the width, {width}")
+        for group, layers in layers_of.items():
             drawn = torch.randn(layers, width, rank, generator=generator) * width**-0.5
-            self.down[group] = nn.Parameter(drawn.to(router.device))
-            self.up[group] = nn.Parameter(router.new_zeros(layers, rank, width))
-            self.bias[group] = nn.Parameter(router.new_zeros(layers, timestep_regions, width))
+            self.down[group] = nn.Parameter(drawn)
+            self.up[group] = nn.Parameter(torch.zeros(layers, rank, width))
+            self.bias[group] = nn.Parameter(torch.zeros(layers, timestep_regions, width))
 
     def of_block(self, group: str, row: int) -> BypassMap:
         """The map of a block by its group and its place there."""

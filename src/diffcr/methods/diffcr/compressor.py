@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,7 +41,8 @@ class Compressor(RatioTable):
     """Routers and compression ratios of a transformer, registered on it as `transformer.diffcr`.
 
     Attributes:
-        routers: Per block group one Parameter [layers of the group, D]; starts at 0.
+        routers: Per block group one Parameter [layers of the group, D]; starts at 0. Where layers
+            share a router, a row for each `route_every` of them.
         linear_bypass: The maps of tokens that bypass a layer; None where the configuration has
             none.
         gradient_scales: Per timestep region, what the ratios' gradient of the diffusion loss is
@@ -54,11 +56,13 @@ class Compressor(RatioTable):
     def __init__(self, config: RoutedConfig, host: Host) -> None:
         super().__init__(config, host)
         self.current = RoutedCall()
-        rows: dict[str, list[Tensor]] = {}
-        for block in host.blocks:
-            router = torch.zeros(host.width, device=host.device)
-            rows.setdefault(block.group, []).append(router)
-        self.routers = nn.ParameterDict({g: torch.stack(routers) for g, routers in rows.items()})
+        self._layers_of = Counter(block.group for block in host.blocks)
+        self.routers = nn.ParameterDict(
+            {
+                group: torch.zeros(-(-layers // config.route_every), host.width, device=host.device)
+                for group, layers in self._layers_of.items()
+            }
+        )
         self.linear_bypass: LinearBypass | None = None
         self.set_bypass(config.bypass, config.bypass_rank, config.max_age)
         self.gradient_scales: tuple[float, ...] | None = None
@@ -84,9 +88,10 @@ class Compressor(RatioTable):
         """
         self.config = replace(self.config, bypass=bypass, bypass_rank=bypass_rank, max_age=max_age)
         self.keeps_steps = bypass == "reuse"
-        maps = bypass == "linear"
-        regions = self.timestep_regions
-        self.linear_bypass = LinearBypass(self.routers, bypass_rank, regions) if maps else None
+        self.linear_bypass = None
+        if bypass == "linear":
+            maps = LinearBypass(self._layers_of, self.width, bypass_rank, self.timestep_regions)
+            self.linear_bypass = maps.to(next(iter(self.routers.values())))
 
     def kept_tokens(self, sequence_length: int) -> list[list[int]]:
         """Tokens that each layer computes at inference, [L][R], of `sequence_length` ones."""
@@ -111,10 +116,26 @@ class Compressor(RatioTable):
         finally:
             self.current.rankings = previous
 
+    def router(self, group: str, row: int) -> Tensor:
+        """[D], of a layer by its block group and its place there."""
+        router: Tensor = self.routers[group][row // self.config.route_every]
+        return router
+
+    def ranking_layer(self, layer: int) -> int:
+        """The layer before which the tokens are scored that a layer chooses among."""
+        return layer - self._place(layer)[1] % self.config.route_every
+
     def router_logits(self, layer: int, hidden_states: Tensor) -> Tensor:
-        """Scores [B, N], float32, that a layer's router gives to its input [B, N, D]."""
-        routers = [router for group in self.routers.values() for router in group]
-        return router_logits(hidden_states, routers[layer])
+        """Scores [B, N], float32, that a layer's router gives to [B, N, D], the input of its
+        `ranking_layer`."""
+        return router_logits(hidden_states, self.router(*self._place(layer)))
+
+    def _place(self, layer: int) -> tuple[str, int]:
+        for group, layers in self._layers_of.items():
+            if layer < layers:
+                return group, layer
+            layer -= layers
+        raise IndexError(f"the model has no layer {layer} beyond its last")
 
     def build_context(self, call: TransformerCall) -> StepContext:
         """The plan of one call; one without noise levels needs one region or `in_region`."""

@@ -15,6 +15,7 @@ Bypass = Literal["identity", "linear", "reuse"]
 
 LARGEST_BYPASS_RANK = 4096
 LARGEST_AGE = 1000
+MOST_SHARING = 1000
 
 
 def _bins(least: int, most: int) -> Allowed:
@@ -53,6 +54,9 @@ class DiffCRConfig(MethodConfig):
         bypass_rank: Rank of the map of "linear", 1 to the model's width.
         max_age: Calls, 1 or more, after which "reuse" computes a token before those that the
             router prefers, as far as the ratio lets it.
+        route_every: Neighbouring layers, 1 or more, that share a router: it scores and ranks the
+            tokens before the first of them, for all of them. Each keeps a ratio of its own. 1, the
+            paper's form, is a router for every layer.
 
     Raises:
         DiffCRError: A value is outside its range.
@@ -70,6 +74,7 @@ class DiffCRConfig(MethodConfig):
     bypass: Bypass = "identity"
     bypass_rank: Annotated[int, between(1, LARGEST_BYPASS_RANK)] = 16
     max_age: Annotated[int, between(1, LARGEST_AGE)] = 1
+    route_every: Annotated[int, between(1, MOST_SHARING)] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +100,7 @@ class MoDConfig(MethodConfig):
 
     Attributes:
         compression_ratio: Share of tokens that bypass a layer, a multiple of 0.1 in [0, 0.9].
-        gate, bypass, bypass_rank, max_age: As those of `DiffCRConfig`.
+        gate, bypass, bypass_rank, max_age, route_every: As those of `DiffCRConfig`.
 
     Raises:
         DiffCRError: A value is outside its range.
@@ -111,6 +116,7 @@ class MoDConfig(MethodConfig):
     bypass: Bypass = "identity"
     bypass_rank: Annotated[int, between(1, LARGEST_BYPASS_RANK)] = 16
     max_age: Annotated[int, between(1, LARGEST_AGE)] = 1
+    route_every: Annotated[int, between(1, MOST_SHARING)] = 1
 
     @property
     def initial_compression_ratio(self) -> float:

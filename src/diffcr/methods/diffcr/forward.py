@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffcr.core.select import rank_tokens, router_logits, scale_update
+from diffcr.core.select import router_logits
+from diffcr.errors import DiffCRError
 from diffcr.hosts.block_inputs import (
     BlockInputs,
     BlockOutput,
@@ -18,13 +20,15 @@ from diffcr.hosts.block_inputs import (
     sequence_of,
 )
 from diffcr.hosts.layout import BlockLayout
-from diffcr.methods.bound import BoundBlock, bound_block, bound_part
+from diffcr.methods.bound import BoundBlock, bound_block
+from diffcr.methods.diffcr.branch import run_block, run_branch, scaled_mlp_forward
 from diffcr.methods.diffcr.bypass import mapped
 from diffcr.methods.diffcr.compressor import Compressor
 from diffcr.methods.diffcr.config import RoutedConfig
 from diffcr.methods.diffcr.gpu import kernels_for
 from diffcr.methods.diffcr.kept_updates import UpdateRun
 from diffcr.methods.diffcr.plans import LayerPlan, RegionPlan
+from diffcr.methods.diffcr.scores import ScoredBy, TokenScores
 from diffcr.methods.seam import Seam
 
 
@@ -100,10 +104,11 @@ def _run_region(
     whole = inputs.tokens == inputs.sequence.shape[1] and not alone
     takes_kernels = ranking is None and plan.weight is None and bypass is None
     if kernels is not None and whole and takes_kernels:
-        return _run_with_kernels(kernels, block, bound, inputs, plan.kept_tokens)
-    logits = router_logits(routed, attached.routers[bound.group][bound.row])
+        return _run_with_kernels(kernels, block, bound, inputs, region)
+    scores = _scores(bound, routed, region.region, router_logits)
+    logits = scores.logits
     if ranking is None and plan.drops(inputs.tokens):
-        ranking = rank_tokens(logits, attached.context.scattered)
+        ranking = scores.ranked(attached.context.scattered)
     if plan.weight is not None and plan.mixed_kept_tokens is None:
         # A zero that keeps the ratio in the graph, on the smallest tensor of the branch.
         logits = logits + plan.weight.to(logits.dtype)
@@ -129,9 +134,10 @@ def _run_reusing(
     routed = inputs.routed
     kept = run.kept(bound.layer, routed)
     count = inputs.tokens if kept is None else plan.kept_tokens
-    logits = router_logits(routed, attached.routers[bound.group][bound.row])
+    scores = _scores(bound, routed, attached.context.regions[0].region, router_logits)
+    logits = scores.logits
     if ranking is None:
-        ranking = rank_tokens(logits, attached.context.scattered)
+        ranking = scores.ranked(attached.context.scattered)
         if kept is not None:
             ranking = kept.stale_first(ranking, attached.config.max_age)
     alone = inputs.layout.shares_tables and len(routed) > 1 and 0 < count < inputs.tokens
@@ -143,6 +149,31 @@ def _run_reusing(
     elif kept is not None:
         run.computed(bound.layer, ranking[:, :count])
     return output
+
+
+def _scores(
+    bound: BoundBlock[Compressor],
+    routed: Tensor,
+    region: int,
+    score: Callable[[Tensor, Tensor], Tensor],
+) -> TokenScores:
+    """What the router says of tokens [B, N, D], or said before an earlier layer that shares it."""
+    attached, shared = bound.attached, bound.attached.context.scores
+    router, every = attached.router(bound.group, bound.row), attached.config.route_every
+    if every == 1:
+        return TokenScores(score(routed, router))
+    place = bound.row % every
+    key = ScoredBy(bound.group, bound.row - place, region)
+    if place == 0 or key not in shared:
+        shared[key] = TokenScores(score(routed, router))
+    scores = shared[key]
+    learns = torch.is_grad_enabled() and (router.requires_grad or routed.requires_grad)
+    if learns and not scores.logits.requires_grad:
+        raise DiffCRError(
+            "gradient checkpointing with use_reentrant=True loses the gradient of a router that "
+            "several layers share (route_every): take use_reentrant=False, or route_every=1"
+        )
+    return scores
 
 
 def _mixed(output: Tensor, mixed: Tensor, weight: Tensor | None) -> Tensor:
@@ -191,17 +222,18 @@ def _run_with_kernels(
     block: nn.Module,
     bound: BoundBlock[Compressor],
     inputs: BlockInputs,
-    kept_tokens: int,
+    region: RegionPlan,
 ) -> BlockOutput:
     """What `run_branch` and the lines before it do, with the kernels around the block."""
     attached, gate = bound.attached, bound.attached.config.gate
-    hidden_states = inputs.sequence
+    hidden_states, kept_tokens = inputs.sequence, region.layers[bound.layer].kept_tokens
     if kept_tokens == 0:
         return inputs.unchanged
-    logits = kernels.score(hidden_states, attached.routers[bound.group][bound.row])
+    scores = _scores(bound, hidden_states, region.region, kernels.score)
+    logits = scores.logits
     if kept_tokens == inputs.tokens:
         return _run_together(block, bound, inputs, logits, None, kept_tokens)
-    ranking, places = kernels.rank(logits, attached.context.scattered)
+    ranking, places = scores.placed(kernels, attached.context.scattered)
     indices = ranking[:, :kept_tokens]
     before = kernels.gather(hidden_states, ranking, kept_tokens)
     selected = inputs.at_rows(indices, before)
@@ -209,79 +241,3 @@ def _run_with_kernels(
     output = (attached.run_block or run_block)(block, selected, scale)
     after = sequence_of(inputs.layout, output)
     return inputs.replaced(output, kernels.put_back(hidden_states, after, logits, places, gate))
-
-
-def run_branch(
-    block: nn.Module,
-    arguments: dict[str, Any],
-    logits: Tensor,
-    ranking: Tensor | None,
-    kept_tokens: int,
-    gate: str,
-    starts: Tensor | None = None,
-    bypass: Tensor | None = None,
-    remembers: bool = False,
-) -> BlockOutput:
-    """A block on the tokens that it keeps. This is the unit that is compiled; between
-    kernels `run_block` is.
-
-    Args:
-        block: The host's block.
-        arguments: All arguments of its forward by name.
-        logits: [B, N] router scores.
-        ranking: [B, N] token indices from the best to the worst; None where none is dropped.
-        kept_tokens: K, 0 to N.
-        gate: Name of the gate.
-        starts: [B] int64, first routed row of each sample where they differ.
-        bypass: [B, N, D], what is added to a token that is not kept; None for nothing.
-        remembers: Whether `bypass` takes what is added to those that are kept, in place.
-
-    Returns:
-        What the bare block returns, its hidden states [B, S, D] in the dtype that it returns.
-    """
-    inputs = BlockInputs(bound_block(block).layout, arguments, logits.shape[1], starts)
-    if kept_tokens == 0:
-        return inputs.bypassed(bypass)
-    if kept_tokens < inputs.tokens:
-        assert ranking is not None
-        indices = ranking[:, :kept_tokens]
-        logits = logits.gather(1, indices)
-    scale = inputs.over_rows(torch.sigmoid(logits)) if gate == "sigmoid-mlp" else None
-    # 2 sigmoid(s) - 1 for the identity gate, whose gate is 2 sigmoid(s).
-    excess = torch.tanh(logits / 2) if gate == "identity" else torch.sigmoid(logits) - 1
-
-    def run(selected: dict[str, Any]) -> BlockOutput:
-        return run_block(block, selected, scale)
-
-    def gated(before: Tensor, after: Tensor) -> Tensor:
-        return after if scale is not None else scale_update(before, after, excess)
-
-    if kept_tokens == inputs.tokens:
-        return inputs.run_all(run, gated)
-    return inputs.run_kept(indices, run, gated, bypass, remembers)
-
-
-def run_block(block: nn.Module, arguments: dict[str, Any], mlp_scale: Tensor | None) -> BlockOutput:
-    """The host's forward, with its feed-forward's output times `mlp_scale` where given, [B, M], one
-    for each row of the hidden states."""
-    bound = bound_block(block)
-    if mlp_scale is None:
-        return bound.run(block, arguments)
-    return bound.run_with(mlp_scale, block, arguments)
-
-
-def scaled_mlp_forward(mlp: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-    """Takes the place of a feed-forward's forward under the gate "sigmoid-mlp"."""
-    bound = bound_part(mlp)
-    output: Tensor = bound.host_forward(mlp, *args, **kwargs)
-    scale: Tensor | None = bound.running
-    if scale is None:
-        return output
-    others = output.shape[1] - scale.shape[1]
-    if others:
-        ones = scale.new_ones(len(scale), others)
-        where = bound.owner.layout.mlp_others
-        assert where != "none", "the feed-forward takes rows that its layout does not name"
-        before = where == "before"
-        scale = torch.cat([ones, scale] if before else [scale, ones], 1)
-    return output * scale.to(output.dtype).unsqueeze(-1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.methods.diffcr.kept_updates import UpdateRun
 from diffcr.methods.diffcr.ratios import BINS, bracket, kept_tokens
+from diffcr.methods.diffcr.scores import ScoredBy, TokenScores
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,14 @@ class StepContext:
         rankings: Token rankings [B, N] by layer that take the place of the routers', for
             comparisons with selections held.
         run: The sampling run whose updates are reused; None where none are.
+        scores: What routers that several layers share have said so far.
     """
 
     regions: tuple[RegionPlan, ...]
     scattered: Tensor
     rankings: Mapping[int, Tensor] = field(default_factory=dict)
     run: UpdateRun | None = None
+    scores: dict[ScoredBy, TokenScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
