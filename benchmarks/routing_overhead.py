@@ -2,7 +2,8 @@
 
 In turns, in the process's CPU seconds, float32, the dense model twice as control:
 
-embedded: the embedded pipeline's transformer at batch 1, 2 and 16, its checkpoint and MoD at 30 %.
+embedded: the embedded pipeline's transformer at batch 1, 2 and 16, its checkpoint and MoD at 30 %,
+also with a router for two and for four of its eight layers.
 Beside them the dense model on 100 of the 144 tokens, where MoD computes 101: what a method would
 take that costs nothing. `results/routing-overhead-embedded.json`.
 xl: PixArt XL/2's width at 512 x 512 pixels, some of its layers, random weights, one sample, at 20,
@@ -30,6 +31,7 @@ from diffcr.evaluation.timing.latency import LatencyRatio, Timing
 from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.hosts.family import InputSize
 from diffcr.hosts.published import PAPERS_TEXT_TOKENS, make_transformer, transformer_config
+from diffcr.methods.diffcr.config import MoDConfig
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.records.record import make_record, write_record
 
@@ -93,6 +95,9 @@ def measure_embedded(pairs: int) -> None:
         "checkpoint": checkpoint_contender(default_checkpoint_path()),
         "mod:0.3": parse_contender("mod:0.3"),
     }
+    for layers in (2, 4):
+        config = MoDConfig(0.3, route_every=layers)
+        contenders[f"mod:0.3, a router for {layers}"] = Contender("mod:0.3", config)
     models = {name: build(contender, dense) for name, contender in contenders.items()}
     side = dense.config.sample_size
     results: dict[str, Any] = {}
