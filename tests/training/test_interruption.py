@@ -54,8 +54,8 @@ def test_a_run_that_is_stopped_saves_and_goes_on(
         run(tmp_path / "halved", tiny_recipe())
     if raised is SystemExit:
         assert caught.value.code == 143  # type: ignore[attr-defined]
-    assert "stopped and saved after step 5: run it again" in "".join(capsys.readouterr())
-    assert (tmp_path / "halved" / "checkpoints" / "step-0000005").exists()
+    assert "stopped and saved after step 4: run it again" in "".join(capsys.readouterr())
+    assert (tmp_path / "halved" / "checkpoints" / "step-0000004").exists()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     monkeypatch.undo()
     run(tmp_path / "halved", tiny_recipe())

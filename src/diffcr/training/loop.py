@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,14 +166,14 @@ class Trainer:
             with self.accelerator.accumulate(self.model):
                 losses.append(self._backward(draw))
                 if self.accelerator.sync_gradients:
-                    agreed = self._agree(losses, self._shape_gradients(step))
-                    self._require_finite(step + 1, agreed)
+                    gradient_norm = self._shape_gradients(step)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad()
         if self.ratios is not None:
             self.ratios.end_step()
         self.average.update()
+        agreed = self._agree(step + 1, losses, gradient_norm)
         values = {"loss": agreed["loss"], "region": float(draw.region), "stop": agreed["stop"]}
         if self.loss.teacher is not None:
             values["distillation"] = agreed["distillation"]
@@ -186,9 +187,12 @@ class Trainer:
         )
         return values
 
-    def _agree(self, losses: list[StepLosses], gradient_norm: Tensor) -> dict[str, float]:
+    def _agree(
+        self, step: int, losses: list[StepLosses], gradient_norm: Tensor
+    ) -> dict[str, float]:
         """What all processes go by, in one exchange: means of the losses over micro-batches and
-        processes, the norm of the gradient, and above 0 whether one of them is to stop."""
+        processes, the norm of the gradient, and above 0 whether one of them is to stop. The device
+        is waited for here alone, for the ratios too."""
         total = torch.stack([micro.total.detach() for micro in losses]).mean()
         parts = {
             "loss": torch.stack([micro.diffusion for micro in losses]).mean(),
@@ -198,7 +202,13 @@ class Trainer:
             "stop": total.new_tensor(float(self.stop_request.signal > 0)),
         }
         reduced = self.accelerator.reduce(torch.stack(list(parts.values())), reduction="mean")
-        return dict(zip(parts, reduced.tolist(), strict=True))
+        unread = [] if self.ratios is None else [self.ratios.unread()]
+        values = torch.cat([reduced, *unread]).tolist()
+        agreed = dict(zip(parts, values[: len(parts)], strict=True))
+        self._require_finite(step, agreed)
+        if self.ratios is not None:
+            self.ratios.read(values[len(parts) :])
+        return agreed
 
     def _require_finite(self, step: int, agreed: dict[str, float]) -> None:
         total, gradient = agreed["total"], agreed["gradient_norm"]
@@ -213,13 +223,13 @@ class Trainer:
         )
 
     def _backward(self, draw: MicroBatch) -> StepLosses:
-        if self.ratios is not None:
-            self.ratios.begin_micro_batch(draw)
+        steered = nullcontext() if self.ratios is None else self.ratios.micro_batch(draw)
         # Hosts that drop at random, such as DiT its classes, do so again after a resume.
         torch.manual_seed(draw.branch_seed)
         own = draw.of_process(self.accelerator.process_index, self.accelerator.num_processes)
         # Around backward too, which runs checkpointed blocks again.
-        with attention_kernel(self.accelerator.device, self.recipe.mixed_precision):
+        kernel = attention_kernel(self.accelerator.device, self.recipe.mixed_precision)
+        with kernel, steered:
             batch = self.task.batch(own, self.loss.objective)
             losses = self.loss.losses(self.model, batch)
             total = losses.total

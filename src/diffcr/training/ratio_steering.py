@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -62,6 +63,9 @@ class RatioSteering:
         objective: Weighs the timesteps, for `noise_emphasis`.
         average: Of the trained weights, whose ratios by-products and the result have.
         optimizers: Those that move the ratios among them.
+
+    Attributes:
+        averaged_mean: Mean of the averaged ratios after the last step, in [0, 1].
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class RatioSteering:
         self.average, self.optimizers = average, optimizers
         if recipe.ratio_loss.noise_emphasis > 0:
             compressor.gradient_scales = ratio_gradient_scales(objective, recipe)
+        self.averaged_mean = float(self._averaged_mean())
 
     def begin_step(self, step: int) -> None:
         """Settle the ratios where the recipe says so."""
@@ -95,9 +100,13 @@ class RatioSteering:
                 if any(parameter is ratios for parameter in group["params"]):
                     group["peak_lr"] = 0.0
 
-    def begin_micro_batch(self, draw: MicroBatch) -> None:
-        """Make the branches that the next forward draws those of the micro-batch."""
+    @contextmanager
+    def micro_batch(self, draw: MicroBatch) -> Iterator[None]:
+        """Within the context a forward draws the micro-batch's branches, in its region, which no
+        timestep is read for."""
         self.compressor.seed_branches(draw.branch_seed)
+        with self.compressor.in_region(draw.region):
+            yield
 
     def loss(self, weight: float) -> Tensor | float:
         """The ratio loss with lambda `weight`; none once the ratios are settled."""
@@ -116,10 +125,21 @@ class RatioSteering:
         """After the optimizers' step."""
         self.compressor.project_ratios()
 
+    def unread(self) -> Tensor:
+        """What `read` is to be told of, on the device: the ratios, and the mean of the averaged
+        ones, [L * R + 1]."""
+        ratios = whole(self.compressor.ratios.detach()).flatten()
+        return torch.cat([ratios, self._averaged_mean().to(ratios).view(1)])
+
+    def read(self, values: list[float]) -> None:
+        """Take the values of `unread`, so that nothing else of a step waits for them."""
+        *ratios, self.averaged_mean = values
+        self.compressor.read_ratios(ratios)
+
     @property
     def mean(self) -> float:
         """Mean of the learned ratios, in [0, 1]."""
-        return self.compressor.mean_compression_ratio
+        return float(self.compressor.known_ratios(may_wait=False).mean())
 
     def next_weight(self, weight: float, mean: float, step: int) -> float:
         """lambda after `step` steps, where it was `weight` and the ratios have a `mean`."""
@@ -134,11 +154,13 @@ class RatioSteering:
         where none are learned."""
         if not isinstance(self.recipe.method, DiffCRConfig):
             return 0
+        return int(self.averaged_mean / self.recipe.by_product_step + 1e-6)
+
+    def _averaged_mean(self) -> Tensor:
         averaged = self.average.values.get(_RATIOS, self.compressor.ratios.detach())
-        mean = float(whole(averaged).clamp(0, self.recipe.method.max_compression_ratio).mean())
-        return int(mean / self.recipe.by_product_step + 1e-6)
+        return whole(averaged).clamp(0, self.compressor.config.max_compression_ratio).mean()
 
     def table(self) -> list[list[float]]:
         """The learned ratios, [layers][regions], rounded for people."""
-        table = self.compressor.learned_compression_ratios.tolist()
+        table = self.compressor.known_ratios(may_wait=False).tolist()
         return [[round(ratio, 4) for ratio in row] for row in table]

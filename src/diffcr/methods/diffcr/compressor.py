@@ -201,7 +201,9 @@ class Compressor(RatioTable):
         if self.settled:
             bins = self.inference_bins(may_wait=False)
             return lambda region: settled_plans(bounded, bins, region, tokens)
-        table = bounded.detach().tolist()
+        # An optimizer may write past torch's count of changes; with a region given, the caller
+        # answers for that, as at inference.
+        table = self.known_ratios(may_wait=self.current.region is None).tolist()
         draws: list[Any] = [None] * config.timestep_regions
         if config.branching == "sampled":
             generator = None

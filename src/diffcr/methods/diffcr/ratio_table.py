@@ -123,12 +123,21 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
         Args:
             may_wait: Whether an accelerator may be waited for where no change is known of.
         """
+        return self._noticed(may_wait).bins
+
+    def known_ratios(self, may_wait: bool = True) -> Tensor:
+        """As `learned_compression_ratios`, on the CPU; `may_wait` as for `inference_bins`."""
+        values = torch.tensor(self._noticed(may_wait).values, dtype=self.ratios.dtype)
+        table = values.view(-1, self.timestep_regions)
+        return table.clamp(0, self.config.max_compression_ratio)
+
+    def _noticed(self, may_wait: bool) -> _ReadRatios:
         ratios = self.ratios
-        free = may_wait or ratios.device.type == "cpu" or ratios.is_inference() or self.sharded
+        free = may_wait or not _waits(ratios) or ratios.is_inference() or self.sharded
         read = self._read
         if free or read is None or read.state != _state(ratios):
             read = self.read_ratios(whole(ratios.detach()).flatten().tolist())
-        return read.bins
+        return read
 
     def read_ratios(self, values: list[float]) -> _ReadRatios:
         """Take notice of the ratios' present values, [L * R], where the caller has read them."""
@@ -231,6 +240,11 @@ class RatioTable(Attached[RoutedConfig, StepContext]):
         if message not in self._warned:
             self._warned.add(message)
             warn(message, DiffCRWarning, stacklevel=3)
+
+
+def _waits(ratios: Tensor) -> bool:
+    """Whether reading them waits for an accelerator."""
+    return ratios.device.type != "cpu"
 
 
 def _state(ratios: Tensor) -> tuple[int, int]:
