@@ -1,24 +1,20 @@
 """What a fine-tuning step takes against the dense model's: `python benchmarks/training_speed.py`.
 
 The embedded pipeline's transformer, 8 samples of 144 tokens, float32, AdamW, with LoRA and of all
-weights: tokens a CPU second, the dense model twice as control, and how often a step reads a
-tensor's value, which on an accelerator is a wait for it. `results/training-speed-embedded.json`.
+weights: tokens a CPU second, the dense model twice as control.
+`results/training-speed-embedded.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from time import process_time
 from typing import Any
 
-import torch
 from claim import RESULTS
 from speed import training_step
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import diffcr
 from diffcr.binding.model import is_routed
@@ -29,41 +25,6 @@ from diffcr.records.record import make_record, write_record
 
 RECORD = RESULTS / "training-speed-embedded.json"
 _RATIO, _BATCH, _TOKENS = 0.3, 8, 144
-
-
-class WaitsForTheDevice(TorchDispatchMode):
-    """Counts what reads a tensor's value: on an accelerator the host would wait for it there.
-
-    Attributes:
-        waits: How often, by operation.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if function is torch.ops.aten._local_scalar_dense.default:
-            self.waits[str(function)] += 1
-        return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def counting_lists() -> Iterator[Counter[str]]:
-    """Within the context `Tensor.tolist` is counted: it reads a CPU tensor past the dispatcher."""
-    usual, found = Tensor.tolist, Counter[str]()
-
-    def tolist(tensor: Tensor) -> Any:
-        found["tolist"] += 1
-        return usual(tensor)
-
-    Tensor.tolist = tolist  # type: ignore[method-assign]
-    try:
-        yield found
-    finally:
-        Tensor.tolist = usual  # type: ignore[method-assign]
 
 
 def model(full: bool, ratio: float | None) -> Any:
@@ -91,15 +52,12 @@ def in_known_region(transformer: Any) -> Callable[[], None]:
 
 def measure(rounds: int) -> None:
     """Write the record."""
-    steps, waits = {}, {}
+    steps = {}
     for name, full in (("LoRA", False), ("full", True)):
         models = {"dense": None, "dense, again": None, "DiffCR at 0 %": 0.0, "DiffCR at 30 %": 0.3}
         for title, ratio in models.items():
             step = in_known_region(model(full, ratio))
             step()
-            with counting_lists() as lists, WaitsForTheDevice() as scalars:
-                step()
-            waits[f"{name}, {title}"] = sum(lists.values()) + sum(scalars.waits.values())
             steps[f"{name}, {title}"] = step
     samples: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
@@ -117,7 +75,6 @@ def measure(rounds: int) -> None:
             )
             for name in ("LoRA", "full")
         },
-        "reads_of_values_per_step": waits,
     }
     configuration = {"rounds": rounds, "batch_size": _BATCH, "image_tokens": _TOKENS}
     record = make_record("speed", configuration, results, seeds={"weights": 0}, samples=samples)
