@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
+from itertools import chain
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 # What peft's layers decide by, beside their weights.
 _ADAPTERS = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
@@ -22,36 +24,28 @@ class ModelState:
 
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
-        self._children = [(m._modules, tuple(m._modules.values())) for m in modules]
-        self._tensors = [
-            (held, tuple((name, t, t.data_ptr()) for name, t in held.items() if t is not None))
-            for m in modules
-            for held in (m._parameters, m._buffers)
-            if held
-        ]
-        self.devices = {t.device.type for _, known in self._tensors for _, t, _ in known}
-        layers = [m for m in modules if hasattr(m, "merged_adapters")]
-        self._adapters = [(layer, _acting(layer)) for layer in layers]
+        # What stands behind names, tensors and modules; held, so that an id stays one object's.
+        self._named: list[dict[str, Any]] = [m._modules for m in modules]
+        self._named += [held for m in modules for held in (m._parameters, m._buffers) if held]
+        self._objects = self._present()
+        self._ids = list(map(id, self._objects))
+        self._tensors = [held for held in self._objects if isinstance(held, Tensor)]
+        self._places = self._present_places()
+        self.devices = {tensor.device.type for tensor in self._tensors}
+        layers = [vars(m) for m in modules if hasattr(m, "merged_adapters")]
+        # Copies: peft changes its lists and dicts in place.
+        self._adapters = [(of, name, copy(of.get(name))) for of in layers for name in _ADAPTERS]
 
     def holds(self) -> bool:
         """Whether nothing was moved, replaced or switched since."""
         return (
-            all(_same(children.values(), known) for children, known in self._children)
-            and all(_unmoved(held, known) for held, known in self._tensors)
-            and all(_acting(layer) == known for layer, known in self._adapters)
+            self._ids == list(map(id, self._present()))
+            and self._places == self._present_places()
+            and all(of.get(name) == known for of, name, known in self._adapters)
         )
 
+    def _present(self) -> list[Any]:
+        return list(chain.from_iterable(map(dict.values, self._named)))
 
-def _same(children: Any, known: tuple[Any, ...]) -> bool:
-    return len(children) == len(known) and all(a is b for a, b in zip(children, known, strict=True))
-
-
-def _unmoved(held: dict[str, Any], known: tuple[tuple[str, Any, int], ...]) -> bool:
-    return all(
-        (present := held.get(name)) is tensor and present.data_ptr() == place
-        for name, tensor, place in known
-    ) and sum(tensor is not None for tensor in held.values()) == len(known)
-
-
-def _acting(layer: Any) -> tuple[Any, ...]:
-    return tuple(repr(vars(layer).get(name)) for name in _ADAPTERS)
+    def _present_places(self) -> list[int]:
+        return list(map(Tensor.data_ptr, self._tensors))
