@@ -80,6 +80,48 @@ def test_ratios_that_changed_without_a_trace_are_used_by_the_next_call() -> None
     assert torch.equal(_call(transformer, 600, 600), expected)
 
 
+def _run(transformer: PixArtTransformer2DModel, timesteps: Tensor) -> list[Tensor]:
+    """As pipelines call a transformer: with views of one tensor."""
+    with torch.no_grad():
+        return [denoise(transformer, inputs().at(t.expand(2))) for t in timesteps]
+
+
+def test_a_sampling_run_waits_in_its_first_call_alone() -> None:
+    transformer, plain = _on_accelerator(), trained_pixart()
+    schedule = torch.tensor([900, 600, 600, 100])
+    expected = _run(plain, schedule)
+    for run in (1, 2):
+        found = _run(transformer, schedule.clone().as_subclass(_Elsewhere))
+        assert all(map(torch.equal, found, expected))
+        assert _waits == [4 + 12] * run
+
+
+def test_a_schedule_that_begins_anew_or_was_changed_is_read_with_the_ratios() -> None:
+    transformer, plain = _on_accelerator(), trained_pixart()
+    schedule = torch.tensor([900, 100]).as_subclass(_Elsewhere)
+    first = _run(transformer, schedule)
+    transformer.diffcr.ratios.data.fill_(0.7)
+    plain.diffcr.ratios.data.fill_(0.7)
+    again = _run(transformer, schedule)
+    assert not torch.equal(again[0], first[0])
+    assert all(map(torch.equal, again, _run(plain, torch.tensor([900, 100]))))
+    assert _waits == [2 + 12] * 2
+    with torch.no_grad():
+        schedule.copy_(torch.tensor([300, 50]))
+    changed = _run(transformer, schedule)
+    assert all(map(torch.equal, changed, _run(plain, torch.tensor([300, 50]))))
+    assert _waits == [2 + 12] * 3
+
+
+def test_timesteps_in_a_large_tensor_are_read_by_themselves() -> None:
+    transformer = _on_accelerator()
+    many = torch.full((5000,), 600).as_subclass(_Elsewhere)
+    expected = _call(transformer, 600, 600)
+    with torch.no_grad():
+        assert torch.equal(denoise(transformer, inputs().at(many[4000:4002])), expected)
+    assert _waits == [2 + 12] * 2
+
+
 def test_no_call_waits_inside_of_a_region_that_was_given() -> None:
     transformer = _on_accelerator()
     expected = _call(transformer, 600, 600)

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diffcr.binding.acting import ensure_acts
+from diffcr.binding.noise_levels import read_noise_levels
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.family import Family
-from diffcr.hosts.noise_scale import NoiseScale
 from diffcr.methods.base import Attached, TransformerCall
 from diffcr.methods.bound import BOUND, argument_names
-from diffcr.methods.diffcr.compressor import Compressor
 
 _CHECKPOINT = "_gradient_checkpointing_func"
 
@@ -141,7 +140,7 @@ def _read_call(transformer: Any, arguments: Mapping[str, Any]) -> TransformerCal
     if any(method.reads_timesteps for method in attached.stack()):
         scale = family.noise_scale(transformer.config)
         assert scale is not None
-        levels = _read_noise_levels(attached, scale, arguments)
+        levels = read_noise_levels(attached, scale, arguments.get(scale.argument))
     needs_grid = any(method.needs_grid for method in attached.stack())
     find_grid = (family.read_grid if needs_grid else None) or family.grid
     return TransformerCall(
@@ -178,23 +177,6 @@ def _refuse_checkpointing(transformer: nn.Module, arguments: Mapping[str, Any]) 
 
 def _first_tensor(value: Any) -> Any:
     return value[0] if isinstance(value, (list, tuple)) else value
-
-
-def _read_noise_levels(
-    attached: Attached[Any, Any], scale: NoiseScale, arguments: Mapping[str, Any]
-) -> list[float]:
-    """Noise levels of the samples; an accelerator is waited for once, for them and the ratios."""
-    timestep = arguments.get(scale.argument)
-    if (
-        isinstance(attached, Compressor)
-        and isinstance(timestep, Tensor)
-        and timestep.device == attached.ratios.device
-    ):
-        steps, ratios = scale.per_sample(timestep.detach()), attached.ratios.detach().flatten()
-        values = torch.cat([steps.to(ratios.dtype), ratios]).tolist()
-        attached.read_ratios(values[len(steps) :])
-        timestep = torch.tensor(values[: len(steps)])
-    return scale.levels(timestep)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -62,6 +62,7 @@ class CurrentCall(threading.local):
         context: What the method built for it; None outside of one.
         region: Timestep region that the caller gave, so that no timestep is read; None to read it.
         running: What a block tells its parts while it runs.
+        schedule: The timesteps of a sampling run, where a call before has read them.
     """
 
     def __init__(self) -> None:
@@ -69,6 +70,7 @@ class CurrentCall(threading.local):
         self.context: Any = None
         self.region: int | None = None
         self.running: Any = None
+        self.schedule: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CurrentCall:
         return type(self)()
