@@ -1,8 +1,8 @@
 """What compiling takes before it gives: `python benchmarks/compile_times.py`.
 
-The embedded pipeline's transformer, dense and with its checkpoint, compiled in each of the ways that
-are offered, in a process of its own: once with an empty cache, and once with what that left. The
-seconds until one call in each of four timestep regions was through, those of as many calls of
+The embedded pipeline's transformer, dense and with its checkpoint, compiled in each of the ways
+that are offered, in a process of its own: once with an empty cache, and once with what that left.
+The seconds until one call in each of four timestep regions was through, those of as many calls of
 another size, the graphs that were made, and the seconds of a call afterwards.
 `results/compile-times-embedded.json`.
 """
