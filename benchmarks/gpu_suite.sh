@@ -45,7 +45,7 @@ if [ -n "$smoke" ]; then
     replayed=()
     # A whole model's graph takes a CPU most of a minute.
     whole_compiled=()
-    quality=(--captions 4 --steps 2)
+    quality=(--captions 4 --steps 2 --pairs 1)
 else
     if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
         echo "gpu_suite: $python sees no CUDA GPU: --smoke runs on a CPU" >&2

@@ -107,6 +107,15 @@ def evaluate(
     steps: Steps = 20,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
+    pairs: Annotated[
+        int,
+        typer.Option(
+            help="Timed pairs of forwards, and two fifths as many of whole runs; more where they "
+            "scatter. 0 times nothing.",
+            min=0,
+            max=1000,
+        ),
+    ] = 15,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a report.")] = False,
 ) -> None:
     """Measure a pipeline, dense and compressed side by side, and write a report.
@@ -124,7 +133,13 @@ def evaluate(
     from diffcr.evaluation.options import EvaluationOptions, Subjects
     from diffcr.scenes import ScenesDataset
 
-    options = EvaluationOptions(seed, steps, choose_guidance(guidance_scale, model))
+    options = EvaluationOptions(
+        seed,
+        steps,
+        choose_guidance(guidance_scale, model),
+        denoiser_repeats=pairs,
+        pipeline_repeats=-(-2 * pairs // 5),
+    )
     bare = open_bare_beside(pipe, model)
     scenes = [] if texts else list(ScenesDataset("test", size=captions))
     subjects = Subjects(texts) if texts else Subjects.of_scenes(scenes)

@@ -36,16 +36,8 @@ def test_the_suite_says_what_it_needs() -> None:
     [
         ("a", {"a-eager-64.json": "bench", "a-profile.json": "profile"}),
         ("b", {"b-flux-dev.json": "bench", "b-wan-1.3b.json": "bench"}),
-        pytest.param(
-            "c",
-            {"c-batch-64.json": "bench", "c-compiled.json": "bench"},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "d",
-            {"d-quality/report.json": "evaluation", "d-cached/report.json": "evaluation"},
-            marks=pytest.mark.slow,
-        ),
+        ("c", {"c-batch-64.json": "bench", "c-compiled.json": "bench"}),
+        ("d", {"d-quality/report.json": "evaluation", "d-cached/report.json": "evaluation"}),
     ],
 )
 def test_a_part_writes_its_records(part: str, kinds: dict[str, str], tmp_path: Path) -> None:
