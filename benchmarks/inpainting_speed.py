@@ -39,7 +39,7 @@ from diffcr.cost.counting import count_flops
 from diffcr.evaluation.timing.latency import LatencyRatio
 from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import open_subject
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.published import PAPERS_TEXT_TOKENS
 from diffcr.inpainting import ContextEncoder, LazyInpaintPipeline, LazyTransformer2DModel, request
 from diffcr.inpainting.images.masks import masked_tokens

@@ -14,7 +14,7 @@ import torch
 
 from diffcr.checkpoint.contenders import parse_contender
 from diffcr.cost.counting import count_contender
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.published import PAPERS_TEXT_TOKENS, transformer_config
 from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.records.record import read_record

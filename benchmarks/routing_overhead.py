@@ -29,7 +29,7 @@ from diffcr.checkpoint.contenders import (
 from diffcr.cost.counting import count_contender
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing
 from diffcr.evaluation.timing.speed import forward_inputs
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.published import PAPERS_TEXT_TOKENS, make_transformer, transformer_config
 from diffcr.methods.diffcr.config import MoDConfig
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline

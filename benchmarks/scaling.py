@@ -23,7 +23,7 @@ from claim import RESULTS
 from diffusers import DDPMScheduler, PixArtTransformer2DModel
 from PIL import Image
 
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.records.record import make_record, write_record
 from diffcr.scenes import ScenesDataset

@@ -8,8 +8,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 import diffcr
-from diffcr.hosts.family import Family, Grid, NoiseScale
+from diffcr.hosts.family import Family
+from diffcr.hosts.grid import Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
+from diffcr.hosts.noise_scale import NoiseScale
 
 
 class PeculiarBlock(nn.Module):

@@ -26,7 +26,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from tests.flow_pipelines import shifted_autoencoder
 from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.host import seeded

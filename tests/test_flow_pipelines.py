@@ -29,7 +29,7 @@ from diffcr.evaluation.router_maps import scene_router_maps
 from diffcr.hosts import family_of
 from diffcr.hosts.latents import encode_images, normalise
 from diffcr.hosts.loading import size_multiple, text_tokens
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.hosts.sampling import OutputSize, sampler_levels
 from diffcr.scenes import ScenesDataset
 from tests.flow_pipelines import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_wan_pipeline
@@ -79,23 +79,27 @@ def test_training_calls_a_model_as_its_pipeline_does(name: str) -> None:
         prompt = Prompt(EMBEDDED)
     else:
         options = {**options, "prompt": PROMPTS[:1], "max_sequence_length": text_tokens(pipe)}
-        prompt = family.encode_prompt(pipe, PROMPTS[:1], text_tokens(pipe))
+        prompt = family.call.encode_prompt(pipe, PROMPTS[:1], text_tokens(pipe))
     height, width = 4 * size_multiple(pipe), 2 * size_multiple(pipe)
     seen = one_step(pipe, height=height, width=width, **options)
     scale = family.denoising_scale(transformer.config)
     values = scale.per_sample(seen.inputs[scale.argument])
     factor = 8 if name in ("wan", "qwen-image", "z-image") else 4
-    shape = (1, family.latent_channels(transformer.config), height // factor, width // factor)
+    shape = (1, family.call.latent_channels(transformer.config), height // factor, width // factor)
     packed = seen.sample.dim() == 3
     latents = (
-        family.prediction(transformer, seen.sample, torch.empty(shape)) if packed else seen.sample
+        family.call.prediction(transformer, seen.sample, torch.empty(shape))
+        if packed
+        else seen.sample
     )
-    given = family.call_inputs(transformer, latents, values, prompt)
+    given = family.call.inputs(transformer, latents, values, prompt)
     for argument, expected in seen.inputs.items():
         assert_same(given.get(argument), expected, argument)
     assert set(given) <= set(seen.inputs)
-    predicted = family.prediction(transformer, seen.output, latents)
-    told = family.prediction(transformer, seen.prediction, latents) if packed else seen.prediction
+    predicted = family.call.prediction(transformer, seen.output, latents)
+    told = (
+        family.call.prediction(transformer, seen.prediction, latents) if packed else seen.prediction
+    )
     assert torch.equal(predicted, told)
 
 

@@ -36,7 +36,7 @@ from transformers import (
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
 from diffcr.hosts.latents import encode_images, normalise
-from diffcr.hosts.prompt import Prompt, of_rows
+from diffcr.hosts.pipelines.prompt import Prompt, of_rows
 from diffcr.hosts.sampling import LatentSize, _levels_of_scheduler, latent_size
 from diffcr.training.data.encoding import weight_samples
 from tests.flow_pipelines import tiny_clip, tiny_clip_tokenizer
@@ -67,17 +67,17 @@ def assert_called_as_the_pipeline_calls(
     scale = family.denoising_scale(transformer.config)
     values = scale.per_sample(step.inputs[scale.argument])
     packed = step.sample.dim() == 3
-    shape = (1, family.latent_channels(transformer.config), *size)
+    shape = (1, family.call.latent_channels(transformer.config), *size)
 
     def latents_of(values: Tensor) -> Tensor:
         return _unpacked(values, shape) if packed else values
 
     latents = latents_of(step.sample)
-    given = family.call_inputs(transformer, latents, values, prompt)
+    given = family.call.inputs(transformer, latents, values, prompt)
     for argument, expected in step.inputs.items():
         assert_same(given.get(argument), expected, argument)
     assert set(given) <= set(step.inputs)
-    predicted = family.prediction(transformer, step.output, latents)
+    predicted = family.call.prediction(transformer, step.output, latents)
     assert torch.equal(predicted, latents_of(step.prediction))
 
 
@@ -119,14 +119,14 @@ def test_fibo_is_told_every_layer_of_its_text_encoder() -> None:
     transformer = host("BriaFiboTransformer2DModel")
     pipe = BriaFiboPipeline(transformer, scheduler(), None, encoder, tokenizer)
     step = one_step(pipe, prompt=["a red circle"], height=128, width=128, **UNGUIDED)
-    encode = family_of(transformer).encode_prompt
+    encode = family_of(transformer).call.encode_prompt
     assert_called_as_the_pipeline_calls(pipe, step, encode(pipe, ["a red circle"], 48), (8, 8))
     both = encode(pipe, ["a red circle", "a blue square and a star"], 48)
     length = int(both.mask[0].sum())
     assert length < both.embeds.shape[1]
     assert torch.equal(both.embeds[:1, :length], encode(pipe, ["a red circle"], 48).embeds)
     latents = torch.randn(2, 16, 8, 8)
-    call = family_of(transformer).call_inputs(transformer, latents, torch.ones(2), both)
+    call = family_of(transformer).call.inputs(transformer, latents, torch.ones(2), both)
     seen = call["joint_attention_kwargs"]["attention_mask"]
     assert seen.shape == (2, 1, 1, both.embeds.shape[1] + 64)
     assert seen[0].logical_not().sum() == both.embeds.shape[1] - length and seen[1].all()
@@ -150,7 +150,7 @@ def test_hidream_is_told_all_layers_of_llama() -> None:
     pipe.default_sample_size = 8
     caption, length = ["a red circle"], {"max_sequence_length": 16}
     step = one_step(pipe, prompt=caption, height=64, width=64, **length, **UNGUIDED)
-    prompt = family_of(transformer).encode_prompt(pipe, caption, **length)
+    prompt = family_of(transformer).call.encode_prompt(pipe, caption, **length)
     assert_called_as_the_pipeline_calls(pipe, step, prompt, (8, 8))
 
 
@@ -169,7 +169,7 @@ def test_a_model_that_is_told_more_than_a_text_is_refused(
     plain = host(name)
     transformer = type(plain).from_config(plain.config, **option)
     with pytest.raises(DiffCRError, match=reason):
-        family_of(transformer).check_trainable(transformer)
+        family_of(transformer).call.check_trainable(transformer)
 
 
 def test_captions_of_cogview4_are_as_long_in_every_call() -> None:
@@ -179,7 +179,7 @@ def test_captions_of_cogview4_are_as_long_in_every_call() -> None:
     encoder = seeded(lambda: GlmModel(GlmConfig(**sizes, **heads, pad_token_id=0)))()
     transformer = host("CogView4Transformer2DModel")
     pipe = CogView4Pipeline(tokenizer, encoder, None, transformer, scheduler())
-    encode = family_of(transformer).encode_prompt
+    encode = family_of(transformer).call.encode_prompt
     captions = ["", "a red circle", "a blue square and a star"]
     together = encode(pipe, captions, 16)
     assert together.embeds.shape == (3, 16, 20)
@@ -190,7 +190,7 @@ def call(name: str, prompt: Prompt, channels: int = 4) -> dict[str, Any]:
     """What training gives the transformer of a host for latents of 4 x 6."""
     transformer, samples = host(name), len(prompt)
     latents = torch.randn(samples, channels, 4, 6)
-    return family_of(transformer).call_inputs(transformer, latents, torch.ones(samples), prompt)
+    return family_of(transformer).call.inputs(transformer, latents, torch.ones(samples), prompt)
 
 
 def test_no_token_is_cut_that_is_seen() -> None:
@@ -238,7 +238,7 @@ def test_rows_of_omnigen_are_the_pipelines() -> None:
 def test_what_hidream_gives_in_training_is_what_it_predicts(variant: str) -> None:
     name = "HiDreamImageTransformer2DModel" + variant
     transformer, given = host(name), TINY_HOSTS[name].inputs(2, 0)
-    predict = family_of(transformer).prediction
+    predict = family_of(transformer).call.prediction
     with torch.no_grad():
         expected = predict(transformer, transformer(**given)[0], given["hidden_states"])
         output = transformer.train()(**given)[0]
@@ -298,6 +298,6 @@ def test_latents_of_ideogram_are_what_the_pipeline_decodes() -> None:
 def call_of_latents(latents: Tensor) -> Tensor:
     """Ideogram's packed tokens of latents, [1, N, C]."""
     transformer = host("Ideogram4Transformer2DModel")
-    inputs = family_of(transformer).call_inputs
+    inputs = family_of(transformer).call.inputs
     given = inputs(transformer, latents, torch.ones(1), of_rows([torch.randn(3, 20)]))
     return given["hidden_states"][:, 3:]

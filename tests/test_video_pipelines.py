@@ -48,20 +48,20 @@ def test_training_calls_a_model_of_videos_as_its_pipeline_does(name: str) -> Non
     call = VIDEO_PIPELINES[name]()
     pipe, transformer = call.pipe, call.pipe.transformer
     family = family_of(transformer)
-    family.check_trainable(transformer)
+    family.call.check_trainable(transformer)
     seen = one_step(pipe, **call.arguments)
     scale = family.denoising_scale(transformer.config)
     values = scale.per_sample(seen.inputs[scale.argument])
     latents = seen.inputs["hidden_states"]
     plain = torch.empty(call.latents)
     assert (
-        family.latent_shape(transformer.config, *call.latents[3:], call.latents[2])
+        family.call.latent_shape(transformer.config, *call.latents[3:], call.latents[2])
         == call.latents[1:]
     )
     if latents.shape != plain.shape:
         # Without what stands beside the noise, in the layout of the output.
-        latents = family.prediction(transformer, latents, plain)[:, : plain.shape[1]]
-    given = family.call_inputs(transformer, latents, values, call.prompt)
+        latents = family.call.prediction(transformer, latents, plain)[:, : plain.shape[1]]
+    given = family.call.inputs(transformer, latents, values, call.prompt)
     given.update(grey_inputs(pipe, latents))
     for argument, expected in seen.inputs.items():
         if argument == _TO_ROUNDING:
@@ -69,14 +69,16 @@ def test_training_calls_a_model_of_videos_as_its_pipeline_does(name: str) -> Non
         elif argument not in _OTHERWISE.get(name, ()):
             assert_same(given.get(argument), expected, argument)
     assert set(given) <= set(seen.inputs)
-    predicted = family.prediction(transformer, seen.output, plain)
+    predicted = family.call.prediction(transformer, seen.output, plain)
     assert predicted.shape == plain.shape
     told = seen.prediction
     if name == "cosmos-2":
         # Of x_0 + sigma epsilon: the noise, where the output is the velocity.
         assert torch.allclose(told, (1 - values) * (seen.sample + predicted), atol=1e-2)
     elif name != "cosmos-1":
-        told = told if told.shape == plain.shape else family.prediction(transformer, told, plain)
+        told = (
+            told if told.shape == plain.shape else family.call.prediction(transformer, told, plain)
+        )
         assert torch.allclose(predicted, -told if name == "mochi" else told, atol=1e-5)
 
 
@@ -85,7 +87,7 @@ def test_captions_are_encoded_one_like_another(name: str) -> None:
     """By T5, which has a tiny form."""
     pipe = VIDEO_PIPELINES[name]().pipe
     tokenizer = with_text_encoder(pipe)
-    encode = family_of(pipe.transformer).encode_prompt
+    encode = family_of(pipe.transformer).call.encode_prompt
     captions = ["a red circle", "a blue square and a small star"]
     both = encode(pipe, captions, 16)
     assert both.embeds.shape == (2, 16, 32)

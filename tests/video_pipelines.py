@@ -37,7 +37,7 @@ from diffusers.guiders import ClassifierFreeGuidance
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
 
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from tests.flow_pipelines import tiny_wan_autoencoder
 from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.cog import build_cogvideox

@@ -16,7 +16,7 @@ from diffcr.binding.compilation import compile as compile_model
 from diffcr.binding.model import parameter_groups
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.methods.bound import BOUND, bound_block
 from diffcr.methods.diffcr.bypass import mapped
 from diffcr.methods.diffcr.compressor import Compressor

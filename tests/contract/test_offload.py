@@ -11,7 +11,7 @@ from diffusers.hooks.group_offloading import ModuleGroup
 
 import diffcr
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import Grid
+from diffcr.hosts.grid import Grid
 from diffcr.methods.base import TransformerCall
 from tests.hosts import Inputs, denoise, inputs, pixart, trained_pixart
 

@@ -20,7 +20,7 @@ from diffcr.binding.lora import add_lora
 from diffcr.binding.model import changes_dense, disabled, get_attached, get_compressor
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError, DiffCRWarning
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from tests.checkpoint.test_checkpoint import list_anew
 from tests.hosts import denoise, gradients, inputs, pixart

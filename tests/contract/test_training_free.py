@@ -21,7 +21,8 @@ from diffcr.binding.model import disabled, get_attached, get_compressor
 from diffcr.core.regions import region_of
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import Grid, InputSize
+from diffcr.hosts.grid import Grid
+from diffcr.hosts.input_size import InputSize
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.base import TransformerCall
 from diffcr.methods.config import MethodConfig

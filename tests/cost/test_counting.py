@@ -19,7 +19,7 @@ from diffcr.checkpoint.contenders import parse_contender
 from diffcr.cost.counting import count_contender, count_flops
 from diffcr.cost.flops import FlopCount, Flops, mean_flops
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.published import make_transformer, transformer_config
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig

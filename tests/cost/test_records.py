@@ -12,7 +12,7 @@ from diffcr.binding.attachment import attach, detach
 from diffcr.checkpoint.contenders import parse_contender
 from diffcr.cost.counting import count_contender, count_flops
 from diffcr.cost.sections import flops_section
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.published import make_transformer, transformer_config
 from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.methods.config import DenseConfig

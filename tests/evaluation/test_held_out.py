@@ -9,7 +9,7 @@ from diffcr.binding.attachment import attach
 from diffcr.binding.model import disabled
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.held_out import held_out_loss
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.training.data.encoding import EncodedDataset
 from tests.hosts import scramble
 from tests.pipelines import tiny_pixart_pipeline

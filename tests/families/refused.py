@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from diffcr.hosts import families
-from diffcr.hosts.calls import no_inputs
+from diffcr.hosts.pipelines.call import no_inputs
 from tests.tiny_hosts import TINY_HOSTS
 
 
@@ -92,4 +92,4 @@ def refusal(feature: str, host: str) -> Refusal | None:
 
 def _is_untrained(host: str) -> bool:
     by_path = {family.transformer_class: family for family in families().values()}
-    return by_path[TINY_HOSTS[host].transformer_class].call_inputs is no_inputs
+    return by_path[TINY_HOSTS[host].transformer_class].call.inputs is no_inputs

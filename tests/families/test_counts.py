@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
 from diffcr.hosts import _FAMILIES, family_of
-from diffcr.hosts.calls import no_blank_prompt
-from diffcr.hosts.family import Family, InputSize
+from diffcr.hosts.family import Family
+from diffcr.hosts.input_size import InputSize
+from diffcr.hosts.pipelines.call import no_blank_prompt
 from tests.tiny_hosts import TINY_HOSTS
 from tests.tiny_hosts.host import TinyHost
 
@@ -37,7 +38,8 @@ _OTHER_LATENTS = {
 
 
 def _is_counted(family: Family) -> bool:
-    return family.blank_inputs is not None or family.blank_prompt is not no_blank_prompt
+    call = family.call
+    return call.blank_inputs is not None or call.blank_prompt is not no_blank_prompt
 
 
 # Their forwards read values, such as the lengths of the texts off their mask, or ask for a device's

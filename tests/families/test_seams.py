@@ -11,7 +11,7 @@ import torch
 import diffcr
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.family import Grid
+from diffcr.hosts.grid import Grid
 from diffcr.methods.base import TransformerCall
 from diffcr.methods.tome.merger import TokenMerger
 from tests.families import features

@@ -12,7 +12,7 @@ import torch
 import diffcr
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.family import Grid
+from diffcr.hosts.grid import Grid
 from tests.families import features
 from tests.tiny_hosts import TINY_HOSTS, cosmos
 from tests.tiny_hosts.host import Draws, Inputs, TinyHost, seeded

@@ -16,7 +16,7 @@ import diffcr
 from diffcr.binding.model import get_compressor
 from diffcr.hosts import family_of
 from diffcr.hosts.noise_scale import QuarterLogSigma
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.training.data.encoding import EncodedDataset
 from diffcr.training.job import train
 from diffcr.training.losses import RunLoss
@@ -54,7 +54,7 @@ def scheduler_of(transformer: Any) -> Any:
 def random_data(transformer: Any, items: int = 4) -> EncodedDataset:
     """Latents and prompts of the shapes that the family names."""
     family, config = family_of(transformer), transformer.config
-    family.check_trainable(transformer)
+    family.call.check_trainable(transformer)
     generator = torch.Generator().manual_seed(0)
 
     def samples(count: int, like: Tensor) -> Tensor:
@@ -63,10 +63,10 @@ def random_data(transformer: Any, items: int = 4) -> EncodedDataset:
             return torch.arange(count) if like.dim() == 1 else like.expand(count, -1)
         return torch.randn(count, *like.shape[1:], generator=generator)
 
-    blank = family.blank_prompt(config, TEXT_ROWS).tensors()
+    blank = family.call.blank_prompt(config, TEXT_ROWS).tensors()
     prompts = {name: samples(items + 1, tensor) for name, tensor in blank.items()}
     latents = torch.randn(
-        items, *family.latent_shape(config, ROWS, COLUMNS, FRAMES), generator=generator
+        items, *family.call.latent_shape(config, ROWS, COLUMNS, FRAMES), generator=generator
     )
     return EncodedDataset(latents, Prompt.of_tensors(prompts), torch.arange(1, items + 1))
 
@@ -88,7 +88,7 @@ def recipe(steps: int) -> TrainingRecipe:
 def pipe_of(host: TinyHost) -> Any:
     transformer = host.make()
     pipe = SimpleNamespace(transformer=transformer, scheduler=scheduler_of(transformer))
-    if family_of(transformer).grey_inputs is not None:
+    if family_of(transformer).call.grey_inputs is not None:
         torch.manual_seed(0)
         pipe.vae = tiny_wan_autoencoder()
         pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal = 8, 4

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffcr.binding.attachment import attach
 from diffcr.cost.counting import count_flops
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.published import transformer_config
 from diffcr.inpainting import LazyTransformer2DModel
 from diffcr.methods.at_edm.config import ATEDMConfig

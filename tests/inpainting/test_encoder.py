@@ -12,7 +12,7 @@ import diffcr
 from diffcr.binding.attachment import attach, detach
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.inpainting import ContextEncoder
 from diffcr.methods.at_edm.config import ATEDMConfig
 from diffcr.methods.config import MethodConfig
@@ -107,4 +107,4 @@ def test_it_denoises_nothing() -> None:
     encoder = tiny_encoder()
     empty = torch.zeros(1)
     with pytest.raises(DiffCRError, match="denoises nothing"):
-        family_of(encoder).call_inputs(encoder, empty, empty, Prompt(empty))
+        family_of(encoder).call.inputs(encoder, empty, empty, Prompt(empty))

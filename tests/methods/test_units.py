@@ -11,7 +11,7 @@ import diffcr
 from diffcr.binding.attachment import attach
 from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.published import make_transformer, transformer_config
 from diffcr.methods.pruning.config import StructuredPruningConfig
 from diffcr.methods.pruning.units import (

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.training import optimization
 from diffcr.training.data.encoding import EncodedDataset, encode_dataset
 from diffcr.training.data.order import ItemOrder

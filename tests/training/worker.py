@@ -18,7 +18,7 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.methods.config import MethodConfig
 from diffcr.methods.diffcr.config import DiffCRConfig
 from diffcr.training import optimization

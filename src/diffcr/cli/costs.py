@@ -48,7 +48,7 @@ def flops(
 
     from diffcr.cli.inputs import read_method
     from diffcr.cost.counting import count_contender
-    from diffcr.hosts.family import InputSize
+    from diffcr.hosts.input_size import InputSize
     from diffcr.hosts.published import (
         is_published,
         make_transformer,

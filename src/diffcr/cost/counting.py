@@ -23,8 +23,8 @@ from diffcr.checkpoint.stored import read_checkpoint
 from diffcr.cost.flops import FlopCount, Flops
 from diffcr.errors import DiffCRError, DiffCRWarning, first_line
 from diffcr.hosts import family_of, find_transformer
-from diffcr.hosts.family import InputSize
 from diffcr.hosts.host import HostBlock, host_blocks
+from diffcr.hosts.input_size import InputSize
 from diffcr.methods.config import MethodConfig
 
 _aten = torch.ops.aten
@@ -108,7 +108,7 @@ def _attach_all(
 
 
 def _count(twin: Any, size: InputSize, batch_size: int) -> FlopCount:
-    arguments = family_of(twin).inputs_without_content(twin, size)
+    arguments = family_of(twin).call.inputs_without_content(twin, size)
     regions: list[_Forward] = []
     if is_attached(twin):
         with computing_all_tokens(twin):

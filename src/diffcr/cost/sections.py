@@ -11,7 +11,7 @@ from diffcr.binding.model import get_attached, is_attached
 from diffcr.cost.counting import count_flops
 from diffcr.cost.flops import mean_flops
 from diffcr.hosts import find_transformer
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.loading import text_tokens
 from diffcr.hosts.sampling import OutputSize, latent_size, sampler_levels
 

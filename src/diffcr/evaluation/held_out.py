@@ -99,13 +99,13 @@ def _losses(
     family, weights = family_of(transformer), next(transformer.parameters())
     objective = objective_of(pipe.scheduler)
     latents, prompts = data.latents[items], data.prompts[data.caption_of[items]]
-    inputs = family.call_inputs(
+    inputs = family.call.inputs(
         transformer,
         objective.add_noise(latents, noise, timesteps).to(weights),
         family.denoising_scale(transformer.config).values(timesteps.to(weights.device)),
         prompts.to(weights.device, weights.dtype),
     )
     inputs.update(grey_inputs(pipe, latents.to(weights)))
-    predicted = family.prediction(transformer, transformer(**inputs)[0], latents)
+    predicted = family.call.prediction(transformer, transformer(**inputs)[0], latents)
     loss = objective.loss(predicted.float().cpu(), latents, noise, timesteps)
     return loss.prediction, loss.total

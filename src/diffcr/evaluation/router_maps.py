@@ -202,13 +202,13 @@ def scene_router_maps(
     family, objective = family_of(transformer), objective_of(pipe.scheduler)
     latents = encode_images(pipe, [scene.image]).to(next(transformer.parameters()).dtype)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-    prompt = family.encode_prompt(pipe, [scene.caption], text_tokens(pipe)).to(latents.device)
+    prompt = family.call.encode_prompt(pipe, [scene.caption], text_tokens(pipe)).to(latents.device)
     with evaluating(transformer), recording_routers(pipe) as calls:
         for timestep in timesteps:
             steps = torch.tensor([timestep], device=latents.device)
             noisy = objective.add_noise(latents, noise, steps)
             values = family.denoising_scale(transformer.config).values(steps)
-            inputs = family.call_inputs(transformer, noisy, values, prompt)
+            inputs = family.call.inputs(transformer, noisy, values, prompt)
             transformer(**inputs | grey_inputs(pipe, noisy))
     return _stack(calls, scene.caption, scene.image, scene.mask)
 

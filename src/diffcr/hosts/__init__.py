@@ -10,8 +10,10 @@ from torch import nn
 from diffcr.errors import DiffCRError
 from diffcr.hosts.allegro import ALLEGRO
 from diffcr.hosts.aura_flow import AURA_FLOW
+from diffcr.hosts.bria import BRIA
 from diffcr.hosts.bria_fibo import BRIA_FIBO
 from diffcr.hosts.chroma import CHROMA
+from diffcr.hosts.chrono_edit import CHRONO_EDIT
 from diffcr.hosts.cogvideox import COGVIDEOX
 from diffcr.hosts.cogview import COGVIEW3_PLUS, COGVIEW4
 from diffcr.hosts.cosmos import COSMOS
@@ -20,7 +22,6 @@ from diffcr.hosts.easyanimate import EASYANIMATE
 from diffcr.hosts.family import Family
 from diffcr.hosts.flux import FLUX
 from diffcr.hosts.flux2 import FLUX2
-from diffcr.hosts.flux_clones import BRIA, LONGCAT_IMAGE, OVIS_IMAGE
 from diffcr.hosts.glm_image import GLM_IMAGE
 from diffcr.hosts.helios import HELIOS
 from diffcr.hosts.hidream import HIDREAM
@@ -32,6 +33,7 @@ from diffcr.hosts.ideogram4 import IDEOGRAM4
 from diffcr.hosts.kandinsky5 import KANDINSKY5
 from diffcr.hosts.krea2 import KREA2
 from diffcr.hosts.lazy import LAZY_DECODER, LAZY_ENCODER
+from diffcr.hosts.longcat_image import LONGCAT_IMAGE
 from diffcr.hosts.ltx import LTX
 from diffcr.hosts.ltx2 import LTX2
 from diffcr.hosts.lumina2 import LUMINA2
@@ -39,13 +41,16 @@ from diffcr.hosts.lumina_next import LUMINA_NEXT
 from diffcr.hosts.mochi import MOCHI
 from diffcr.hosts.motif_video import MOTIF_VIDEO
 from diffcr.hosts.omnigen import OMNIGEN
+from diffcr.hosts.ovis_image import OVIS_IMAGE
 from diffcr.hosts.pixart import PIXART
 from diffcr.hosts.prx import PRX
 from diffcr.hosts.qwen_image import QWEN_IMAGE
 from diffcr.hosts.refused import REFUSED_CLASSES
 from diffcr.hosts.sd3 import SD3
 from diffcr.hosts.skyreels import SKYREELS
-from diffcr.hosts.wan import CHRONO_EDIT, WAN, WAN_ANIMATE, WAN_VACE
+from diffcr.hosts.wan import WAN
+from diffcr.hosts.wan_animate import WAN_ANIMATE
+from diffcr.hosts.wan_vace import WAN_VACE
 from diffcr.hosts.z_image import Z_IMAGE
 
 _FAMILIES: dict[str, Family] = {

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from diffcr.hosts.calls import text_inputs
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout
 from diffcr.hosts.lora_targets import JOINT_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import blank_text, of_embeds
+from diffcr.hosts.pipelines.aura_flow import AURA_FLOW_CALL
 
 AURA_FLOW_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -27,7 +24,6 @@ AURA_FLOW_SINGLE_BLOCK = BlockLayout(
     mlp="ff",
 )
 
-
 AURA_FLOW = Family(
     name="aura-flow",
     transformer_class=(
@@ -38,11 +34,9 @@ AURA_FLOW = Family(
         "single_transformer_blocks": AURA_FLOW_SINGLE_BLOCK,
     },
     timestep=NoiseScale(noisy=1),
-    call_inputs=text_inputs,
-    encode_prompt=of_embeds,
-    blank_prompt=partial(blank_text, channels="joint_attention_dim"),
     lora_targets=(
         *JOINT_ATTENTION,
         *("linear_1", "linear_2", "out_projection"),
     ),
+    call=AURA_FLOW_CALL,
 )

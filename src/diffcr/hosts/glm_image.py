@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from diffcr.hosts.calls import UNTRAINED
 from diffcr.hosts.cogview import COGVIEW4
 from diffcr.hosts.noise_scale import NoiseScale
+from diffcr.hosts.pipelines.call import PipelineCall
 
 
 def _refuse_kept_pictures(config: Any, arguments: Mapping[str, Any]) -> str | None:
@@ -29,12 +29,11 @@ def _refuse_training(config: Any) -> str:
 
 GLM_IMAGE = replace(
     COGVIEW4,
-    **UNTRAINED,
     name="glm-image",
     transformer_class=(
         "diffusers.models.transformers.transformer_glm_image.GlmImageTransformer2DModel"
     ),
     timestep=NoiseScale(clean=-1, noisy=999),
     refuse=_refuse_kept_pictures,
-    refuse_training=_refuse_training,
+    call=PipelineCall(refuse_training=_refuse_training),
 )

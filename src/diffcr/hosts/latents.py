@@ -29,19 +29,19 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
         DiffCRError: How the autoencoder's latents are scaled is not known, or they are not finite,
             as a half-precision autoencoder may make them.
     """
+    transformer: Any = find_transformer(pipe)
+    call = family_of(transformer).call
     pixels = image_tensor(images).to(pipe.vae.device, pipe.vae.dtype)
     of_videos = _encodes_videos(pipe.vae)
     encoded = pipe.vae.encode(pixels.unsqueeze(2) if of_videos else pixels)
-    latents = normalise(pipe.vae, _mode(encoded), family_of(find_transformer(pipe)).places_first)
+    latents = normalise(pipe.vae, _mode(encoded), call.places_first)
     if not bool(latents.isfinite().all()):
         raise DiffCRError(
             f"the autoencoder's latents of a picture are not finite in {pipe.vae.dtype}: give it a "
             "wider dtype"
         )
-    transformer: Any = find_transformer(pipe)
-    family = family_of(transformer)
-    if family.video:
-        frames, *_ = family.patch(transformer.config)
+    if call.video:
+        frames, *_ = call.patch(transformer.config)
         latents = (latents if of_videos else latents.unsqueeze(2)).expand(-1, -1, frames, -1, -1)
     elif of_videos:
         latents = latents.squeeze(2)
@@ -53,17 +53,17 @@ def encode_images(pipe: Any, images: Sequence[Image.Image]) -> Tensor:
 @torch.no_grad()
 def grey_inputs(pipe: Any, latents: Tensor) -> dict[str, Any]:
     """Arguments of the transformer's forward that stand for a video that is not given, for latents
-    [B, C, f, h, w]; none but for families that have them (`Family.grey_inputs`)."""
+    [B, C, f, h, w]; none but for families that have them (`PipelineCall.grey_inputs`)."""
     transformer: Any = find_transformer(pipe)
-    family = family_of(transformer)
-    if family.grey_inputs is None:
+    call = family_of(transformer).call
+    if call.grey_inputs is None:
         return {}
     frames, *sides = latents.shape[2:]
     frames = pipe.vae_scale_factor_temporal * (frames - 1) + 1
     sides = [vae_scale(pipe) * side for side in sides]
     grey = torch.zeros(1, 3, frames, *sides, device=pipe.vae.device, dtype=pipe.vae.dtype)
     encoded = normalise(pipe.vae, _mode(pipe.vae.encode(grey))).to(latents)
-    return family.grey_inputs(transformer.config, encoded.expand_as(latents))
+    return call.grey_inputs(transformer.config, encoded.expand_as(latents))
 
 
 def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:
@@ -73,7 +73,7 @@ def normalise(vae: Any, latents: Tensor, places_first: bool = False) -> Tensor:
     Args:
         vae: The autoencoder.
         latents: Its own.
-        places_first: As in `Family`, for statistics of packed latents (FLUX.2's autoencoder).
+        places_first: As in `PipelineCall`, for statistics of packed latents (FLUX.2's autoencoder).
 
     Raises:
         DiffCRError: The autoencoder has none of them.

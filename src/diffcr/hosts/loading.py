@@ -81,13 +81,13 @@ def size_multiple(pipe: Any) -> int:
     """What height and width in pixels have to be multiples of: tokens are whole patches of latents,
     and pipelines ask for multiples of 8 besides."""
     transformer = find_transformer(pipe)
-    _, rows, columns = family_of(transformer).patch(transformer.config)
+    _, rows, columns = family_of(transformer).call.patch(transformer.config)
     return lcm(8, vae_scale(pipe) * rows, vae_scale(pipe) * columns)
 
 
 def vae_scale(pipe: Any) -> int:
     """Pixels of a side of what becomes one latent."""
-    return pipeline_scale(pipe) // family_of(find_transformer(pipe)).latents_of_scale
+    return pipeline_scale(pipe) // family_of(find_transformer(pipe)).call.latents_of_scale
 
 
 def pipeline_scale(pipe: Any) -> int:

@@ -7,9 +7,16 @@ SELF_AND_CROSS_ATTENTION = (
     *SELF_ATTENTION,
     *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
 )
-# Of one attention over picture and text.
+# Of one attention over picture and text, under two names.
 JOINT_ATTENTION = (
     *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
     *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
 )
+JOINT_SELF_ATTENTION = (
+    *SELF_ATTENTION,
+    *("attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj", "attn1.to_add_out"),
+)
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+FFN = ("ffn.net.0.proj", "ffn.net.2")
+# Of blocks whose attention and feed-forward run side by side.
+SIDE_BY_SIDE = ("proj_mlp", "proj_out")

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from diffcr.hosts.calls import masked_text_inputs, turned_output
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import blank_text, of_embeds_and_mask
+from diffcr.hosts.pipelines.lumina2 import LUMINA2_CALL
 
 # A norm of the feed-forward's output undoes what scales that.
 LUMINA2_REFINER = BlockLayout(
@@ -42,11 +40,8 @@ LUMINA2 = Family(
     ),
     block_groups={"noise_refiner": LUMINA2_REFINER, "layers": LUMINA2_BLOCK},
     timestep=NoiseScale(clean=1, noisy=0),
-    call_inputs=masked_text_inputs,
-    encode_prompt=of_embeds_and_mask,
-    prediction=turned_output,
-    blank_prompt=partial(blank_text, channels="cap_feat_dim", masked=True),
     width=lambda config: int(config.hidden_size),
     starts=_starts,
     lora_targets=("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+    call=LUMINA2_CALL,
 )

@@ -7,78 +7,20 @@ noise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from diffcr.errors import DiffCRError
-from diffcr.hosts.calls import turned_output
 from diffcr.hosts.family import Family
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, of_rows
+from diffcr.hosts.pipelines.omnigen import OMNIGEN_CALL
+from diffcr.hosts.token_inputs import ROTARY_TABLE
 
 OMNIGEN_BLOCK = BlockLayout(
     hidden_states="hidden_states",
     batched=("hidden_states", "attention_mask"),
     rows="last",
-    token_inputs=(
-        TokenInput("attention_mask", dims=(-2, -1)),
-        TokenInput("image_rotary_emb", dims=(0,), shared=True),
-    ),
+    token_inputs=(TokenInput("attention_mask", dims=(-2, -1)), ROTARY_TABLE),
     first_linear="self_attn.to_q",
     mlp="mlp",
 )
-
-
-def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    """A row for the timestep and those of the image are behind the text."""
-    patch = transformer.config.patch_size
-    tokens = latents.shape[2] // patch * (latents.shape[3] // patch)
-    text = prompt.padded_in_front()
-    seen = torch.cat([text.seen, text.seen.new_ones(len(latents), 1 + tokens)], dim=1)
-    return {
-        "hidden_states": latents,
-        "timestep": timesteps,
-        "input_ids": text.embeds,
-        "input_img_latents": [],
-        "input_image_sizes": {},
-        "attention_mask": _attention(seen, tokens),
-        "position_ids": (seen.cumsum(1) - 1).clamp(min=0),
-        "return_dict": False,
-    }
-
-
-def _attention(seen: Tensor, tokens: int) -> Tensor:
-    """Of rows [B, S] bool that are no padding, and the last `tokens` an image's: [B, S, S] float32,
-    1 where a row sees another. Text sees what is before it, the image and padding see all."""
-    rows = seen.shape[1]
-    causal = torch.ones(rows, rows, device=seen.device).tril()
-    causal[rows - tokens :] = 1
-    return torch.where(seen[:, :, None], causal * seen[:, None], 1.0)
-
-
-def _encode(pipe: Any, captions: Sequence[str], max_sequence_length: int) -> Prompt:
-    """The model embeds tokens itself. They are those of the pipeline's instruction, captions among
-    them, whose end cannot be cut."""
-    device, prompts = pipe._execution_device, []
-    for caption in captions:
-        found = pipe.multimodal_processor.process_multi_modal_prompt(caption, None)["input_ids"]
-        if len(found) > max_sequence_length:
-            raise DiffCRError(
-                f"a caption has {len(found)} tokens with its instruction, more than "
-                f"max_sequence_length ({max_sequence_length}): shorten it or give a larger one"
-            )
-        prompts.append(torch.tensor(found, device=device))
-    return of_rows(prompts)
-
-
-def _blank_prompt(config: Any, text_tokens: int) -> Prompt:
-    tokens = torch.zeros(1, text_tokens, dtype=torch.int64)
-    return Prompt(tokens, torch.ones_like(tokens))
-
 
 OMNIGEN = Family(
     name="omnigen",
@@ -87,14 +29,11 @@ OMNIGEN = Family(
     ),
     block_groups={"layers": OMNIGEN_BLOCK},
     timestep=NoiseScale(clean=1, noisy=0),
-    call_inputs=_inputs,
-    encode_prompt=_encode,
-    prediction=turned_output,
-    blank_prompt=_blank_prompt,
     conditioning="input_ids",
     width=lambda config: int(config.hidden_size),
     lora_targets=(
         *("self_attn.to_q", "self_attn.to_k", "self_attn.to_v", "self_attn.to_out.0"),
         *("mlp.gate_up_proj", "mlp.down_proj"),
     ),
+    call=OMNIGEN_CALL,
 )

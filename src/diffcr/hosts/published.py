@@ -9,9 +9,9 @@ from typing import Any
 
 from diffcr.errors import DiffCRError, first_line
 from diffcr.files import read_json
-from diffcr.hosts.family import InputSize
 from diffcr.hosts.host import require_blocks
-from diffcr.hosts.pixart import PIXELS_PER_LATENT
+from diffcr.hosts.input_size import InputSize
+from diffcr.hosts.pipelines.pixart import PIXELS_PER_LATENT
 
 # Of a prompt in the paper's counts, which is PixArt-alpha's.
 PAPERS_TEXT_TOKENS = 120

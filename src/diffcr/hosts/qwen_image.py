@@ -8,18 +8,14 @@ a token takes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from diffcr.hosts.calls import given_beside, pack_latents, text_inputs
-from diffcr.hosts.family import Family, Grid
+from diffcr.hosts.family import Family
+from diffcr.hosts.grid import Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.lora_targets import JOINT_ATTENTION
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.packed import PACKED
-from diffcr.hosts.prompt import Prompt, blank_text, of_embeds_and_mask
+from diffcr.hosts.pipelines.qwen_image import QWEN_IMAGE_CALL
 
 QWEN_IMAGE_BLOCK = BlockLayout(
     hidden_states="hidden_states",
@@ -47,15 +43,6 @@ def _grid(transformer: Any, arguments: Mapping[str, Any]) -> Grid:
     return Grid(rows, columns, frames, beside=tokens - frames * rows * columns)
 
 
-def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    rows, columns = (side // 2 for side in latents.shape[2:])
-    return {
-        **text_inputs(transformer, pack_latents(latents), timesteps, prompt),
-        "encoder_hidden_states_mask": prompt.mask,
-        "img_shapes": [[(1, rows, columns)]] * len(latents),
-    }
-
-
 QWEN_IMAGE = Family(
     name="qwen-image",
     transformer_class=(
@@ -64,14 +51,9 @@ QWEN_IMAGE = Family(
     block_groups={"transformer_blocks": QWEN_IMAGE_BLOCK},
     timestep=NoiseScale(noisy=1),
     grid=_grid,
-    guidance="true_cfg_scale",
-    call_inputs=_inputs,
-    encode_prompt=of_embeds_and_mask,
-    blank_prompt=partial(blank_text, channels="joint_attention_dim"),
-    refuse_training=partial(given_beside, packed=4),
-    **PACKED,
     lora_targets=(
         *JOINT_ATTENTION,
         *("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
     ),
+    call=QWEN_IMAGE_CALL,
 )

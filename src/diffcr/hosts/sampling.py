@@ -88,7 +88,7 @@ def call_options(pipe: Any) -> dict[str, Any]:
 def guidance_options(pipe: Any, guidance_scale: float, prompts: int) -> dict[str, Any]:
     """Arguments of the pipeline's call for some prompts under classifier-free guidance, or under
     the guidance that a distilled model is told."""
-    name = family_of(find_transformer(pipe)).guidance
+    name = family_of(find_transformer(pipe)).call.guidance
     if name not in call_parameters(pipe):
         return {}
     # Qwen-Image guides where it is given what to lead away from alone.

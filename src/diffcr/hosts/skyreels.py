@@ -7,9 +7,7 @@ causal model's mask holds for all samples.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
-from diffcr.hosts.blank_inputs import video_blank_inputs
 from diffcr.hosts.layout import TokenInput
 from diffcr.hosts.wan import WAN, WAN_BLOCK
 
@@ -22,6 +20,7 @@ SKYREELS_BLOCK = replace(
         TokenInput("attention_mask", dims=(-2, -1)),
     ),
 )
+
 SKYREELS = replace(
     WAN,
     name="skyreels-v2",
@@ -29,5 +28,4 @@ SKYREELS = replace(
         "diffusers.models.transformers.transformer_skyreels_v2.SkyReelsV2Transformer3DModel"
     ),
     block_groups={"blocks": SKYREELS_BLOCK},
-    blank_inputs=partial(video_blank_inputs, text_channels="text_dim"),
 )

@@ -7,16 +7,13 @@ Samples come in lists, and the timestep falls from 1 for a picture to 0 for nois
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from diffcr.hosts.family import Family, Grid
+from diffcr.hosts.family import Family
+from diffcr.hosts.grid import Grid
 from diffcr.hosts.layout import BlockLayout, TokenInput
 from diffcr.hosts.noise_scale import NoiseScale
-from diffcr.hosts.prompt import Prompt, blank_text, of_list
+from diffcr.hosts.pipelines.z_image import Z_IMAGE_CALL
 
 Z_IMAGE_BLOCK = BlockLayout(
     hidden_states="x",
@@ -43,24 +40,6 @@ def _refuse(config: Any, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _inputs(transformer: Any, latents: Tensor, timesteps: Tensor, prompt: Prompt) -> dict[str, Any]:
-    """Captions without their padding, pictures of one frame each."""
-    captions: list[Tensor] = list(prompt.embeds)
-    if prompt.mask is not None:
-        captions = [rows[seen] for rows, seen in zip(captions, prompt.mask.bool(), strict=True)]
-    return {
-        "x": list(latents.unsqueeze(2)),
-        "t": timesteps,
-        "cap_feats": captions,
-        "return_dict": False,
-    }
-
-
-def _prediction(transformer: Any, output: list[Tensor], latents: Tensor) -> Tensor:
-    """The pipeline turns the sign."""
-    return -torch.stack(output).squeeze(2)
-
-
 Z_IMAGE = Family(
     name="z-image",
     transformer_class=(
@@ -71,12 +50,8 @@ Z_IMAGE = Family(
     latents="x",
     conditioning="cap_feats",
     grid=_grid,
-    call_inputs=_inputs,
-    encode_prompt=of_list,
-    prediction=_prediction,
-    blank_prompt=partial(blank_text, channels="cap_feat_dim"),
-    patch=lambda config: (1, config.all_patch_size[0], config.all_patch_size[0]),
     width=lambda config: int(config.dim),
     refuse=_refuse,
     lora_targets=("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0"),
+    call=Z_IMAGE_CALL,
 )

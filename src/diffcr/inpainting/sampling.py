@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.inpainting.request import Prepared
 
 # A tokenizer keeps padding and truncation between calls: threads that share one would cut each
@@ -102,7 +102,7 @@ def guided_prediction(
     given = torch.cat([latents] * prompts.halves)
     timesteps = timestep.to(given.device).expand(len(given))
     prompt = Prompt(prompts.embeds, prompts.mask)
-    inputs = family_of(transformer).call_inputs(transformer, given, timesteps, prompt)
+    inputs = family_of(transformer).call.inputs(transformer, given, timesteps, prompt)
     repeated = {name: torch.cat([value] * prompts.halves) for name, value in tokens.items()}
     output: Tensor = transformer(**inputs, **repeated)[0]
     if prompts.halves == 1:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffcr.core.regions import region_of
 from diffcr.errors import DiffCRError
-from diffcr.hosts.family import Grid
+from diffcr.hosts.grid import Grid
 from diffcr.hosts.host import Host
 from diffcr.methods.config import MethodConfig
 

@@ -122,8 +122,8 @@ def _shard_items(pipe: Any, resolution: int, length: int) -> int:
     """Pictures that make a shard of the usual size, were all captions as long as they may be."""
     transformer: Any = find_transformer(pipe)
     family, side = family_of(transformer), resolution // vae_scale(pipe)
-    shape = family.latent_shape(transformer.config, side, side)
-    prompt = family.blank_prompt(transformer.config, length).tensors().values()
+    shape = family.call.latent_shape(transformer.config, side, side)
+    prompt = family.call.blank_prompt(transformer.config, length).tensors().values()
     latents = prod(shape) * pipe.vae.dtype.itemsize
     text = sum(tensor.numel() for tensor in prompt) * encoders(pipe)[-1].dtype.itemsize
     return int(min(max(1, _SHARD_BYTES // (latents + text)), _MOST_ITEMS))

@@ -18,7 +18,7 @@ from torch import nn
 from diffcr.errors import DiffCRError, first_line
 from diffcr.files import read_json
 from diffcr.hosts import family_of, host_blocks_within
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.pretrained import default_pipeline_path
 from diffcr.training.recipe import TrainingRecipe
 from diffcr.training.run import make_trainable
@@ -111,7 +111,7 @@ def _activations(transformer: Any, recipe: TrainingRecipe, model: str) -> int:
     scale = vae.get("scale_factor_spatial", 8) if levels is None else 2 ** (len(levels) - 1)
     side = recipe.data.resolution // scale
     text = recipe.data.max_sequence_length
-    given = family.inputs_without_content(transformer, InputSize(text, side, side))
+    given = family.call.inputs_without_content(transformer, InputSize(text, side, side))
     tokens = family.tokens(transformer, given) + text
     values = tokens * family.width(transformer.config)
     layer = _BYTES_PER_ACTIVATION * values * (2 if recipe.mixed_precision == "no" else 1)

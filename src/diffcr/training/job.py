@@ -171,7 +171,7 @@ def _open_denoiser(recipe: TrainingRecipe, data: ShardedDataset) -> Any:
     pipe = read_pipeline(DiffusionPipeline, model, **left_out)
     transformer: Any = find_transformer(pipe)
     encoded, *_, rows, columns = data.shards[0].latent_shape
-    channels = family_of(transformer).latent_shape(transformer.config, rows, columns)[0]
+    channels = family_of(transformer).call.latent_shape(transformer.config, rows, columns)[0]
     if channels != encoded:
         raise DiffCRError(
             f"{recipe.data.source} holds latents of {encoded} channels, {model} takes {channels}: "

@@ -64,10 +64,10 @@ class Task(ABC):
         device, family = next(denoiser.parameters()).device, family_of(denoiser)
         encoded = self.pictures.batch(items, draw.drop_caption)
         latents = encoded.latents.to(device)
-        tokens = family.tokens_of(denoiser.config, latents.shape[1:])
+        tokens = family.call.tokens_of(denoiser.config, latents.shape[1:])
         levels = objective.draw(draw.timesteps, draw.regions, tokens)
         noise, timesteps = draw.noise.to(device), levels.timesteps.to(device)
-        inputs = family.call_inputs(
+        inputs = family.call.inputs(
             denoiser,
             objective.add_noise(latents, noise, timesteps),
             family.denoising_scale(denoiser.config).values(timesteps),
@@ -76,7 +76,7 @@ class Task(ABC):
         inputs.update(self._grey_inputs(latents))
 
         def prediction(output: Any) -> Tensor:
-            return family.prediction(denoiser, output, latents)
+            return family.call.prediction(denoiser, output, latents)
 
         return Batch(inputs, latents, noise, timesteps, levels.weight.to(device), prediction)
 
@@ -89,7 +89,7 @@ class TextToImage(Task):
 
     def __init__(self, pipe: Any, data: EncodedPictures) -> None:
         self.model = self.trained = find_transformer(pipe)
-        family_of(self.model).check_trainable(self.model)
+        family_of(self.model).call.check_trainable(self.model)
         self.parts = {"transformer": self.model}
         self.pictures = data
         self.items = len(data)

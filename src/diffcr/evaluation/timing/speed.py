@@ -15,7 +15,7 @@ from diffcr.evaluation.modes import evaluating, without_adapters
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing, compare_latency
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.loading import text_tokens
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.hosts.sampling import latent_size
 
 INPUTS_SEED = 0
@@ -98,13 +98,13 @@ def forward_inputs(
     config, weights = transformer.config, next(transformer.parameters())
     family = family_of(transformer)
     generator = torch.Generator().manual_seed(INPUTS_SEED)
-    shape = (batch_size, *family.latent_shape(config, rows, columns, frames))
+    shape = (batch_size, *family.call.latent_shape(config, rows, columns, frames))
     latents = torch.randn(shape, generator=generator).to(weights)
-    blank = family.blank_prompt(config, text_tokens).tensors()
+    blank = family.call.blank_prompt(config, text_tokens).tensors()
     prompt = Prompt.of_tensors({n: _random(t, batch_size, generator) for n, t in blank.items()})
     prompt = prompt.to(weights.device, weights.dtype)
     return {
-        timestep: family.call_inputs(
+        timestep: family.call.inputs(
             transformer,
             latents,
             family.denoising_scale(config).values(

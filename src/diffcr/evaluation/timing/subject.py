@@ -11,7 +11,7 @@ from torch import nn
 
 from diffcr.errors import DiffCRError
 from diffcr.evaluation.timing.memory import free_memory
-from diffcr.hosts.family import InputSize
+from diffcr.hosts.input_size import InputSize
 from diffcr.hosts.loading import load_pipeline, own_device, text_tokens
 from diffcr.hosts.published import (
     is_published,

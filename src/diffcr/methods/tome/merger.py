@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts.block_inputs import BlockInputs, BlockOutput, concatenated
-from diffcr.hosts.family import Grid
+from diffcr.hosts.grid import Grid
 from diffcr.hosts.host import Host
 from diffcr.hosts.layout import BlockLayout
 from diffcr.methods.base import Attached, TransformerCall

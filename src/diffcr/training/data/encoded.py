@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.training.data.order import ItemOrder
 
 _NAMES = {"embeds": "prompt_embeds", "mask": "prompt_masks", "pooled": "prompt_pooled"}

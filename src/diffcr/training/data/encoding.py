@@ -21,7 +21,7 @@ from diffcr.files import read_cache, write_tensors
 from diffcr.hosts import family_of, find_transformer
 from diffcr.hosts.latents import encode_images
 from diffcr.hosts.loading import longest_tokenizer
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.training.data.encoded import EncodedBatch, prompt_of, prompt_tensors
 from diffcr.training.data.order import ItemOrder, ShuffledItems
 from diffcr.training.data.pictures import CaptionedImages, read_batches
@@ -157,7 +157,7 @@ def encode_captions(
         batch_size: Captions per call.
         starts: First captions of the calls, for a progress bar.
     """
-    encode = family_of(find_transformer(pipe)).encode_prompt
+    encode = family_of(find_transformer(pipe)).call.encode_prompt
     prompts = []
     for start in range(0, len(captions), batch_size) if starts is None else starts:
         with _quiet(diffusers_logging), _quiet(transformers_logging):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.files import read_json, read_tensors, write_json, write_tensors
-from diffcr.hosts.prompt import Prompt
+from diffcr.hosts.pipelines.prompt import Prompt
 from diffcr.training.data.encoded import EncodedBatch, prompt_of, prompt_tensors
 from diffcr.training.data.encoding import sample_values
 from diffcr.training.data.order import Bucket, ItemOrder, ShardedItems
