@@ -1,16 +1,20 @@
-"""What importing costs and what is public."""
+"""What importing costs, what is public, and how long a family is."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
 import diffcr
+from diffcr import hosts
+from diffcr.hosts.family import Family
 
 _PROJECT = Path(__file__).parent.parent
 
@@ -86,6 +90,18 @@ def test_public_names_are_callable_whatever_was_imported_first() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'atach'"):
         diffcr.atach  # noqa: B018
+
+
+def test_a_family_is_a_file_of_at_most_60_lines() -> None:
+    registered = {*hosts.families()}
+    for found in iter_modules(hosts.__path__, "diffcr.hosts."):
+        module = import_module(found.name)
+        held = [value for value in vars(module).values() if isinstance(value, Family)]
+        registered -= {family.transformer_class.rpartition(".")[2] for family in held}
+        if held:
+            assert len(Path(str(module.__file__)).read_text().splitlines()) <= 60, found.name
+    # All of them were seen.
+    assert not registered
 
 
 @pytest.mark.skipif(not (_PROJECT / "pyproject.toml").exists(), reason="not in a clone")
