@@ -55,7 +55,7 @@ class Family:
         refuse_checkpointing: Why a call with these arguments cannot be computed with gradient
             checkpointing; None where it can.
         refuse_compile: Why its blocks cannot be compiled; None where they can.
-        call: How the family's pipeline calls the transformer; it is for training, calibration and
+        call: How the family's pipeline calls the transformer; it is for training, evaluation and
             counting, and a family without can be attached.
     """
 

@@ -84,7 +84,7 @@ def turned_output(transformer: Any, output: Any, latents: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PipelineCall:
-    """How a pipeline calls its transformer: what training, calibration and counting follow.
+    """How a pipeline calls its transformer: what training, evaluation and counting follow.
 
     Attributes:
         inputs: Arguments of the transformer's forward, as the family's pipeline passes them;
