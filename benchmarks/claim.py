@@ -90,6 +90,7 @@ ABLATIONS = {
     "diffcr-lt-30-regions-10": "10 regions",
     "diffcr-lt-30-sigmoid": "gate sigmoid, on the whole update",
     "diffcr-lt-30-sigmoid-mlp": "gate sigmoid, on the feed-forward alone",
+    "diffcr-lt-30-route-every-2": "a router for two layers (route_every 2)",
     "diffcr-lt-30-lambda-constant": "constant weight of the ratio loss",
     "diffcr-lt-30-emphasis": "noise emphasis 0.3",
 }
