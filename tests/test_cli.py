@@ -5,61 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 import diffcr
 from diffcr.cli import main
 from diffcr.cli.inputs import read_prompts
 from diffcr.pretrained import default_checkpoint_path, default_pipeline_path
-
-_Fails = Callable[..., None]
-_COMMAND = [sys.executable, "-m", "diffcr"]
-
-
-def _environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **variables}
-
-
-def _diffcr(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=_environment(**variables),
-    )
-
-
-def _call(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in arguments])
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code
-
-
-@pytest.fixture
-def fails(capsys: pytest.CaptureFixture[str]) -> _Fails:
-    """Runs a command in this process and asserts that it ends as a mistake of the caller's."""
-
-    def check(*arguments: object, saying: str) -> None:
-        capsys.readouterr()
-        assert _call(*arguments) == 2
-        printed = capsys.readouterr()
-        errors = [line for line in printed.err.splitlines() if line.startswith("diffcr: error:")]
-        assert len(errors) == 1, printed.err
-        assert saying in errors[0], printed.err
-        assert "Traceback" not in printed.err
-
-    return check
+from tests.command_line import COMMAND, Fails, call, environment, run_diffcr
 
 
 def test_a_mistake_is_one_line_and_exit_code_2() -> None:
-    finished = _diffcr("generate")
+    finished = run_diffcr("generate")
     assert finished.returncode == 2
     assert finished.stdout == ""
     assert finished.stderr.splitlines() == [
@@ -68,7 +27,7 @@ def test_a_mistake_is_one_line_and_exit_code_2() -> None:
 
 
 def test_a_traceback_is_shown_on_request() -> None:
-    finished = _diffcr("generate", DIFFCR_DEBUG="1")
+    finished = run_diffcr("generate", DIFFCR_DEBUG="1")
     assert finished.returncode != 0
     assert "Traceback" in finished.stderr
 
@@ -81,10 +40,10 @@ def test_an_interruption_is_one_line_and_an_exit_code_of_its_own(
     tmp_path: Path, sent: signal.Signals, code: int, word: str
 ) -> None:
     running = subprocess.Popen(
-        [*_COMMAND, "generate", "a star", "--steps", "1000", "--output", str(tmp_path)],
+        [*COMMAND, "generate", "a star", "--steps", "1000", "--output", str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
-        env=_environment(),
+        env=environment(),
         # Tests that run in a shell's background inherit that it is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -104,14 +63,14 @@ def test_an_interruption_is_one_line_and_an_exit_code_of_its_own(
 def test_help_names_the_commands(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _call(*arguments) == 0
+    assert call(*arguments) == 0
     printed = capsys.readouterr().out
     commands = ("train", "generate", "eval", "score", "flops", "bench", "report", "models", "demo")
     for command in commands:
         assert command in printed
 
 
-def test_usage_errors(fails: _Fails) -> None:
+def test_usage_errors(fails: Fails) -> None:
     fails("generate", "x", "--steps", "0", saying="--steps")
     fails("generate", "x", "--seed", "some", saying="--seed")
     fails("generate", "x", "--seed", 2**70, saying="--seed")
@@ -148,7 +107,7 @@ def test_usage_errors(fails: _Fails) -> None:
     fails("generate", "x", "--model", "y", saying="--model needs --checkpoint")
 
 
-def test_prompt_errors(tmp_path: Path, fails: _Fails) -> None:
+def test_prompt_errors(tmp_path: Path, fails: Fails) -> None:
     empty = tmp_path / "prompts.txt"
     empty.write_text("\n\n")
     fails("generate", "--prompts", empty, saying="is empty")
@@ -173,7 +132,7 @@ def test_a_line_of_a_prompt_file_is_one_prompt(tmp_path: Path) -> None:
 
 
 def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _call("--version") == 0
+    assert call("--version") == 0
     assert capsys.readouterr().out == f"diffcr {diffcr.__version__}\n"
 
 
@@ -183,7 +142,7 @@ def test_warnings_are_one_line(
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: x\nsteps: 20\ndata: {source: nowhere}\n")
-    assert _call("train", recipe) == 2
+    assert call("train", recipe) == 2
     assert capsys.readouterr().err.splitlines() == [
         "diffcr: warning: 20 steps with optimizer.ratio_learning_rate 0.005 bring the mean "
         "compression ratio to 10.0% at most, not to 20.0%",
@@ -200,7 +159,7 @@ def test_warnings_are_one_line(
     ],
 )
 def test_memory_that_cannot_be_had_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, fails: _Fails, error: Exception
+    monkeypatch: pytest.MonkeyPatch, fails: Fails, error: Exception
 ) -> None:
     def run_out(*_: object) -> None:
         raise error
@@ -213,7 +172,7 @@ def test_memory_that_cannot_be_had_is_one_line(
             main(["generate", "x"])
 
 
-def test_an_output_that_is_a_file(tmp_path: Path, fails: _Fails) -> None:
+def test_an_output_that_is_a_file(tmp_path: Path, fails: Fails) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     for command in (("generate", "x"), ("eval",), ("train", "scenes-diffcr-lt"), ("demo",)):
@@ -223,7 +182,7 @@ def test_an_output_that_is_a_file(tmp_path: Path, fails: _Fails) -> None:
     assert file.read_text() == "mine"
 
 
-def test_recipe_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _Fails) -> None:
+def test_recipe_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
     monkeypatch.chdir(tmp_path)
     fails("train", "scenes", saying="one of")
     fails("train", "scenes", saying="scenes-diffcr-lt")
@@ -246,7 +205,7 @@ def test_recipe_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _
 
 
 def test_model_and_checkpoint_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: _Fails
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     fails("generate", "x", "--dense", "--model", tmp_path / "no", saying="is not a directory")
@@ -262,78 +221,15 @@ def test_model_and_checkpoint_errors(
 
 
 def test_a_hub_id_that_cannot_be_had() -> None:
-    finished = _diffcr("generate", "x", "--checkpoint", "nobody/nothing")
+    finished = run_diffcr("generate", "x", "--checkpoint", "nobody/nothing")
     assert finished.returncode == 2
     assert "/nobody/nothing " in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
-def test_generate_writes_indexed_png_goes_on_and_refuses_to_overwrite(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: _Fails
-) -> None:
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a blue star\n\n")
-    output = tmp_path / "images"
-    arguments = ("generate", "a large red circle", "--prompts", prompts, "--output", output)
-    arguments += ("--steps", 2)
-    assert _call(*arguments) == 0
-    printed = capsys.readouterr().out
-    assert "2 images" in printed
-    assert str(output) in printed
-    files = sorted(output.glob("*.png"))
-    assert [path.name for path in files] == ["image-0000.png", "image-0001.png"]
-    assert Image.open(files[0]).size == (96, 96)
-    before = [path.read_bytes() for path in files]
-    files[1].unlink()
-    written = files[0].stat().st_mtime_ns
-    assert _call(*arguments) == 0
-    assert files[0].stat().st_mtime_ns == written
-    assert [path.read_bytes() for path in files] == before
-    fails(*arguments, "--seed", 1, saying="with seed 0, not 1: give another --output, or --force")
-    (output / "generation.json").unlink()
-    fails(*arguments, saying="by another command: give another --output, or --force")
-    assert [path.read_bytes() for path in files] == before
-    assert _call(*arguments, "--force", "--seed", 1) == 0
-    assert files[0].read_bytes() != before[0]
-    assert _call(*arguments, "--force") == 0
-    assert [path.read_bytes() for path in files] == before
-
-
-def test_generate_with_a_size_and_without_a_checkpoint(tmp_path: Path, fails: _Fails) -> None:
-    arguments = ("generate", "a star", "--dense", "--model", default_pipeline_path())
-    arguments += ("--steps", 1, "--output", tmp_path / "images")
-    fails(*arguments, "--height", 100, saying="--height is 100: give a multiple of 8")
-    assert not (tmp_path / "images").exists()
-    assert _call(*arguments, "--height", 64, "--width", 128) == 0
-    assert Image.open(tmp_path / "images" / "image-0000.png").size == (128, 64)
-
-
-def test_generate_with_a_training_free_method(tmp_path: Path) -> None:
-    arguments = ("generate", "a star", "--steps", 1, "--output")
-    pictures = []
-    for method in ("dense", "tome:0:block", "tome:0.5:block"):
-        directory = tmp_path / method.replace(":", "-")
-        assert _call(*arguments, directory, "--method", method) == 0
-        pictures.append((directory / "image-0000.png").read_bytes())
-    assert pictures[0] == pictures[1] != pictures[2]
-
-
 def test_models_lists_what_is_supported(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _call("models") == 0
+    assert call("models") == 0
     printed = capsys.readouterr().out
     assert "PixArtTransformer2DModel: diffcr, mod, " in printed
     assert "FluxTransformer2DModel: diffcr, mod, " in printed
     assert "embedded pipeline: " in printed
-
-
-@pytest.mark.slow
-def test_train_and_generate_end_to_end(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    finished = _diffcr("train", "scenes-diffcr-lt", "--steps", 3, "--output", run)
-    assert finished.returncode == 0, finished.stderr
-    images = tmp_path / "images"
-    finished = _diffcr(
-        "generate", "a star", "--checkpoint", run / "final", "--steps", 2, "--output", images
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert (images / "image-0000.png").exists()

@@ -16,7 +16,7 @@ import diffcr
 from diffcr.binding.lora import add_lora
 from diffcr.binding.model import is_attached
 from diffcr.errors import DiffCRError, DiffCRWarning
-from tests.checkpoint.test_checkpoint import change_description, list_anew
+from tests.checkpoint.stored import change_description, list_anew
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 
 _FILES = (

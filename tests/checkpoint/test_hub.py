@@ -16,7 +16,7 @@ from diffcr.checkpoint.card import PLACE
 from diffcr.cli import main
 from diffcr.errors import DiffCRError
 from tests.checkpoint.hub import Hub, stand_in
-from tests.checkpoint.test_checkpoint import _with_lora
+from tests.checkpoint.stored import with_lora
 from tests.hosts import denoise, inputs, pixart, trained_pixart
 
 
@@ -28,7 +28,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    return diffcr.save(_with_lora(), tmp_path / "checkpoint")
+    return diffcr.save(with_lora(), tmp_path / "checkpoint")
 
 
 def _run(*arguments: str) -> int:
@@ -62,7 +62,7 @@ def test_what_is_pushed_is_loaded(
 
     transformer = pixart()
     diffcr.load(transformer, "somebody/small")
-    assert torch.equal(denoise(transformer, inputs()), denoise(_with_lora(), inputs()))
+    assert torch.equal(denoise(transformer, inputs()), denoise(with_lora(), inputs()))
     said = capsys.readouterr()
     assert f"diffcr: fetching 0.1 MB in 6 files from {hub.url}/somebody/small" in said.err
     assert "dry-run" not in said.err
@@ -83,7 +83,7 @@ def test_another_push_leaves_nothing_of_the_one_before(
     diffcr.load(latest, "somebody/small")
     assert torch.equal(denoise(latest, inputs()), denoise(plain, inputs()))
     diffcr.load(earlier, "somebody/small", revision=first)
-    assert torch.equal(denoise(earlier, inputs()), denoise(_with_lora(), inputs()))
+    assert torch.equal(denoise(earlier, inputs()), denoise(with_lora(), inputs()))
 
 
 def test_a_directory_of_that_name_wins(

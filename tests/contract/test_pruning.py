@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import cpu_offload
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,43 +20,20 @@ from diffcr.cost.counting import count_flops
 from diffcr.errors import DiffCRError, DiffCRWarning
 from diffcr.hosts.input_size import InputSize
 from diffcr.methods.pruning.config import StructuredPruningConfig
-from tests.checkpoint.test_checkpoint import list_anew
+from tests.contract.pruned import CONFIG, descend, host_state, pruned_pixart
 from tests.hosts import denoise, gradients, inputs, pixart
-
-_CONFIG = StructuredPruningConfig(0.3)
-
-
-def _attached(config: StructuredPruningConfig = _CONFIG) -> Any:
-    transformer = pixart()
-    attach(transformer, config)
-    return transformer
-
-
-def _host_state(transformer: nn.Module) -> dict[str, torch.Tensor]:
-    state = transformer.state_dict()
-    return {name: value for name, value in state.items() if not name.startswith("diffcr.")}
-
-
-def _train(transformer: nn.Module) -> None:
-    """One step of plain gradient descent on everything that can be trained."""
-    denoise(transformer, inputs()).square().mean().backward()
-    with torch.no_grad():
-        for parameter in transformer.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(0.1 * parameter.grad)
-                parameter.grad = None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_ratio_of_zero_changes_no_bit(dtype: torch.dtype) -> None:
     given = inputs().to(dtype)
     bare = denoise(pixart().to(dtype), given)
-    assert torch.equal(denoise(_attached(StructuredPruningConfig(0.0)).to(dtype), given), bare)
+    assert torch.equal(denoise(pruned_pixart(StructuredPruningConfig(0.0)).to(dtype), given), bare)
 
 
 def test_blocks_are_narrower_under_the_same_keys() -> None:
-    transformer, bare = _attached(), pixart()
-    state = _host_state(transformer)
+    transformer, bare = pruned_pixart(), pixart()
+    state = host_state(transformer)
     assert list(state) == list(bare.state_dict())
     block = transformer.transformer_blocks[1]
     for attention in (block.attn1, block.attn2):
@@ -80,13 +55,13 @@ def test_what_stays_are_the_largest_heads_and_channels() -> None:
     with torch.no_grad():
         bare.transformer_blocks[0].attn2.to_v.weight[16:] *= 2
     second = bare.transformer_blocks[0].attn2.to_k.weight[16:].clone()
-    attach(bare, _CONFIG)
+    attach(bare, CONFIG)
     assert torch.equal(bare.transformer_blocks[0].ff.net[0].proj.weight, expected)
     assert torch.equal(bare.transformer_blocks[0].attn2.to_k.weight, second)
 
 
 def test_a_pruned_model_is_one_whose_pruned_units_are_zero() -> None:
-    transformer, silenced = _attached(), pixart()
+    transformer, silenced = pruned_pixart(), pixart()
     for layer, block in enumerate(silenced.transformer_blocks):
         kept = {name: rows[layer] for name, rows in transformer.diffcr.named_buffers()}
         with torch.no_grad():
@@ -106,7 +81,7 @@ def test_a_pruned_model_is_one_whose_pruned_units_are_zero() -> None:
 def test_detach_and_disabled_give_the_dense_model_back() -> None:
     bare_model = pixart()
     bare = denoise(bare_model, inputs())
-    transformer = _attached()
+    transformer = pruned_pixart()
     pruned = denoise(transformer, inputs())
     assert not torch.allclose(pruned, bare)
     with disabled(transformer):
@@ -125,9 +100,9 @@ def test_detach_and_disabled_give_the_dense_model_back() -> None:
 
 
 def test_fine_tuning_leaves_the_dense_model_alone_and_detach_says_what_is_lost() -> None:
-    transformer, bare = _attached(), pixart()
+    transformer, bare = pruned_pixart(), pixart()
     before = denoise(transformer, inputs())
-    _train(transformer)
+    descend(transformer)
     assert not torch.equal(denoise(transformer, inputs()), before)
     assert not changes_dense(transformer)
     with disabled(transformer):
@@ -139,7 +114,7 @@ def test_fine_tuning_leaves_the_dense_model_alone_and_detach_says_what_is_lost()
 
 
 def test_a_deep_copy_computes_with_its_own_weights() -> None:
-    transformer = _attached()
+    transformer = pruned_pixart()
     expected = denoise(transformer, inputs())
     other = copy.deepcopy(transformer)
     assert torch.equal(denoise(other, inputs()), expected)
@@ -155,7 +130,7 @@ def test_a_deep_copy_computes_with_its_own_weights() -> None:
 
 
 def test_the_weights_that_are_aside_are_cast_with_the_others() -> None:
-    transformer = _attached().to(torch.bfloat16)
+    transformer = pruned_pixart().to(torch.bfloat16)
     given = inputs().to(torch.bfloat16)
     assert denoise(transformer, given).dtype == torch.bfloat16
     with disabled(transformer):
@@ -164,7 +139,7 @@ def test_the_weights_that_are_aside_are_cast_with_the_others() -> None:
 
 
 def test_neighbours_never_change_a_result() -> None:
-    transformer = _attached()
+    transformer = pruned_pixart()
     mine, mixed = inputs(4), inputs(4)
     mixed.latents[1:] = inputs(4, seed=9).latents[1:]
     together = denoise(transformer, mine)
@@ -175,7 +150,7 @@ def test_neighbours_never_change_a_result() -> None:
 def test_recomputation_under_checkpointing_gives_the_same_gradients() -> None:
     found = []
     for recomputes in (False, True):
-        transformer = _attached().train()
+        transformer = pruned_pixart().train()
         if recomputes:
             transformer.enable_gradient_checkpointing()
         output = denoise(transformer, inputs())
@@ -190,92 +165,21 @@ def test_recomputation_under_checkpointing_gives_the_same_gradients() -> None:
         assert (gradient - recomputed[name]).abs().max() < 1e-6, name
 
 
-@pytest.mark.parametrize("trained", ["nothing", "lora", "full"])
-def test_save_and_load(trained: str, tmp_path: Path) -> None:
-    transformer = _attached()
-    if trained == "lora":
-        add_lora(transformer, rank=2)
-    if trained != "nothing":
-        # The second factor of a LoRA starts at 0: the first has no gradient before it moves.
-        _train(transformer)
-        _train(transformer)
-    directory = diffcr.save(transformer, tmp_path / "saved")
-    assert (directory / "transformer.safetensors").exists() == (trained == "full")
-    assert "Structured pruning" in (directory / "README.md").read_text()
-    loaded = pixart()
-    assert diffcr.load(loaded, directory).config == _CONFIG
-    assert torch.equal(denoise(loaded, inputs()), denoise(transformer, inputs()))
-    assert not torch.equal(denoise(_attached(), inputs()), denoise(loaded, inputs())) or (
-        trained == "nothing"
-    )
-    assert get_attached(loaded).base.have_changed(loaded) == (trained == "full")
-    diffcr.load(loaded, directory)
-    assert torch.equal(denoise(loaded, inputs()), denoise(transformer, inputs()))
-    with pytest.raises(DiffCRError, match="base model"):
-        diffcr.load(pixart(seed=1), directory)
-
-
-def test_a_loaded_model_keeps_the_units_that_were_trained(tmp_path: Path) -> None:
-    """Rounding can order units of nearly the same magnitude differently."""
-    transformer = _attached()
-    pruner = get_attached(transformer)
-    state = {name: buffer.clone() for name, buffer in pruner.state_dict().items()}
-    heads = "transformer_blocks_self_attention"
-    state[heads] = 1 - state[heads]
-    pruner.load_state_dict(state)
-    loaded = pixart().to(torch.bfloat16)
-    diffcr.load(loaded, diffcr.save(transformer, tmp_path / "saved"))
-    assert torch.equal(loaded.diffcr.get_buffer(heads), state[heads])
-    assert not get_attached(loaded).base.have_changed(loaded)
-    for name, value in _host_state(transformer).items():
-        assert torch.equal(_host_state(loaded)[name], value.to(torch.bfloat16)), name
-
-
-def test_a_checkpoint_of_other_shapes_leaves_the_bare_model(tmp_path: Path) -> None:
-    directory = diffcr.save(_attached(), tmp_path / "saved")
-    save_file(pixart().state_dict(), directory / "transformer.safetensors")
-    list_anew(directory)
-    loaded = pixart()
-    with pytest.raises(DiffCRError, match="has shape"):
-        diffcr.load(loaded, directory)
-    assert not hasattr(loaded, "diffcr")
-    assert torch.equal(denoise(loaded, inputs()), denoise(pixart(), inputs()))
-
-
-@pytest.mark.parametrize("restore", [False, True])
-def test_a_lora_goes_in_and_leaves_with_the_pruning(
-    restore: bool, recwarn: pytest.WarningsRecorder
-) -> None:
-    transformer = _attached()
-    pruned = denoise(transformer, inputs())
-    add_lora(transformer, rank=2)
-    assert torch.equal(denoise(transformer, inputs()), pruned)
-    _train(transformer)
-    assert not torch.equal(denoise(transformer, inputs()), pruned)
-    with disabled(transformer):
-        assert torch.equal(denoise(transformer, inputs()), denoise(pixart(), inputs()))
-    detach(transformer, restore=restore)
-    assert torch.equal(denoise(transformer, inputs()), denoise(pixart(), inputs()))
-    assert list(transformer.state_dict()) == list(pixart().state_dict())
-    said = [str(w.message) for w in recwarn if issubclass(w.category, DiffCRWarning)]
-    assert len(said) == (0 if restore else 1)
-
-
 def test_autocast_keeps_the_bare_dtypes() -> None:
-    bare, transformer = pixart(), _attached()
+    bare, transformer = pixart(), pruned_pixart()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert denoise(transformer, inputs()).dtype == denoise(bare, inputs()).dtype
 
 
 def test_resolution_may_change_between_calls() -> None:
-    transformer = _attached()
+    transformer = pruned_pixart()
     for size in (8, 16, 10):
         assert denoise(transformer, inputs(size=size)).shape == (2, 8, size, size)
 
 
 def test_it_is_told_apart_from_routed_methods() -> None:
-    transformer = _attached()
-    assert attach(transformer, _CONFIG) is get_attached(transformer)
+    transformer = pruned_pixart()
+    assert attach(transformer, CONFIG) is get_attached(transformer)
     with pytest.raises(DiffCRError, match="neither routers nor ratios"):
         get_compressor(transformer)
     with pytest.raises(DiffCRError, match="another configuration"):
@@ -309,14 +213,14 @@ def test_what_cannot_be_pruned_is_refused_whole(make: Any, saying: str) -> None:
     transformer = make()
     keys, modules = list(transformer.state_dict()), len(list(transformer.modules()))
     with pytest.raises(DiffCRError, match=saying):
-        attach(transformer, _CONFIG)
+        attach(transformer, CONFIG)
     assert not hasattr(transformer, "diffcr")
     assert list(transformer.state_dict()) == keys
     assert len(list(transformer.modules())) == modules
 
 
 def test_an_error_in_the_host_leaves_nothing_of_the_call() -> None:
-    transformer = _attached()
+    transformer = pruned_pixart()
     expected = denoise(transformer, inputs())
     handle = transformer.transformer_blocks[0].ff.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), disabled(transformer):
@@ -327,7 +231,7 @@ def test_an_error_in_the_host_leaves_nothing_of_the_call() -> None:
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5])
 def test_the_count_of_operations_agrees_with_torch(ratio: float) -> None:
-    transformer = _attached(StructuredPruningConfig(ratio))
+    transformer = pruned_pixart(StructuredPruningConfig(ratio))
     (count,) = count_flops(transformer, InputSize(5)).per_region
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         denoise(transformer, inputs(batch=1))
@@ -336,7 +240,7 @@ def test_the_count_of_operations_agrees_with_torch(ratio: float) -> None:
 
 @pytest.mark.parametrize("granularity", ["block", "model"])
 def test_a_compiled_model_agrees(granularity: Any) -> None:
-    transformer = _attached()
+    transformer = pruned_pixart()
     bare = denoise(pixart(), inputs())
     with torch.no_grad():
         eager = denoise(transformer, inputs())

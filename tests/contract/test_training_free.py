@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ _AT_ZERO = {name: type(config)(compression_ratio=0.0) for name, config in _CONFI
 every = pytest.mark.parametrize("config", _CONFIGS.values(), ids=_CONFIGS.keys())
 
 
-def _attached(config: MethodConfig) -> nn.Module:
+def attached_host(config: MethodConfig) -> nn.Module:
     transformer = pixart(layers=_LAYERS)
     attach(transformer, config)
     return transformer
@@ -53,7 +52,7 @@ def _attached(config: MethodConfig) -> nn.Module:
 def test_a_ratio_of_zero_changes_no_bit(config: MethodConfig, dtype: torch.dtype) -> None:
     given = inputs().to(dtype)
     bare = denoise(pixart(layers=_LAYERS).to(dtype), given)
-    assert torch.equal(denoise(_attached(config).to(dtype), given), bare)
+    assert torch.equal(denoise(attached_host(config).to(dtype), given), bare)
 
 
 @every
@@ -61,7 +60,7 @@ def test_tokens_are_saved_and_detach_and_disabled_restore(config: MethodConfig) 
     bare_model = pixart(layers=_LAYERS)
     keys = list(bare_model.state_dict())
     bare = denoise(bare_model, inputs())
-    transformer = _attached(config)
+    transformer = attached_host(config)
     assert list(transformer.state_dict()) == keys
     assert not torch.allclose(denoise(transformer, inputs()), bare)
     with disabled(transformer):
@@ -73,7 +72,7 @@ def test_tokens_are_saved_and_detach_and_disabled_restore(config: MethodConfig) 
 
 @every
 def test_a_deep_copy_computes_with_its_own_weights(config: MethodConfig) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     expected = denoise(transformer, inputs())
     other = copy.deepcopy(transformer)
     assert torch.equal(denoise(other, inputs()), expected)
@@ -86,7 +85,7 @@ def test_a_deep_copy_computes_with_its_own_weights(config: MethodConfig) -> None
 
 @every
 def test_neighbours_never_change_a_result(config: MethodConfig) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     mine, others = inputs(4), inputs(4, seed=9)
     mixed = inputs(4)
     mixed.latents[1:] = others.latents[1:]
@@ -103,7 +102,7 @@ def test_recomputation_under_checkpointing_gives_the_same_gradients(
 ) -> None:
     found = []
     for recomputes in (False, True):
-        transformer = _attached(config).train()
+        transformer = attached_host(config).train()
         if recomputes:
             transformer.enable_gradient_checkpointing()
         outputs = [denoise(transformer, inputs(timestep=timestep)) for timestep in (100, 900)]
@@ -117,7 +116,7 @@ def test_recomputation_under_checkpointing_gives_the_same_gradients(
 
 @every
 def test_save_and_load(config: MethodConfig, tmp_path: Path) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     diffcr.save(transformer, tmp_path / "saved")
     loaded = pixart(layers=_LAYERS)
     assert diffcr.load(loaded, tmp_path / "saved").config == config
@@ -129,14 +128,14 @@ def test_save_and_load(config: MethodConfig, tmp_path: Path) -> None:
 
 @every
 def test_autocast_keeps_the_bare_dtypes(config: MethodConfig) -> None:
-    bare, transformer = pixart(layers=_LAYERS), _attached(config)
+    bare, transformer = pixart(layers=_LAYERS), attached_host(config)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert denoise(transformer, inputs()).dtype == denoise(bare, inputs()).dtype
 
 
 @every
 def test_resolution_may_change_between_calls_and_a_lora_goes_in(config: MethodConfig) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     add_lora(transformer, rank=2)
     for size in (8, 16, 10, 8):
         assert denoise(transformer, inputs(size=size)).shape == (2, 8, size, size)
@@ -144,7 +143,7 @@ def test_resolution_may_change_between_calls_and_a_lora_goes_in(config: MethodCo
 
 @every
 def test_it_is_told_apart_from_routed_methods(config: MethodConfig) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     assert attach(transformer, config) is get_attached(transformer)
     assert config.method in diffcr.summary(transformer).replace("ATEDM", "at-edm").replace(
         "ToMe", "tome"
@@ -157,7 +156,7 @@ def test_it_is_told_apart_from_routed_methods(config: MethodConfig) -> None:
 
 @every
 def test_an_error_in_the_host_leaves_nothing_of_the_call(config: MethodConfig) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     expected = denoise(transformer, inputs())
     ff = transformer.transformer_blocks[0].ff
     handle = ff.register_forward_hook(lambda *_: 1 / 0)
@@ -193,7 +192,7 @@ def _tokens_seen(transformer: Any, timestep: int) -> dict[str, list[int]]:
 def test_the_count_of_operations_is_of_the_tokens_that_are_computed(
     config: MethodConfig, timestep: int
 ) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     count = count_flops(transformer, InputSize(5))
     region = region_of(timestep / 1000, get_attached(transformer).timestep_regions)
     parts = zip(*_tokens_seen(transformer, timestep).values(), strict=True)
@@ -216,7 +215,7 @@ def test_at_edm_skips_the_mean_that_it_is_asked_for() -> None:
 
 
 def test_at_edm_refuses_what_it_cannot_do() -> None:
-    transformer = _attached(_ATEDM)
+    transformer = attached_host(_ATEDM)
     with pytest.raises(DiffCRError, match="one timestep for all samples"):
         denoise(transformer, inputs(2).at(torch.tensor([950, 10])))
     same = denoise(transformer, inputs(2).at(torch.tensor([300, 10])))
@@ -245,34 +244,9 @@ def test_pruned_tokens_get_the_update_of_what_they_attend_to() -> None:
         assert len(torch.unique(after, dim=0)) == 16
 
 
-def test_merging_depends_on_the_grid_of_the_call_alone() -> None:
-    given = {size: inputs(size=size) for size in (8, 12)}
-    fresh = {size: denoise(_attached(ToMeConfig(0.4)), call) for size, call in given.items()}
-    transformer = _attached(ToMeConfig(0.4))
-    with torch.inference_mode():
-        denoise(transformer, given[8])
-    for size in (8, 12, 8):
-        output = denoise(transformer, given[size])
-        assert torch.equal(output, fresh[size])
-    output.square().mean().backward()
-
-
-def test_layers_and_seeds_share_no_draw_of_destinations() -> None:
-    drawn = [attach(pixart(), ToMeConfig(0.5, seed=seed))._seeds() for seed in range(4)]
-    assert len({seed for seeds in drawn for seed in seeds}) == 4 * 3
-
-
-def test_a_grid_of_one_row_is_merged() -> None:
-    transformer, given = pixart(), inputs()
-    given = replace(given, latents=given.latents[:, :, :2])
-    bare = denoise(transformer, given)
-    attach(transformer, ToMeConfig(0.5, "block"))
-    assert bare.shape[2] == 2 and not torch.equal(denoise(transformer, given), bare)
-
-
 def test_a_mask_over_image_tokens_is_refused() -> None:
     for config in (ToMeConfig(0.4), _ATEDM):
-        transformer = _attached(config)
+        transformer = attached_host(config)
         block = transformer.transformer_blocks[0]
         call = TransformerCall([0.1], Grid(rows=4, columns=4), torch.device("cpu"))
         with (
@@ -284,7 +258,7 @@ def test_a_mask_over_image_tokens_is_refused() -> None:
 
 @every
 def test_a_compiled_model_agrees(config: MethodConfig) -> None:
-    transformer = _attached(config)
+    transformer = attached_host(config)
     with pytest.raises(DiffCRError, match="granularity='model'"):
         diffcr.compile(transformer)
     with torch.no_grad():

@@ -18,59 +18,15 @@ from diffcr.binding.model import get_compressor
 from diffcr.core.select import router_logits
 from diffcr.errors import DiffCRError
 from diffcr.hosts import family_of
-from diffcr.hosts.block_inputs import BlockInputs, sequence_of
 from diffcr.hosts.host import host_blocks
 from diffcr.methods.bound import bound_block
 from diffcr.methods.coverage import CONFIGURATIONS, method_refusals
 from diffcr.methods.diffcr.branch import run_block
 from diffcr.methods.diffcr.compressor import Compressor
-from tests.families.masked import masked_forward
+from tests.families.comparing import assert_close, assert_equal, forward, routed, tensors
+from tests.families.kept_half import half_is_masked_attention
 from tests.families.training import trains
 from tests.tiny_hosts.host import TinyHost
-
-
-def tensors(output: Any) -> list[Tensor]:
-    """All tensors of a transformer's output: text and audio, too."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, (tuple, list)):
-        return [tensor for part in output for tensor in tensors(part)]
-    assert output is None, type(output)
-    return []
-
-
-@torch.no_grad()
-def forward(transformer: nn.Module, inputs: dict[str, Any]) -> list[Tensor]:
-    return tensors(transformer(**inputs))
-
-
-def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other)
-
-
-def assert_close(found: list[Tensor], expected: list[Tensor], relative: float) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert one.isfinite().all()
-        assert (one - other).norm() <= relative * other.norm(), float(
-            (one - other).norm() / other.norm()
-        )
-
-
-def routed(host: TinyHost, ratio: float = 0.5, seed: int = 3, **config: Any) -> nn.Module:
-    """The host with DiffCR at a ratio, routers at random."""
-    transformer = host.make()
-    compressor = diffcr.attach(
-        transformer, diffcr.DiffCRConfig(**{"timestep_regions": 1, **config})
-    )
-    compressor.set_compression_ratios(ratio)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for router in compressor.routers.values():
-            router.copy_(torch.randn(router.shape, generator=generator) / router.shape[-1] ** 0.5)
-    return transformer
 
 
 def fresh_is_exact(host: TinyHost) -> None:
@@ -87,67 +43,6 @@ def fresh_is_exact(host: TinyHost) -> None:
     diffcr.detach(transformer)
     assert_equal(forward(transformer, given), bare)
     assert list(transformer.state_dict()) == keys
-
-
-def half_is_masked_attention(host: TinyHost, gate: str = "identity") -> None:
-    """Half of the tokens, other ones in each sample: the block's own result under an attention that
-    does not see the others, text and other streams too; what is skipped stays as it is."""
-    transformer = routed(host, gate=gate)
-    compressor = get_compressor(transformer)
-    for router in compressor.routers.values():
-        router.data.zero_()
-    family = family_of(transformer)
-    blocks = host_blocks(transformer)
-    firsts = {group: next(b for b in blocks if b.group == group) for group in family.block_groups}
-    lasts = {block.group: block for block in blocks}
-    looked_at = {block.name: block for block in (*firsts.values(), *lasts.values())}
-    seen: list[str] = []
-    batch = 2
-    given = host.inputs(batch, 0)
-    tokens = family.tokens(transformer, given)
-    generator = torch.Generator().manual_seed(7)
-    ranking = torch.stack([torch.randperm(tokens, generator=generator) for _ in range(batch)])
-    kept = tokens - tokens // 2
-    dropped = torch.ones(batch, tokens, dtype=torch.bool).scatter(1, ranking[:, :kept], False)
-
-    def look(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        bound = bound_block(block)
-        inputs = bound.inputs(bound.name_arguments(args, kwargs))
-
-        def dense(given: BlockInputs) -> Any:
-            halves = torch.full((len(given.sequence), tokens), 0.5)
-            scale = given.over_rows(halves) if gate == "sigmoid-mlp" else None
-            return run_block(block, given.arguments, scale)
-
-        expected = masked_forward(dense, inputs, dropped)
-        _compare(inputs, output, expected, dropped)
-        seen.append(f"{bound.group}.{bound.row}")
-
-    for block in looked_at.values():
-        block.module.register_forward_hook(look, with_kwargs=True)
-    rankings = dict.fromkeys(range(len(blocks)), ranking)
-    with compressor.holding_rankings(rankings):
-        outputs = forward(transformer, given)
-    assert sorted(seen) == sorted(looked_at)
-    assert all(output.isfinite().all() for output in outputs)
-
-
-def _compare(inputs: BlockInputs, output: Any, expected: Any, dropped: Tensor) -> None:
-    found, dense = inputs.routed_of(output), inputs.routed_of(expected)
-    assert torch.equal(found[dropped], inputs.routed[dropped])
-    assert_close([found[~dropped]], [dense[~dropped]], 1e-6)
-    zeros = torch.zeros_like(found)
-    sequence = sequence_of(inputs.layout, inputs.with_routed(output, zeros))
-    other = sequence_of(inputs.layout, inputs.with_routed(expected, zeros))
-    if other.shape != zeros.shape:
-        assert_close([sequence], [other], 1e-6)
-    if isinstance(expected, tuple):
-        place = inputs.layout.outputs.index(inputs.layout.hidden_states)
-        assert_close(
-            tensors([stream for row, stream in enumerate(output) if row != place]),
-            tensors([stream for row, stream in enumerate(expected) if row != place]),
-            1e-6,
-        )
 
 
 def sigmoid_mlp_scales(host: TinyHost) -> None:

@@ -6,25 +6,18 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from diffcr.errors import DiffCRError
 from diffcr.hosts.pipelines.prompt import Prompt
-from diffcr.training import optimization
-from diffcr.training.data.encoding import EncodedDataset, encode_dataset
-from diffcr.training.data.order import ItemOrder
-from diffcr.training.data.part_encoder import ShardSettings
+from diffcr.training.data.encoding import encode_dataset
 from diffcr.training.data.pictures import ImageFolder
-from diffcr.training.data.sharding import begin_shards, encode_shards, finish_shards
+from diffcr.training.data.sharding import begin_shards
 from diffcr.training.data.shards import (
     ShardContents,
     ShardedDataset,
@@ -34,45 +27,8 @@ from diffcr.training.data.shards import (
 )
 from diffcr.training.data.sizes import PictureSize, sizes_of_area
 from diffcr.training.data.sources import open_source
-from diffcr.training.encode_job import EncodingRequest, run_encoding
-from diffcr.training.job import run_recipe, train
-from diffcr.training.recipe import DataRecipe, OptimizerRecipe
-from tests.flow_pipelines import tiny_flux_pipeline
 from tests.pipelines import tiny_pixart_pipeline
-from tests.training.worker import equal, state, tiny_recipe
-
-SQUARE = ShardSettings((PictureSize(32, 32),), 48, shard_items=4, batch_size=2)
-WIDE = replace(SQUARE, sizes=(PictureSize(64, 16), PictureSize(32, 32), PictureSize(16, 64)))
-PICTURES = 11
-
-
-def picture(index: int) -> Image.Image:
-    random = np.random.default_rng(index)
-    size = [(40, 32), (20, 64), (64, 16), (32, 32)][index % 4]
-    return Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures")
-    lines = []
-    for index in range(PICTURES):
-        picture(index).save(path / f"{index}.png")
-        text = f"a {'large ' * (index % 3)}red circle {index % 5}"
-        lines.append(json.dumps({"file_name": f"{index}.png", "text": text}))
-    (path / "metadata.jsonl").write_text("\n".join(lines))
-    return path
-
-
-def encode(
-    source: object, directory: Path, settings: ShardSettings = SQUARE, processes: int = 1
-) -> ShardedDataset:
-    pipe, opened = tiny_pixart_pipeline(), open_source(str(source), 32, settings.shard_items)
-    begin_shards(directory, {"source": str(source)})
-    for process in range(processes):
-        encode_shards(pipe, opened, directory, settings, process, processes)
-    finish_shards(pipe, directory, opened.units, settings, {"resolution": 32})
-    return ShardedDataset(directory, window=2)
+from tests.training.shards import PICTURES, SQUARE, WIDE, all_of, encode
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -81,10 +37,6 @@ def files(directory: Path) -> dict[str, bytes]:
         for path in directory.rglob("*")
         if path.is_file()
     }
-
-
-def all_of(data: Any, size: int = PICTURES) -> Any:
-    return data.batch(torch.arange(size), torch.zeros(size, dtype=torch.bool))
 
 
 def test_shards_hold_what_is_encoded_in_memory(folder: Path, tmp_path: Path) -> None:
@@ -269,77 +221,3 @@ def test_sizes_have_the_area_of_the_square() -> None:
         assert 0.85 < size.height * size.width / 512**2 <= 1
         assert 0.5 <= size.height / size.width <= 2
     assert sizes_of_area(96, 16, 1.0) == (PictureSize(96, 96),)
-
-
-def test_training_on_shards_is_training_in_memory(folder: Path, tmp_path: Path) -> None:
-    pipe = tiny_pixart_pipeline()
-    data = encode(folder, tmp_path / "shards", replace(SQUARE, shard_items=PICTURES))
-
-    class InItsOrder(EncodedDataset):
-        def order(self, seed: int) -> ItemOrder:
-            return data.order(seed)
-
-    memory = encode_dataset(pipe, ImageFolder(folder, 32), tmp_path / "memory", 48, batch_size=2)
-    recipe = tiny_recipe(steps=4, caption_dropout=0.3)
-    train(recipe, pipe, data, tmp_path / "a")
-    train(recipe, tiny_pixart_pipeline(), InItsOrder(**vars(memory)), tmp_path / "b")
-    first, second = state(tmp_path / "a", 4), state(tmp_path / "b", 4)
-    # Captions were encoded in other batches, which rounds differently.
-    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
-
-
-def test_a_run_on_shards_that_is_interrupted_ends_bit_equal(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / "shards"
-    encode(folder, directory, WIDE)
-    recipe = tiny_recipe(steps=8, gradient_accumulation=2)
-    train(recipe, tiny_pixart_pipeline(), ShardedDataset(directory, 2), tmp_path / "whole")
-    factor = optimization.learning_rate_factor
-
-    def interrupted(optimizer: OptimizerRecipe, step: int, steps: int) -> float:
-        if step == 5:
-            raise KeyboardInterrupt
-        return factor(optimizer, step, steps)
-
-    monkeypatch.setattr(optimization, "learning_rate_factor", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tiny_pixart_pipeline(), ShardedDataset(directory, 2), tmp_path / "halved")
-    monkeypatch.undo()
-    train(recipe, tiny_pixart_pipeline(), ShardedDataset(directory, 2), tmp_path / "halved")
-    assert equal(state(tmp_path / "halved", 8), state(tmp_path / "whole", 8))
-    encode(folder, tmp_path / "other", SQUARE)
-    with pytest.raises(DiffCRError, match="other data"):
-        train(
-            recipe, tiny_pixart_pipeline(), ShardedDataset(tmp_path / "other"), tmp_path / "whole"
-        )
-
-
-def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path) -> None:
-    data = encode(folder, tmp_path)
-    path = tmp_path / "shards" / data.shards[1].file
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DiffCRError, match=f"{data.shards[1].file} is missing or damaged"):
-        all_of(data)
-
-
-@pytest.mark.parametrize("make", [tiny_pixart_pipeline, tiny_flux_pipeline])
-def test_a_recipe_trains_on_what_the_command_encodes(
-    make: Callable[[], Any], folder: Path, tmp_path: Path
-) -> None:
-    model, shards = tmp_path / "pipeline", tmp_path / "shards"
-    make().save_pretrained(model)
-    request = EncodingRequest(
-        str(folder), str(model), 32, max_sequence_length=16, shard_items=4, batch_size=2
-    )
-    assert len(run_encoding(request, shards)) == PICTURES
-    settings = DataRecipe(str(shards), resolution=32, max_sequence_length=16)
-    recipe = tiny_recipe(steps=2, model=str(model), data=settings)
-    result = run_recipe(recipe, tmp_path / "run")
-    assert (result.directory / "final" / "diffcr_config.json").exists()
-    other = recipe.with_changes(data=replace(settings, resolution=64))
-    with pytest.raises(DiffCRError, match=r"data\.resolution is 64, .* was encoded with 32"):
-        run_recipe(other, tmp_path / "other")
-    (shards / "dataset.json").unlink()
-    with pytest.raises(DiffCRError, match="run the same diffcr encode again"):
-        run_recipe(recipe, tmp_path / "run")

@@ -14,10 +14,7 @@ import torch
 from torch import nn
 
 import diffcr
-from diffcr.binding.attachment import attach
-from diffcr.binding.lora import add_lora
-from diffcr.binding.model import get_attached
-from diffcr.checkpoint.contenders import DENSE, build, checkpoint_contender, parse_contender
+from diffcr.checkpoint.contenders import build, parse_contender
 from diffcr.cli import main
 from diffcr.cost.counting import count_contender
 from diffcr.cost.flops import Flops
@@ -28,19 +25,14 @@ from diffcr.evaluation.timing import timed_batch
 from diffcr.evaluation.timing.bench import BenchOptions, bench
 from diffcr.evaluation.timing.latency import LatencyRatio, Timing
 from diffcr.evaluation.timing.memory import PeakMemory, peak_memory
-from diffcr.evaluation.timing.speed import forward_inputs
 from diffcr.evaluation.timing.subject import Subject, open_subject
 from diffcr.evaluation.timing.timed_batch import Measured, Share, Variant, Visit, visits_of
 from diffcr.hosts import find_transformer, published
-from diffcr.methods.at_edm.config import ATEDMConfig
-from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
-from diffcr.methods.tome.config import ToMeConfig
 from diffcr.pretrained import default_checkpoint_path, load_default_pipeline
 from diffcr.records.record import read_record, write_record
 from diffcr.report.sections import make_tables
-from tests.hosts import denoise, inputs, pixart, trained_pixart
-
-_METHODS = ("mod:0.2", "diffcr:0.3", "tome:0.3:block", "at-edm:0.3", "pruning:0.3")
+from tests.checkpoint.test_contenders import METHODS
+from tests.hosts import denoise, inputs, pixart
 
 
 def _subject(**options: Any) -> Subject:
@@ -53,16 +45,6 @@ def _run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     captured = capsys.readouterr()
     assert isinstance(exit_.value.code, int)
     return exit_.value.code, captured.out, captured.err
-
-
-def test_methods_are_named_with_ratio_and_placement() -> None:
-    assert parse_contender("mod:0.20").name == "mod:0.2"
-    assert parse_contender("mod:0.2").config == MoDConfig(0.2)
-    assert parse_contender("tome:0.3:block").config == ToMeConfig(0.3, "block")
-    assert parse_contender("tome:0.3").config == ToMeConfig(0.3)
-    assert parse_contender("at-edm:0.3").config == ATEDMConfig(0.3)
-    routed = parse_contender("diffcr:0.3").config
-    assert routed == DiffCRConfig(target_compression_ratio=0.3, timestep_regions=1)
 
 
 @pytest.mark.parametrize(
@@ -115,49 +97,6 @@ def test_other_mistakes_are_said(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert record.read_text() == "{}"
 
 
-@pytest.mark.parametrize("method", ["dense", *_METHODS])
-def test_a_method_computes_what_attach_alone_computes_on_the_same_weights(method: str) -> None:
-    bare = pixart()
-    contender = parse_contender(method)
-    model = build(contender, bare)
-    own = {name: p for name, p in model.named_parameters() if not name.startswith("diffcr.")}
-    assert own.keys() == dict(bare.named_parameters()).keys()
-    shares = [own[name] is parameter for name, parameter in bare.named_parameters()]
-    assert all(shares) if method != "pruning:0.3" else not any(shares)
-    alone = pixart()
-    if method != "dense":
-        attached = attach(alone, contender.config)
-        attached.load_state_dict(get_attached(model).state_dict())
-    alone.requires_grad_(False)
-    for seed in (1, 2):
-        given = inputs(seed=seed)
-        assert torch.equal(denoise(model, given), denoise(alone, given))
-        assert torch.equal(denoise(bare, given), denoise(pixart(), given))
-
-
-def test_routers_are_random_and_ratios_uniform() -> None:
-    for method in ("mod:0.2", "diffcr:0.2"):
-        compressor = diffcr.get_compressor(build(parse_contender(method), pixart()))
-        assert compressor.kept_tokens(16) == [[13]] * 3
-        assert compressor.routers["transformer_blocks"].std() > 0.5
-
-
-def test_a_checkpoint_keeps_its_weights_to_itself_and_loses_its_lora(tmp_path: Path) -> None:
-    bare = pixart()
-    trained = trained_pixart(DiffCRConfig(timestep_regions=2))
-    diffcr.save(trained, tmp_path / "light")
-    add_lora(trained, rank=2)
-    with torch.no_grad():
-        trained.proj_out.weight.add_(1)
-    diffcr.save(trained, tmp_path / "heavy")
-    light = build(checkpoint_contender(tmp_path / "light"), bare)
-    heavy = build(checkpoint_contender(tmp_path / "heavy"), bare)
-    assert light.proj_out.weight is bare.proj_out.weight
-    assert torch.equal(heavy.proj_out.weight, bare.proj_out.weight + 1)
-    assert not any("lora" in name for name, _ in heavy.named_parameters())
-    assert torch.equal(denoise(bare, inputs()), denoise(pixart(), inputs()))
-
-
 def test_efficiency_is_the_measured_by_the_predicted_speed_up() -> None:
     latency = LatencyRatio(Timing((2.0, 4.0, 10.0)), Timing((1.0, 3.2, 8.0)))
     model, visits = nn.Identity(), (Visit(500, 1.0),)
@@ -186,7 +125,7 @@ def test_regions_that_compute_the_same_are_visited_once() -> None:
 def test_a_record_holds_every_forwards_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    contenders = [parse_contender(method) for method in ("dense", *_METHODS, "mod:0.2")]
+    contenders = [parse_contender(method) for method in ("dense", *METHODS, "mod:0.2")]
     record = bench(_subject(), contenders, BenchOptions(batch_sizes=(1, 3), pairs=2, warmup=0))
     assert read_record(write_record(record, tmp_path / "r.json")) == record
     assert set(record.samples) == {
@@ -204,7 +143,7 @@ def test_a_record_holds_every_forwards_seconds(
     }
     assert all(len(seconds) == 2 for seconds in record.samples.values())
     measured = record.results["batches"]["3"]
-    assert list(measured) == ["dense", *_METHODS]
+    assert list(measured) == ["dense", *METHODS]
     dense = measured["dense"]
     assert dense["ratio_to_dense"] == dense["efficiency"]["total"] == 1
     early, late = (record.samples[f"batch 3/at-edm:0.3/t {t}"] for t in (875, 375))
@@ -310,19 +249,6 @@ def test_a_model_that_does_not_fit_says_so_before_it_is_made(
     monkeypatch.setattr(subject_module, "free_memory", lambda device: 10**9)
     with pytest.raises(DiffCRError, match=r"wan-1.3b takes 2.8 GB .* and 1.0 GB are free on cpu"):
         open_subject("wan-1.3b", None, "bfloat16", "cpu")
-
-
-def test_the_dtype_holds_under_every_method() -> None:
-    subject = open_subject("", None, "bfloat16")
-    assert (subject.name, subject.random_weights) == ("scenes", False)
-    dense = count_contender(DENSE, subject.transformer, subject.size)
-    assert dense.image_tokens == 144
-    assert next(subject.transformer.parameters()).dtype == torch.bfloat16
-    given = forward_inputs(subject.transformer, 2, 24, 24, subject.text_tokens, [500])[500]
-    for method in ("dense", *_METHODS):
-        output = build(parse_contender(method), subject.transformer)(**given)[0]
-        assert output.dtype == torch.bfloat16
-        assert output.isfinite().all()
 
 
 def test_the_command_measures_the_embedded_default_with_its_checkpoint(
