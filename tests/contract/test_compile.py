@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from diffcr.binding.attachment import attach, detach
 from diffcr.binding.compilation import compile as compile_model
+from diffcr.binding.compilation import uncompile_blocks
 from diffcr.core.select import rank_tokens
 from diffcr.errors import DiffCRError
 from diffcr.methods.bound import bound_block
@@ -173,3 +174,37 @@ def test_blocks_compiled_one_by_one_are_refused() -> None:
     transformer.compile_repeated_blocks(fullgraph=True)
     with pytest.raises(DiffCRError, match=r"compile_repeated_blocks.*diffcr\.compile\(model\)"):
         transformer(**host.inputs(1, 0))
+
+
+def test_dynamic_shapes_share_graphs_among_numbers_of_tokens() -> None:
+    transformer = trained_pixart(layers=6, sample_size=32)
+    calls = [inputs(2, size=size, timestep=t) for size in (32, 24) for t in (100, 300, 600, 900)]
+    found, graphs = [], []
+    for dynamic in (None, False, True):
+        torch._dynamo.reset()
+        counter = CompileCounterWithBackend("aot_eager")
+        if dynamic is not None:
+            uncompile_blocks(transformer)
+            compile_model(transformer, backend=counter, dynamic=dynamic)
+        with torch.no_grad():
+            found.append([denoise(transformer, given) for given in calls])
+        graphs.append(counter.frame_count)
+    for eager, *compiled in zip(*found, strict=True):
+        assert all((eager - other).abs().max() < 1e-5 for other in compiled)
+    assert graphs[2] <= 4 < graphs[1]
+
+
+def test_in_bfloat16_compiled_blocks_differ_no_more_than_those_of_the_bare_model() -> None:
+    given, held = inputs().to(torch.bfloat16), rankings()
+    bare, routed = pixart().bfloat16(), trained_pixart().bfloat16()
+    errors = []
+    with torch.no_grad(), routed.diffcr.holding_rankings(held):
+        for transformer in (bare, routed):
+            eager = denoise(transformer, given).float()
+            if transformer is routed:
+                compile_model(transformer)
+            else:
+                for block in transformer.transformer_blocks:
+                    block.compile(dynamic=False, fullgraph=True)
+            errors.append((denoise(transformer, given).float() - eager).norm() / eager.norm())
+    assert 0 < errors[1] <= 2 * errors[0] < 0.02

@@ -36,7 +36,8 @@ def compile(pipe_or_transformer: Any, granularity: Granularity = "block", **opti
             number of tokens and of kept ones and two more; for training and inference; for routed
             methods and structured pruning. "model" compiles the whole forward: at most one graph
             per timestep region and one more; for inference.
-        options: For `torch.compile`, such as `mode="max-autotune"`; `fullgraph` is always True.
+        options: For `torch.compile`, such as `mode="max-autotune"`, or `dynamic=True` for graphs
+            that hold for any number of tokens; `fullgraph` is always True.
             `mode="cuda-graphs"` alone compiles nothing: forwards are captured as they are in a CUDA
             graph per timestep region, shapes of the inputs and acting adapters, and replayed. Calls
             that cannot be, with gradients for one, run as they are, and a warning says why. Frees
