@@ -166,10 +166,12 @@ class Run:
         if not self.record.exists():
             return False
         measured, wanted = dict(read_record(self.record).configuration), self.configuration
+        # Settings that came later had their defaults then.
         if self.is_trained:
-            # Settings that came later had their defaults then.
             values = {**measured["recipe"], "name": str(self)}
             measured["recipe"] = described(recipe_from_dict(values, str(self.record)))
+        elif "method" in measured:
+            measured["method"] = config_from_json_dict(measured["method"]).to_json_dict()
         return measured == wanted
 
     def open(self) -> Any:

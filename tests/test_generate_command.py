@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from diffcr.pretrained import default_pipeline_path
+import diffcr
+from diffcr.methods.reuse.config import ReuseConfig
+from diffcr.pretrained import default_pipeline_path, load_default_pipeline
 from tests.command_line import Fails, call, run_diffcr
 
 
@@ -72,3 +76,24 @@ def test_train_and_generate_end_to_end(tmp_path: Path) -> None:
     )
     assert finished.returncode == 0, finished.stderr
     assert (images / "image-0000.png").exists()
+
+
+def test_generate_with_a_lora_in_the_weights(tmp_path: Path, fails: Fails) -> None:
+    pipe = load_default_pipeline("cpu")
+    diffcr.attach(pipe, ReuseConfig(0.5))
+    diffcr.add_lora(pipe, rank=2)
+    for name, parameter in pipe.transformer.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    arguments = ("generate", "a star", "--steps", 2, "--output")
+    fails(*arguments, tmp_path / "none", "--fuse", saying="no DiffCR LoRA to fuse")
+    assert not (tmp_path / "none").exists()
+    arguments = (*arguments, tmp_path / "images", "--checkpoint", diffcr.save(pipe, tmp_path / "c"))
+    pictures = []
+    for options in ((), ("--fuse",), ("--fuse",)):
+        assert call(*arguments, *options, "--force") == 0
+        picture = Image.open(tmp_path / "images" / "image-0000.png")
+        pictures.append(np.asarray(picture, dtype=np.int16))
+    plain, fused, again = pictures
+    assert np.abs(plain - fused).max() <= 2 and np.array_equal(fused, again)
+    fails(*arguments, saying="give another --output, or --force")

@@ -53,6 +53,14 @@ def generate(
     height: Pixels = None,
     width: Pixels = None,
     batch_size: BatchSize = 8,
+    fuse: Annotated[
+        bool,
+        typer.Option(
+            "--fuse",
+            help="Add a checkpoint's LoRA to the weights that it updates: faster, and other last "
+            "bits.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite images.")] = False,
 ) -> None:
     """Generate images with a compressed pipeline, or with `--dense` the bare one.
@@ -79,9 +87,14 @@ def generate(
     generation = Generation(seed, steps, scale, height, width, batch_size)
     files = PictureFiles(output, len(texts))
     state = _processes()
+    # Of the weights as they were loaded.
+    identity = identify_generation(pipe, texts, generation, budget=budget, fuse=fuse or None)
+    if fuse:
+        from diffcr.binding.fusing import fuse_lora
+
+        fuse_lora(pipe)
     with own_directory(output, first=state.is_main_process):
         if state.is_main_process:
-            identity = identify_generation(pipe, texts, generation, budget=budget)
             begin_pictures(files, identity, anew=force)
         state.wait_for_everyone()
         process, processes = state.process_index, state.num_processes
