@@ -80,6 +80,7 @@ FRONTIER = (
     "reuse-80-calibrated",
     *(f"distilled-{ratio}" for ratio in (80, 85)),
     *(f"reuse-{ratio}-tokens" for ratio in (30, 50)),
+    *(f"first-block-cache-{threshold}" for threshold in (12, 20, 30, 45)),
 )
 # Computes as many steps, others of them.
 TIMED_AS = {f"reuse-{ratio}-calibrated": f"reuse-{ratio}-steps" for ratio in (30, 50)}
@@ -231,6 +232,7 @@ FRONTIER_HEADER = (
 SHOWN = {
     "dense-20-steps": "dense",
     **REUSED,
+    "first-block-cache-20": "diffusers' First-Block-Cache, threshold 0.2",
     "dense-14-steps": "14 dense steps",
     "dense-10-steps": "10 dense steps",
     "dense-6-steps": "6 dense steps",

@@ -17,11 +17,17 @@ from diffcr.report.comparison import Row, read_collection
 from diffcr.report.figures.curves import plot_loss_against_ratio, plot_losses, plot_trajectories
 from diffcr.report.figures.heat_maps import plot_compression, plot_router_auc
 from diffcr.report.figures.pictures import plot_router_maps, plot_sheets
-from diffcr.report.figures.trade_off import FEWER_STEPS, SERIES, plot_trade_offs, trade_offs
+from diffcr.report.figures.trade_off import (
+    FEWER_STEPS,
+    MOST_SERIES,
+    SERIES,
+    plot_trade_offs,
+    trade_offs,
+)
 from diffcr.scenes import ScenesDataset
 
 _COLUMNS = 8
-_FRONTIER = ("reuse-steps", "distilled", "reuse-tokens", FEWER_STEPS, "pruning", "diffcr-lt")
+_FRONTIER = tuple(SERIES)[:MOST_SERIES]
 _COMPARED = (FEWER_STEPS, "pruning", "diffcr-lt", "mod", "tome", "at-edm")
 
 

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWER_STEPS = "fewer denoising steps"
-# In words and in the order in which figures have them: what needs no training, then what does.
+# In words and in the order in which figures have them, which have room for the first ones.
 SERIES = {
     "reuse-steps": "reuse of whole steps",
     "distilled": "reuse of whole steps, distilled",
-    "reuse-tokens": "reuse of tokens",
+    "first-block-cache": "First-Block-Cache of diffusers",
     FEWER_STEPS: FEWER_STEPS,
     "pruning": "structured pruning, trained",
     "diffcr-lt": "DiffCR-LT, trained",
+    "reuse-tokens": "reuse of tokens",
     "mod": "uniform ratios (MoD), trained",
     "diffcr-l": "DiffCR-L, trained",
     "tome": "token merging (ToMe)",
@@ -123,9 +124,11 @@ def _points(
 
 
 def _series(name: str) -> tuple[str, str]:
-    """What a row is a point of, and which one: its number of steps, or its ratio."""
+    """What a row is a point of, and which one: its number of steps, its threshold or its ratio."""
     if matched := re.fullmatch(r"(?:dense-)?(\d+)-steps", name):
         return FEWER_STEPS, f"{matched[1]} steps"
+    if matched := re.fullmatch(r"(first-block-cache)-(\d\d)", name):
+        return matched[1], f"0.{matched[2]}".rstrip("0")
     # What is calibrated reuses steps, too.
     matched = re.fullmatch(
         r"(.+)-(\d+)(-finished|-steps|-tokens)?", name.replace("-calibrated", "-steps")
