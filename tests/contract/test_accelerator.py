@@ -88,12 +88,37 @@ def _run(transformer: PixArtTransformer2DModel, timesteps: Tensor) -> list[Tenso
 
 def test_a_sampling_run_waits_in_its_first_call_alone() -> None:
     transformer, plain = _on_accelerator(), trained_pixart()
-    schedule = torch.tensor([900, 600, 600, 100])
+    schedule = torch.tensor([900, 600, 400, 100])
     expected = _run(plain, schedule)
     for run in (1, 2):
         found = _run(transformer, schedule.clone().as_subclass(_Elsewhere))
         assert all(map(torch.equal, found, expected))
         assert _waits == [4 + 12] * run
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_buffer_that_is_filled_anew_is_read_anew(samples: int) -> None:
+    transformer, plain = _on_accelerator(), trained_pixart()
+    buffer = torch.zeros(samples)
+    for timestep in (900.0, 100.0):
+        # As a collective writes: no version counts it.
+        buffer.data.fill_(timestep)
+        given = inputs(samples)
+        with torch.no_grad():
+            found = denoise(transformer, given.at(buffer.as_subclass(_Elsewhere)))
+            assert torch.equal(found, denoise(plain, given.at(buffer.clone())))
+
+
+def test_a_level_that_is_called_again_is_read_with_the_ratios() -> None:
+    transformer, plain = _on_accelerator(), trained_pixart()
+    (before,) = _run(transformer, torch.tensor([600, 300]).as_subclass(_Elsewhere)[:1])
+    schedule = torch.tensor([600, 300]).as_subclass(_Elsewhere)
+    for ratio in (0.2, 0.7):
+        for model in (transformer, plain):
+            model.diffcr.ratios.data.fill_(ratio)
+        (found,) = _run(transformer, schedule[:1])
+        assert torch.equal(found, _run(plain, torch.tensor([600]))[0])
+        assert not torch.equal(found, before)
 
 
 def test_a_schedule_that_begins_anew_or_was_changed_is_read_with_the_ratios() -> None:

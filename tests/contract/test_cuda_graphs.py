@@ -92,12 +92,23 @@ def test_other_ratios_and_weights_are_seen() -> None:
             model.transformer_blocks[0].ff.net[2].weight.mul_(2)
     assert torch.equal(_output(graphed, given), _output(eager, given))
     assert graphs.captured == 2, "a graph reads weights where they are"
+    handles = [
+        model.transformer_blocks[0].ff.register_forward_hook(_halved) for model in (eager, graphed)
+    ]
+    assert torch.equal(_output(graphed, given), _output(eager, given))
+    assert graphs.captured == 3, "a replay calls no hook"
+    for handle in handles:
+        handle.remove()
     for model in (eager, graphed):
         model.double()
     # Moved: what was captured reads memory that is no longer the model's.
     wide = given.to(torch.float64)
     assert torch.equal(_output(graphed, wide), _output(eager, wide))
-    assert graphs.captured == 3 and len(graphs) == 1
+    assert graphs.captured == 4 and len(graphs) == 1
+
+
+def _halved(module: Any, args: Any, output: Any) -> Any:
+    return output / 2
 
 
 def test_adapters_that_come_switch_and_go_are_seen() -> None:

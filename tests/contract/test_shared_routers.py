@@ -144,6 +144,15 @@ def test_reentrant_checkpointing_is_refused() -> None:
         denoise(transformer, given).square().mean().backward()
 
 
+@pytest.mark.parametrize("trained", ["attn1.to_q", "transformer_blocks.2"])
+def test_a_model_trains_whose_routers_are_frozen(trained: str) -> None:
+    transformer = _training_model(False).requires_grad_(False)
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(trained in name and "diffcr" not in name)
+    denoise(transformer, inputs().to(torch.float64)).square().mean().backward()
+    assert gradients(transformer)
+
+
 def _saved_and_loaded(transformer: nn.Module, directory: Path) -> nn.Module:
     loaded = pixart()
     diffcr.load(loaded, diffcr.save(transformer, directory / "saved"))

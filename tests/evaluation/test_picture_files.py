@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from accelerate import PartialState
+from PIL import Image
 
 import diffcr
+from diffcr.binding.attachment import attach
 from diffcr.errors import DiffCRError
 from diffcr.evaluation import picture_files
 from diffcr.evaluation.evaluate import evaluate, generate_all
@@ -21,7 +24,8 @@ from diffcr.evaluation.picture_files import (
     generate_pictures,
     identify_generation,
 )
-from diffcr.methods.diffcr.config import DiffCRConfig
+from diffcr.files import read_json
+from diffcr.methods.diffcr.config import DiffCRConfig, MoDConfig
 from tests.pipelines import tiny_pixart_pipeline
 
 PROMPTS = [f"a red circle {number}" for number in range(7)]
@@ -131,6 +135,22 @@ def test_what_decides_a_picture_is_told_apart() -> None:
         others.append(identify_generation(pipe, PROMPTS, GENERATION))
     assert all(other != plain for other in others)
     assert len({str(other) for other in others}) == len(others)
+
+
+def test_settings_that_came_later_had_their_defaults(tmp_path: Path) -> None:
+    pipe, files = tiny_pixart_pipeline(), PictureFiles(tmp_path, 1)
+    attach(pipe, MoDConfig(0.5))
+    identity = identify_generation(pipe, ["a star"], Generation(0, 1, 1.0))
+    earlier = json.loads(json.dumps(identity))
+    del earlier["method"]["route_every"]
+    Image.new("RGB", (8, 8)).save(files.path(0))
+    (tmp_path / "generation.json").write_text(json.dumps(earlier))
+    begin_pictures(files, identity)
+    assert read_json(tmp_path / "generation.json") == json.loads(json.dumps(identity))
+    earlier["method"]["compression_ratio"] = 0.3
+    (tmp_path / "generation.json").write_text(json.dumps(earlier))
+    with pytest.raises(DiffCRError, match="give another --output, or --force"):
+        begin_pictures(files, identity)
 
 
 def test_names_keep_their_order_beyond_four_digits(tmp_path: Path) -> None:

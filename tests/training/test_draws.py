@@ -60,10 +60,14 @@ def test_every_turn_of_micro_batches_meets_every_region_once(
     assert len(set(turns)) > 1
 
 
-@pytest.mark.parametrize("regions", [1, 3, 4, 7, 10])
+@pytest.mark.parametrize("regions", [1, 3, 4, 7, 10, 75, 100, 333, 1000])
 def test_regions_cover_all_timesteps(regions: int) -> None:
     timesteps = [t for region in range(regions) for t in region_timesteps(region, regions)]
     assert timesteps == list(range(1000))
+    for region in range(regions):
+        assert all(
+            region_of(t / 1000, regions) == region for t in region_timesteps(region, regions)
+        )
 
 
 def test_captions_are_dropped_at_their_rate() -> None:

@@ -25,8 +25,11 @@ class ModelState:
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
         # What stands behind names, tensors and modules; held, so that an id stays one object's.
-        self._named: list[dict[str, Any]] = [m._modules for m in modules]
+        self._named: list[dict[Any, Any]] = [m._modules for m in modules]
         self._named += [held for m in modules for held in (m._parameters, m._buffers) if held]
+        # A replay calls no hook, and diffusers' attentions run what they name their processor.
+        self._named += [of for m in modules for of in (m._forward_hooks, m._forward_pre_hooks)]
+        self._processors = [vars(m) for m in modules if "processor" in vars(m)]
         self._objects = self._present()
         self._ids = list(map(id, self._objects))
         self._tensors = [held for held in self._objects if isinstance(held, Tensor)]
@@ -45,7 +48,8 @@ class ModelState:
         )
 
     def _present(self) -> list[Any]:
-        return list(chain.from_iterable(map(dict.values, self._named)))
+        named = chain.from_iterable(map(dict.values, self._named))
+        return [*named, *(of["processor"] for of in self._processors)]
 
-    def _present_places(self) -> list[int]:
-        return list(map(Tensor.data_ptr, self._tensors))
+    def _present_places(self) -> list[Any]:
+        return [*map(Tensor.data_ptr, self._tensors), *map(Tensor.stride, self._tensors)]

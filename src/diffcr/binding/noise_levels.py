@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,16 +16,20 @@ from diffcr.methods.diffcr.ratio_table import RatioTable
 _MOST_VALUES = 4096
 
 
-@dataclass
+@dataclass(frozen=True)
 class ReadSchedule:
-    """The timesteps of a sampling run, read with its first call: pipelines hand every call a view
-    of one tensor, or numbers of their own.
+    """The timesteps of a sampling run as its first call read them, and where it is: pipelines hand
+    every call a view of one number of them, or numbers of their own.
+
+    A buffer that is kept and filled anew is none of these: what a collective or `.data` writes is
+    no change that torch counts.
 
     Attributes:
-        view: On the accelerator; held, so that its memory is no other tensor's.
+        view: What the last call was told, on the accelerator; held, so that its memory is no other
+            tensor's.
         version: torch's count of changes when it was read.
         values: All of its memory, [n] on the CPU.
-        noise_level: Of the last call, the highest of its samples.
+        noise_level: Of the last call.
     """
 
     view: Tensor
@@ -33,10 +37,19 @@ class ReadSchedule:
     values: Tensor
     noise_level: float
 
+    @property
+    def is_schedule(self) -> bool:
+        """Whether these are steps of a run, and the call was told one of them."""
+        steps = self.values.diff()
+        monotonic = bool((steps > 0).all() or (steps < 0).all())
+        return len(steps) > 0 and monotonic and _is_one_number(self.view)
+
     def holds(self, timestep: Tensor) -> bool:
-        """Whether a tensor is a view of what was read."""
+        """Whether a tensor is another number of what was read."""
         return (
-            timestep.untyped_storage().data_ptr() == self.view.untyped_storage().data_ptr()
+            _is_one_number(timestep)
+            and timestep.storage_offset() != self.view.storage_offset()
+            and timestep.untyped_storage().data_ptr() == self.view.untyped_storage().data_ptr()
             and timestep.dtype == self.view.dtype
             and timestep._version == self.version
         )
@@ -52,8 +65,8 @@ def read_noise_levels(
     """Noise levels in [0, 1] of the samples of a call, or one of all.
 
     An accelerator is waited for once, for them and for the ratios of a routed method; and not at
-    all while a sampling run goes on along a schedule that was read: where the level rises, another
-    run begins, and ratios that changed unseen are read, too.
+    all while a sampling run goes down a schedule that was read. Where the level does not fall,
+    another run begins, or ratios may have changed unseen: both are read.
 
     Args:
         attached: The method.
@@ -66,14 +79,23 @@ def read_noise_levels(
     known = current.schedule
     if isinstance(known, ReadSchedule) and known.holds(timestep):
         levels = scale.levels(known.of(timestep))
-        if max(levels) <= known.noise_level:
-            known.noise_level = max(levels)
+        if levels[0] < known.noise_level:
+            current.schedule = replace(known, view=timestep, noise_level=levels[0])
             return levels
     read = _read(attached, timestep)
     levels = scale.levels(read.of(read.view))
-    read.noise_level = max(levels)
-    current.schedule = None if timestep.is_inference() else read
+    current.schedule = None
+    if not timestep.is_inference() and read.is_schedule:
+        current.schedule = replace(read, noise_level=levels[0])
     return levels
+
+
+def _is_one_number(timestep: Tensor) -> bool:
+    """Whether it is one number in memory, for however many samples."""
+    return all(
+        size == 1 or stride == 0
+        for size, stride in zip(timestep.size(), timestep.stride(), strict=True)
+    )
 
 
 def _read(attached: Attached[Any, Any], timestep: Tensor) -> ReadSchedule:
@@ -89,4 +111,4 @@ def _read(attached: Attached[Any, Any], timestep: Tensor) -> ReadSchedule:
     else:
         values = everything.tolist()
     version = 0 if timestep.is_inference() else timestep._version
-    return ReadSchedule(timestep, version, torch.tensor(values[:size], dtype=torch.float64), 0.0)
+    return ReadSchedule(timestep, version, torch.tensor(values[:size], dtype=torch.float64), 1.0)

@@ -20,7 +20,15 @@ def region_of(noise_level: float, regions: int) -> int:
 
 def region_timesteps(region: int, regions: int) -> range:
     """The timesteps 0 to 999 of a region."""
-    first, beyond = (ceil(edge * TIMESTEPS / regions) for edge in (region, region + 1))
-    assert region_of(first / TIMESTEPS, regions) == region
-    assert region_of((beyond - 1) / TIMESTEPS, regions) == region
-    return range(first, beyond)
+    return range(_first_timestep(region, regions), _first_timestep(region + 1, regions))
+
+
+def _first_timestep(region: int, regions: int) -> int:
+    """The first one of a region; their number for the region behind the last."""
+    first = ceil(region * TIMESTEPS / regions)
+    # Float32 rounds a product at an edge into either region.
+    while first < TIMESTEPS and region_of(first / TIMESTEPS, regions) < region:
+        first += 1
+    while first > 0 and region_of((first - 1) / TIMESTEPS, regions) >= region:
+        first -= 1
+    return first

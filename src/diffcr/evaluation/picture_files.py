@@ -19,6 +19,7 @@ from diffcr.errors import DiffCRError
 from diffcr.evaluation.generate import Generation, check_prompts, generate_batch, generating
 from diffcr.files import read_json, replacing_file, write_json
 from diffcr.hosts import find_transformer
+from diffcr.methods.registry import config_from_json_dict
 from diffcr.training.data.encoding import weight_samples
 
 _IDENTITY_FILE = "generation.json"
@@ -81,6 +82,8 @@ def begin_pictures(files: PictureFiles, identity: dict[str, Any], anew: bool = F
             path.unlink()
     elif present:
         found = read_json(file) if file.exists() else {}
+        if "method" in found:
+            found["method"] = _with_defaults(found["method"])
         other = next((n for n in sorted(wanted) if found.get(n) != wanted[n]), None)
         if other is not None:
             known = f"with {other} {found.get(other)!r}, not {wanted[other]!r}"
@@ -89,6 +92,17 @@ def begin_pictures(files: PictureFiles, identity: dict[str, Any], anew: bool = F
                 "give another --output, or --force to overwrite"
             )
     write_json(file, wanted)
+
+
+def _with_defaults(method: Any) -> Any:
+    """A method as `identify_generation` describes it, with the settings that came later than its
+    pictures; as it is where it is none."""
+    try:
+        beside = {name: method[name] for name in ("enabled", "beneath") if name in method}
+        own = {name: value for name, value in method.items() if name not in beside}
+        return json.loads(json.dumps(config_from_json_dict(own).to_json_dict())) | beside
+    except (AttributeError, TypeError, DiffCRError):
+        return method
 
 
 def identify_generation(

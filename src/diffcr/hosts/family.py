@@ -77,6 +77,15 @@ class Family:
     refuse_compile: str | None = None
     call: PipelineCall = field(default_factory=PipelineCall)
 
+    def __post_init__(self) -> None:
+        if self.starts is None:
+            for group, layout in self.block_groups.items():
+                if layout.rows == "per-sample":
+                    raise DiffCRError(
+                        f"{group} has rows 'per-sample': give the family `starts`, which says "
+                        "where they begin"
+                    )
+
     def noise_scale(self, config: Any) -> NoiseScale | None:
         """How a transformer of this configuration is told the noise level; None where it is not."""
         return self.timestep if self.timestep_of is None else self.timestep_of(config)

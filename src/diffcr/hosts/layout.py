@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -162,6 +162,10 @@ class BlockLayout:
     prunable: tuple[PrunableUnits, ...] = ()
     keys_and_values: tuple[str, ...] = ()
     attend_with_map: Callable[[nn.Module, Mapping[str, Any]], AttentionWithMap] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows not in get_args(Where):
+            raise DiffCRError(f"rows is {self.rows!r}: give one of {', '.join(get_args(Where))}")
 
     @property
     def shares_tables(self) -> bool:

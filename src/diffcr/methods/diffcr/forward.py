@@ -95,7 +95,11 @@ def _run_region(
         # A compiled branch guards strides: a first layer with others would add graphs of its own.
         inputs = inputs.with_whole_rows()
     routed = inputs.routed
-    assert routed.shape[1] == inputs.tokens
+    if routed.shape[1] != inputs.tokens:
+        raise DiffCRError(
+            f"{bound.group} were given {routed.shape[1]} tokens where the family's grid has "
+            f"{inputs.tokens}: mend its `grid`, or its layout's `rows`"
+        )
     bypass = None
     if attached.linear_bypass is not None and plan.bypasses(inputs.tokens):
         maps = attached.linear_bypass.of_block(bound.group, bound.row)
@@ -160,15 +164,16 @@ def _scores(
     """What the router says of tokens [B, N, D], or said before an earlier layer that shares it."""
     attached, shared = bound.attached, bound.attached.context.scores
     router, every = attached.router(bound.group, bound.row), attached.config.route_every
+    with_gradients = torch.is_grad_enabled()
     if every == 1:
-        return TokenScores(score(routed, router))
+        return TokenScores(score(routed, router), with_gradients)
     place = bound.row % every
     key = ScoredBy(bound.group, bound.row - place, region)
     if place == 0 or key not in shared:
-        shared[key] = TokenScores(score(routed, router))
+        shared[key] = TokenScores(score(routed, router), with_gradients)
     scores = shared[key]
-    learns = torch.is_grad_enabled() and (router.requires_grad or routed.requires_grad)
-    if learns and not scores.logits.requires_grad:
+    # Its forward runs without, and backward of the other layers cannot reach what was scored there.
+    if with_gradients and router.requires_grad and not scores.with_gradients:
         raise DiffCRError(
             "gradient checkpointing with use_reentrant=True loses the gradient of a router that "
             "several layers share (route_every): take use_reentrant=False, or route_every=1"

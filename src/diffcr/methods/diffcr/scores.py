@@ -33,11 +33,13 @@ class TokenScores:
 
     Attributes:
         logits: [B, N], at least float32.
+        with_gradients: Whether gradients were on when they were computed.
         ranking: [B, N] int64, from the best token to the worst; None until a layer asks.
         places: Of every token in the ranking, [B, N] int32; None where no kernel asked.
     """
 
     logits: Tensor
+    with_gradients: bool
     ranking: Tensor | None = None
     places: Tensor | None = None
 

@@ -47,10 +47,12 @@ class PreconditionedVelocity(Objective):
         return cls(config.sigma_data, config.sigma_min, config.sigma_max, sign)
 
     def draw(self, timesteps: Tensor, regions: int, tokens: int) -> NoiseDraw:
-        """The middles of the given ones, within the range of sigma: its logarithm is then
-        distributed about 0, as EDM's is, with a deviation of 1.8."""
+        """The middles of the given ones, within their region and the range of sigma: its logarithm
+        is then distributed about 0, as EDM's is, with a deviation of 1.8."""
         least, most = (TIMESTEPS * s / (1 + s) for s in (self.smallest, self.largest))
-        levels = (timesteps + 0.5).clamp(least, most)
+        region = (timesteps.double() * regions / TIMESTEPS).floor()
+        middles = torch.minimum(timesteps + 0.5, (region + 1) * TIMESTEPS / regions - 1e-3)
+        levels = middles.clamp(least, most)
         return NoiseDraw(levels.float(), torch.ones_like(timesteps, dtype=torch.float32))
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
