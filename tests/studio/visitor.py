@@ -76,8 +76,14 @@ class Visitor:
             self.page.get_by_role("button", name="Seed, steps, guidance").locator(
                 "visible=true"
             ).click()
+        field.first.wait_for()
+        # A field that was just unfolded takes its first value a moment later, and hands on what is
+        # typed a moment later, too.
+        self.page.wait_for_timeout(500)
         field.first.fill(value)
         field.first.press("Tab")
+        self.page.wait_for_timeout(500)
+        assert field.first.input_value() == value
 
     def paint(self, prompt: str | None = None) -> None:
         """Generate, and wait for the picture."""
