@@ -87,8 +87,10 @@ def generate(
     generation = Generation(seed, steps, scale, height, width, batch_size)
     files = PictureFiles(output, len(texts))
     state = _processes()
-    # Of the weights as they were loaded.
-    identity = identify_generation(pipe, texts, generation, budget=budget, fuse=fuse or None)
+    identity: dict[str, Any] = {}
+    if state.is_main_process:
+        # Of the weights as they were loaded.
+        identity = identify_generation(pipe, texts, generation, budget=budget, fuse=fuse or None)
     if fuse:
         from diffcr.binding.fusing import fuse_lora
 
